@@ -132,7 +132,8 @@ class StemWriter:
             if stat.S_ISDIR(mode):
                 raise AudioError(f"{str(path)!r} is a folder", "Choose another name for the stems.")
             if not self._overwrite:
-                raise AudioError(f"{str(path)!r} exists already", "Choose another folder with --output, or replace them with --overwrite.")
+                hint = "Choose another folder with --output, or replace it with --overwrite."
+                raise AudioError(f"{str(path)!r} exists already", hint)
 
     def _make_folder(self, folder: Path) -> None:
         missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]

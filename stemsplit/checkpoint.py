@@ -1,0 +1,160 @@
+"""Files of weights <-> models that run. Our own format is safetensors with a JSON header in its metadata."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from stemsplit.errors import ModelError
+from stemsplit.networks import build
+from stemsplit.networks._masking import MaskNetwork
+from stemsplit.windows import WindowPlan
+
+FORMAT = 1
+DAMAGED = "get the file again"
+KINDS = {"F64": True, "F32": True, "F16": True, "BF16": True, "I64": False}  # safetensors' names; whether floating
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What must be known to run a network as it was trained.
+
+    Args:
+        family, config: the network, see `stemsplit.networks`.
+        stems: names, in the order of the network's output. rate: Hz. channels: in and out.
+        length, hop: the windows it was trained for, samples.
+        notes: free text about its origin, for people.
+    """
+
+    family: str
+    config: Mapping[str, Any]
+    stems: tuple[str, ...]
+    rate: int
+    channels: int
+    length: int
+    hop: int
+    notes: str = ""
+    format: int = FORMAT
+
+    @property
+    def plan(self) -> WindowPlan:
+        """How a stream is cut for this network."""
+        return WindowPlan(self.length, self.hop)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A network in eval mode and what must be known to run it."""
+
+    header: Header
+    network: nn.Module
+
+
+def new_model(header: Header) -> Model:
+    """A model with random weights, in training mode. Raises ModelError when there can be none with such a header."""
+    try:
+        _check_header(header)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"no model can be like this: {error}") from error
+    network = build(header.family, header.config, stems=len(header.stems), channels=header.channels)
+    if isinstance(network, MaskNetwork) and header.length < network.stft.n_fft:
+        raise ModelError(f"windows of {header.length} samples are shorter than frames of {network.stft.n_fft}")
+    return Model(header, network)
+
+
+def save(model: Model, path: Path) -> None:
+    """Write weights and header to `path`; an existing file is replaced in one step. Raises ModelError if that fails."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+    partial = path.with_name(path.name + ".part")
+    try:
+        save_file(weights, partial, metadata={"stemsplit": json.dumps(asdict(model.header))})
+        partial.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"cannot write {str(path)!r}: {_one_line(error)}", "check the folder and the disk") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def load(path: Path, device: str = "cpu") -> Model:
+    """Read a model, in eval mode on `device`.
+
+    Raises ModelError when the file is missing, damaged, not one of ours, or does not fit the network that it names.
+    """
+    name = repr(str(path))
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = _parse_header(file.metadata() or {})
+            _check_weights(header, {key: file.get_slice(key) for key in file.keys()})  # noqa: SIM118 (not a dict)
+            network = new_model(header).network
+            network.load_state_dict({key: file.get_tensor(key) for key in network.state_dict()}, strict=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no model file {name}", "check the path") from error
+    except (SafetensorError, OSError, UnicodeError) as error:
+        raise ModelError(f"{name} is not a readable safetensors file: {_one_line(error)}", DAMAGED) from error
+    except ModelError as error:
+        raise ModelError(f"cannot use the model file {name}: {_one_line(error)}", error.hint or DAMAGED) from error
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        raise ModelError(f"the weights in {name} are not all finite numbers", DAMAGED)
+    return Model(header, network.to(device).eval())
+
+
+def _parse_header(metadata: Mapping[str, str]) -> Header:
+    if "stemsplit" not in metadata:
+        raise ModelError("it has no stemsplit header", "only models saved by stemsplit can be run from a file")
+    try:
+        table = json.loads(metadata["stemsplit"])
+        if table.get("format", FORMAT) > FORMAT:
+            raise ModelError("it was written by a newer stemsplit", "upgrade stemsplit")
+        unknown = set(table) - {field.name for field in fields(Header)}
+        if unknown:
+            raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
+        return Header(**{**table, "stems": tuple(table["stems"])})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelError(f"its header is damaged: {error}") from error
+
+
+def _check_weights(header: Header, weights: Mapping[str, Any]) -> None:
+    """Compare with a network that takes no memory: what a header asks for is only allocated if the file has it all."""
+    with torch.device("meta"):
+        wanted = new_model(header).network.state_dict()
+    if odd := sorted(wanted.keys() ^ weights.keys()):
+        raise ModelError(f"{len(odd)} weights are missing or not known, {odd[0]} among them")
+    for key, tensor in wanted.items():
+        if list(tensor.shape) != weights[key].get_shape():
+            raise ModelError(f"{key} has shape {weights[key].get_shape()} instead of {list(tensor.shape)}")
+        if KINDS.get(weights[key].get_dtype()) is not tensor.is_floating_point():
+            raise ModelError(f"{key} is of kind {weights[key].get_dtype()}")
+
+
+def _one_line(error: Exception) -> str:
+    """The message of `error`, short and on one line, whatever a hostile file has put into it."""
+    return " ".join(str(error).split())[:300]
+
+
+def _check_header(header: Header) -> None:
+    """The header is untrusted: refuse kinds and sizes that no real model has, before anything is allocated."""
+    for name, kind in (("family", str), ("config", Mapping), ("notes", str), ("format", int)):
+        if not isinstance(getattr(header, name), kind):
+            raise TypeError(f"{name} has the wrong kind")
+    stems = header.stems
+    if not all(isinstance(stem, str) and stem.isidentifier() and len(stem) <= 40 for stem in stems):
+        raise ValueError("impossible stem names")
+    if not 1 <= len(stems) <= 64 or len(set(stems)) < len(stems):
+        raise ValueError("stems are missing, too many, or named twice")
+    for name, low, high in (
+        ("rate", 8_000, 192_000),
+        ("channels", 1, 2),
+        ("length", 1, 2**24),
+        ("hop", 1, header.length),
+    ):
+        value = getattr(header, name)
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"impossible {name} {value!r}")

@@ -1,0 +1,36 @@
+"""How close an estimate is to the truth, in dB."""
+
+import torch
+from torch import Tensor
+
+
+class Sdr:
+    """Signal-to-distortion ratio over a whole song, fed block by block.
+
+    SDR = 10 log10(sum s^2 / sum (s - e)^2), the sums over all channels and samples of the song, as in the Music
+    Demixing Challenge (Mitsufuji et al., 2022).
+    """
+
+    def __init__(self, stems: int) -> None:
+        self.signal = torch.zeros(stems, dtype=torch.float64)
+        self.error = torch.zeros(stems, dtype=torch.float64)
+
+    def update(self, reference: Tensor, estimate: Tensor) -> None:
+        """Add a block: true and estimated stems, both `(S, C, n)`."""
+        self.signal += reference.double().square().sum((1, 2))
+        self.error += (reference.double() - estimate.double()).square().sum((1, 2))
+
+    def result(self) -> Tensor:
+        """`(S,)` dB; NaN for a stem that is silent in the reference, where the ratio says nothing.
+
+        Infinity for a perfect estimate, minus infinity for one that is not all finite numbers.
+        """
+        ratio = 10 * torch.log10(self.signal / self.error.nan_to_num(nan=torch.inf))
+        return torch.where(self.signal > 0, ratio, torch.nan)
+
+
+def sdr(reference: Tensor, estimate: Tensor) -> Tensor:
+    """SDR of whole stems, both `(S, C, N)` -> `(S,)` dB; see `Sdr`."""
+    total = Sdr(reference.shape[0])
+    total.update(reference, estimate)
+    return total.result()

@@ -1,0 +1,42 @@
+"""Separation networks, one family a module.
+
+The contract is the same for all of them: a module `networks/<family>.py` has a frozen dataclass `Config` (every field
+can be written as JSON) and an `nn.Module` called `Network`, built as `Network(config, stems=S, channels=C)`, whose
+`forward` maps a mixture `(B, C, N)` to stems `(B, S, C, N)`, float32, deterministic in eval mode, with no state kept
+between calls.
+A new family is one new file: nothing lists them.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+
+from stemsplit.errors import ModelError
+
+
+def families() -> list[str]:
+    """Names of the families this version can build, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def build(family: str, config: Mapping[str, Any], *, stems: int, channels: int) -> nn.Module:
+    """A network of `family` with fresh random weights, in training mode.
+
+    Raises ModelError when the family is unknown, or when the configuration has unknown keys or impossible values.
+    """
+    if family not in families():
+        raise ModelError(f"unknown network family {family!r}", f"this version knows {', '.join(families())}")
+    module = importlib.import_module(f"{__name__}.{family}")
+    unknown = set(config) - {field.name for field in fields(module.Config)}
+    if unknown:
+        raise ModelError(f"network family {family!r} has no setting {', '.join(sorted(unknown))}")
+    try:
+        network = module.Network(module.Config(**config), stems=stems, channels=channels)
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise ModelError(f"network family {family!r} cannot be built with these settings: {error}") from error
+    assert isinstance(network, nn.Module)
+    return network

@@ -1,0 +1,1 @@
+"""Training of separation networks: recipe -> crops -> loss -> fit."""

@@ -1,0 +1,45 @@
+"""What training makes small: functions of the network, the mixture and its true stems."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from stemsplit.networks._masking import MaskNetwork
+
+Loss = Callable[[nn.Module, Tensor], Tensor]
+
+
+def magnitude(network: nn.Module, stems: Tensor) -> Tensor:
+    """Mean absolute error between masked and true magnitude spectrograms (Jansson et al., 2017).
+
+    Args:
+        network: of a mask family.
+        stems: `(B, S, C, N)`; their sum is the mixture.
+    """
+    assert isinstance(network, MaskNetwork)
+    true = network.stft(stems).abs()
+    mix = network.stft(stems.sum(1))
+    error: Tensor = network.masks(mix) * mix.abs().unsqueeze(1) - true
+    return error.abs().mean()
+
+
+def spectrum(network: nn.Module, stems: Tensor) -> Tensor:
+    """Mean distance between masked and true complex spectra.
+
+    A mask that knows the mixture's phase to be wrong does better to stay below the true magnitude (Erdogan et al.,
+    "Phase-sensitive and recognition-boosted speech separation", 2015): this loss tells it so.
+    """
+    assert isinstance(network, MaskNetwork)
+    true = network.stft(stems)
+    mix = network.stft(stems.sum(1))
+    error: Tensor = network.masks(mix) * mix.unsqueeze(1) - true
+    return error.abs().mean()
+
+
+def waveform(network: nn.Module, stems: Tensor) -> Tensor:
+    """Mean absolute error of the samples; for any family."""
+    estimate: Tensor = network(stems.sum(1))
+    return (estimate - stems).abs().mean()
+
+
+LOSSES: dict[str, Loss] = {"magnitude": magnitude, "spectrum": spectrum, "waveform": waveform}
