@@ -21,7 +21,7 @@ class Reader:
 
     path: Path. rate: int, Hz. channels: 1 or 2, after folding down. folded_from: the file's own count of channels if
     that was more than two, else None. length: samples, an estimate for progress bars only, or None. warnings:
-    sentences about what could not be decoded, complete once `blocks` is exhausted.
+    sentences about what is folded down, damaged or left out, complete once `blocks` is exhausted.
     """
 
     def __init__(self, path: Path, file: BinaryIO, source: SndfileSource | FFmpegSource) -> None:
@@ -33,6 +33,8 @@ class Reader:
         self.warnings: list[str] = []
         self._file = file
         self._source = source
+        if source.folded_from:
+            self._warn(f"has {source.folded_from} channels, which are folded down to {source.channels}")
         if source.chained:
             self._warn("is several recordings in one file; only the first one is read")
 
@@ -133,23 +135,23 @@ def _open_file(path: Path) -> BinaryIO:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise AudioError(f"{name} is a folder, not a song", "Name the songs in it.")
+            raise AudioError(f"{name} is a folder, not a song", "name the songs in it")
         if not stat.S_ISREG(status.st_mode):
-            raise AudioError(f"{name} is not a regular file", "Save the song to a file first.")
+            raise AudioError(f"{name} is not a regular file", "save the song to a file first")
         if status.st_size == 0:
-            raise AudioError(f"{name} is empty (0 bytes)", "Download or copy it again.")
+            raise AudioError(f"{name} is empty (0 bytes)", "download or copy it again")
         return path.open("rb", buffering=0)
     except FileNotFoundError as error:
         if path.is_symlink():
-            raise AudioError(f"{name} links to a file that is not there", "Name the song itself.") from error
-        hint = "Check the spelling; in a shell, a name with spaces or brackets needs quotes."
+            raise AudioError(f"{name} links to a file that is not there", "name the song itself") from error
+        hint = "check the spelling; in a shell, a name with spaces or brackets needs quotes"
         raise AudioError(f"there is no file {name}", hint) from error
     except PermissionError as error:
-        raise AudioError(f"you may not read {name}", "Change its permissions, or ask its owner.") from error
+        raise AudioError(f"you may not read {name}", "change its permissions, or ask its owner") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> AudioError:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return AudioError(f"cannot read {str(path)!r}: {reason}", "Check the name and the disk, and try again.")
+    return AudioError(f"cannot read {str(path)!r}: {reason}", "check the name and the disk, and try again")

@@ -133,7 +133,7 @@ class FFmpegSource:
             raise undecodable(path) from error
         try:
             if not self._container.streams.audio:
-                raise AudioError(f"{str(path)!r} has no sound in it", "Name a song, or a film that has a sound track.")
+                raise AudioError(f"{str(path)!r} has no sound in it", "name a song, or a film that has a sound track")
             stream = self._container.streams.audio[0]
             self._frames = self._decode(stream)
             # Decoding the first frame at once tells the rate and the channels better than many a header.
@@ -242,7 +242,7 @@ def open_source(file: BinaryIO, path: Path) -> SndfileSource | FFmpegSource:
 
 def undecodable(path: Path) -> AudioError:
     """The refusal of a file in which no decoder finds sound."""
-    hint = "If a player can play it, convert it first, for instance with  ffmpeg -i SONG song.flac"
+    hint = "if a player can play it, convert it first, for instance with  ffmpeg -i SONG song.flac"
     return AudioError(f"cannot decode {str(path)!r}: it is damaged, or not audio", hint)
 
 

@@ -50,9 +50,9 @@ class StemWriter:
         already and `overwrite` is not set, or is a folder.
         """
         if subtype not in _SAMPLE_BYTES:
-            raise UsageError(f"unknown sample format {subtype!r}", f"One of {', '.join(_SAMPLE_BYTES)}.")
+            raise UsageError(f"unknown sample format {subtype!r}", f"one of {', '.join(_SAMPLE_BYTES)}")
         if len(set(paths)) < len(paths):
-            raise UsageError("two stems would have the same file", "Put {stem} into the name.")
+            raise UsageError("two stems would have the same file", "put {stem} into the name")
         self.clipped = 0
         self.length = 0
         self._paths = list(paths)
@@ -102,11 +102,11 @@ class StemWriter:
         if stems.shape[:2] != (len(self._parts), self._channels):
             raise ValueError(f"stems of shape {stems.shape} for {len(self._parts)} files of {self._channels} channels")
         if not np.isfinite(stems).all():
-            raise AudioError("the model gave values that are not numbers", "Try another model, or another device.")
+            raise AudioError("the model gave values that are not numbers", "try another model, or another device")
         size = (self.length + stems.shape[2]) * self._frame_bytes
         if self._format == "WAV" and size > WAV_LIMIT:
             folder = str(self._paths[0].parent)
-            hint = "Convert the song to FLAC first, so that its length is known from the start."
+            hint = "convert the song to FLAC first, so that its length is known from the start"
             raise AudioError(f"the stems in {folder!r} get too long for WAV, which was not foreseeable", hint)
         for part, stem in zip(self._parts, stems, strict=True):
             part.write(np.ascontiguousarray(stem.T if self._subtype == "FLOAT" else self._quantised(stem.T)))
@@ -130,9 +130,9 @@ class StemWriter:
             except OSError as error:
                 raise _unwritable(path, error) from error
             if stat.S_ISDIR(mode):
-                raise AudioError(f"{str(path)!r} is a folder", "Choose another name for the stems.")
+                raise AudioError(f"{str(path)!r} is a folder", "choose another name for the stems")
             if not self._overwrite:
-                hint = "Choose another folder with --output, or replace it with --overwrite."
+                hint = "choose another folder with --output, or replace it with --overwrite"
                 raise AudioError(f"{str(path)!r} exists already", hint)
 
     def _make_folder(self, folder: Path) -> None:
@@ -203,10 +203,10 @@ class _Part:
             (self.path if self._published else self._temporary).unlink()
 
     def _full(self) -> AudioError:
-        hint = "Make room, or choose another folder."
+        hint = "make room, or choose another folder"
         return AudioError(f"cannot write to {str(self.path.parent)!r}: the disk is full, or sets a limit", hint)
 
 
 def _unwritable(path: Path, error: OSError) -> AudioError:
-    hint = "Choose another folder, or change its permissions."
+    hint = "choose another folder, or change its permissions"
     return AudioError(f"cannot write to {str(path)!r}: {error.strerror}", hint)

@@ -49,7 +49,13 @@ def _estimate(windows: Iterable[Window], model: Model, device: str, batch_size: 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `separate_file` did: `length` samples a stem at `rate` Hz; how many were clipped; what is worth knowing."""
+    """What `separate_file` did.
+
+    Args:
+        rate: Hz. channels: of each stem. length: samples of each stem.
+        clipped: samples beyond full scale, over all stems.
+        warnings: sentences about what was folded down, missing or damaged in the input.
+    """
 
     rate: int
     channels: int

@@ -1,0 +1,5 @@
+"""`python -m stemsplit`."""
+
+from stemsplit.cli import main
+
+main()

@@ -1,0 +1,189 @@
+"""All that the user sees: results go to standard output, everything else to standard error.
+
+Names of songs come from anywhere. They never pass through rich's markup, and never reach a terminal with control
+characters in them. Only the paths on standard output are for programs and stay as they are, byte by byte.
+"""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from stemsplit.errors import StemsplitError
+
+if TYPE_CHECKING:
+    from stemsplit.separation import Report
+
+
+class Messages:
+    """Standard error. `quiet` leaves warnings and errors only."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._console = Console(stderr=True, highlight=False)
+        on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._live = on_terminal and not self._console.is_dumb_terminal and not quiet
+
+    def note(self, text: str) -> None:
+        """How it goes."""
+        if not self.quiet:
+            self._print(text)
+
+    def separated(self, song: Path, folder: Path, report: "Report", seconds: float) -> None:
+        """A song is done: where its stems are, how long that took, and what is not as it should be."""
+        length_seconds = report.length / report.rate
+        speed = f"{length_seconds / max(seconds, 1e-3):.1f} x real time"
+        self.note(f"{song} -> {folder} ({duration(length_seconds)} in {duration(seconds)}, {speed})")
+        for warning in report.warnings:
+            self.warn(warning)
+        if report.clipped:
+            self.warn(
+                f"{report.clipped} samples of the stems of {str(song)!r} are beyond full scale and were clipped",
+                "turn the song down by some dB before you separate it",
+            )
+
+    def warn(self, text: str, hint: str = "") -> None:
+        """Something that the user should know, though there is a result."""
+        self._print(f"warning: {text}", hint)
+
+    def error(self, error: StemsplitError) -> None:
+        """A refusal: one line for the sentence, one for the hint."""
+        self._print(f"stemsplit: {error}", error.hint)
+
+    @contextmanager
+    def progress(self, text: str) -> Iterator[Callable[[int, int | None], None]]:
+        """A bar on a terminal, nothing elsewhere; gives a function of what is done, and of how much it will be."""
+        with self._bars() as bars:
+            task = bars.add_task(printable(text), total=None, state="")
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+
+    @contextmanager
+    def training(self, epochs: int, steps: int) -> Iterator["TrainingProgress"]:
+        """Bars of the epoch and of the whole training on a terminal, and a line an epoch anywhere."""
+        with self._bars() as bars:
+            yield TrainingProgress(self, bars, epochs, steps)
+
+    def _bars(self) -> Progress:
+        # Of the two streams only standard error: what goes to standard output is for a file or another program.
+        return Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}", markup=False),
+            console=self._console,
+            transient=True,
+            redirect_stdout=False,
+            disable=not self._live,
+            speed_estimate_period=600,
+        )
+
+    def _print(self, text: str, hint: str = "") -> None:
+        for line in (text, f"hint: {hint}" if hint else ""):
+            if line:
+                self._console.print(Text(printable(line)), soft_wrap=True)
+
+
+class TrainingProgress:
+    """What is seen of a training run."""
+
+    def __init__(self, messages: Messages, bars: Progress, epochs: int, steps: int) -> None:
+        self._messages, self._bars = messages, bars
+        self._epochs, self._steps = epochs, steps
+        self._seconds: list[float] = []
+        self._this = bars.add_task("epoch", total=steps, state="")
+        self._all: TaskID | None = None  # where a resumed run stands is known when its first epoch is done
+
+    def step(self, step: int, loss: float) -> None:
+        """Call after every step of an epoch, counted from one."""
+        self._bars.update(self._this, completed=step, state=f"loss {loss:.5f}")
+
+    def finish(self, epoch: int, loss: float, scores: Mapping[str, float], seconds: float) -> None:
+        """Call after every epoch, counted from one, with the mean validation SDR by stem, or an empty mapping."""
+        self._seconds.append(seconds)
+        left = sum(self._seconds) / len(self._seconds) * (self._epochs - epoch)
+        told = f"epoch {epoch}/{self._epochs}  loss {loss:.5f}"
+        if scores:
+            told += "  SDR " + "  ".join(f"{stem} {decibels(value)}" for stem, value in scores.items()) + " dB"
+        told += f"  {duration(seconds)}"
+        if epoch < self._epochs:
+            told += f", {duration(left)} to go"
+        self._messages.note(told)
+        if self._all is None:
+            self._all = self._bars.add_task("all epochs", total=self._epochs, state="")
+        self._bars.update(self._all, completed=epoch, state=f"{duration(left)} to go")
+        self._bars.reset(self._this, description=f"epoch {epoch + 1}", total=self._steps, state="")
+
+
+def write(text: str) -> None:
+    """A result, a line on standard output; a path is written as the bytes that it is on disk."""
+    if sys.stdout is None:  # closed by the caller, who wants none
+        return
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(text) + b"\n")
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        # What could not be written must not be tried again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise  # the reader has seen enough: Typer ends quietly
+        raise StemsplitError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def write_json(value: Mapping[str, Any]) -> None:
+    """A result for programs; numbers that JSON does not have become null."""
+    write(json.dumps(_finite(value), indent=2))
+
+
+def write_table(title: str, columns: Sequence[str], sections: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
+    """Figures in dB by row and column, under `columns`; `title` is over the names of the rows."""
+    table = Table(title, box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(Text(column), justify="right")
+    for rows in sections:
+        table.add_row()
+        for name, values in rows.items():
+            table.add_row(Text(printable(name)), *(decibels(values[column]) for column in columns))
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    console = Console(width=None if on_terminal else 1000, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    write(capture.get().rstrip("\n"))
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with escapes for all that is no visible character."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def decibels(value: float) -> str:
+    """A figure in dB; a dash where there is none."""
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """A time as people write it: 4.2 s, 1:05 min, 2:03:04 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

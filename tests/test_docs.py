@@ -1,0 +1,65 @@
+"""The documentation is complete and true."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from stemsplit import registry
+from stemsplit.cli import DEMO, app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_command_is_in_the_readme_and_has_help(name: str) -> None:
+    command = COMMANDS[name]
+    assert f"stemsplit {name}" in README
+    assert command.help
+    for parameter in command.params:
+        assert parameter.help, f"{parameter.name} of {name} has no help"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_an_option_is_in_the_readme(name: str) -> None:
+    section = README.partition(f"### `stemsplit {name}")[2].partition("\n##")[0]
+    options = {option for parameter in COMMANDS[name].params for option in parameter.opts if option.startswith("--")}
+    assert options - {"--help"} <= set(re.findall(r"--[a-z][a-z-]*", section))
+
+
+def test_the_readme_names_no_option_that_is_not_there() -> None:
+    known = {option for command in COMMANDS.values() for p in command.params for option in (*p.opts, *p.secondary_opts)}
+    told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README.partition("## Commands")[2].partition("\n## ")[0]))
+    assert told <= known | {"--help", "--version"}
+
+
+@pytest.mark.parametrize("name", registry.specs())
+def test_a_model_is_in_the_readme(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+def test_files_that_the_readme_links_to_exist() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(DEMO, "song.mp3")  # the name does not matter
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["beat.wav", "song.mp3", "voice.wav"]
+
+
+def test_the_two_commands_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in ("demo", "test"):
+        assert f"make {target}" in README
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)

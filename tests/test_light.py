@@ -1,0 +1,35 @@
+"""`stemsplit --help` must not wait for what it does not need; a fresh interpreter tells."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "numpy", "soundfile", "soxr", "av", "safetensors", "rich", "scipy"}
+
+
+def imported_by(code: str) -> set[str]:
+    """Top-level packages that are loaded after `code` has run in a new interpreter."""
+    show = "print(*{name.split('.')[0] for name in sys.modules})"
+    run = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\n{show}"
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["separate", "--help"], ["train", "--help"], ["evaluate", "--help"]]
+)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = f"import stemsplit.cli; sys.argv[1:] = {arguments!r}; stemsplit.cli.main()"
+    loaded = imported_by(code)
+    assert "stemsplit" in loaded
+    assert not loaded & HEAVY
+
+
+def test_the_package_is_light() -> None:
+    assert not imported_by("import stemsplit") & {*HEAVY, "typer"}
+
+
+def test_what_refuses_a_song_does_not_wait_for_torch() -> None:
+    code = "import stemsplit.cli; sys.argv[1:] = ['missing.wav', '-q']; stemsplit.cli.main()"
+    assert "torch" not in imported_by(code)
