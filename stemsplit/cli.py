@@ -186,6 +186,9 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="Settings in TOML; without it, the defaults.")
     ] = None,
     valid: Annotated[Path | None, typer.Option(metavar="DATA", help="Songs to validate on, never trained on.")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Begin with these weights, not with random ones.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last epoch in FOLDER.")] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="How many in all, instead of the recipe's.")] = None,
     device: Device = "auto",
@@ -214,8 +217,9 @@ def train(
     messages.note(f"{len(songs)} songs to train on, {len(valid_songs)} to validate on, device {chosen}")
     try:
         with messages.training(settings.epochs, settings.steps) as progress, devices.memory_checked(chosen):
-            run = partial(fit.fit, device=chosen, workers=workers, resume=resume, validate_every=validate_every)
-            for epoch in run(settings, songs, valid_songs, output, on_step=progress.step):
+            run = partial(fit.fit, start=start, resume=resume, device=chosen, workers=workers)
+            on_step = progress.step
+            for epoch in run(settings, songs, valid_songs, output, validate_every=validate_every, on_step=on_step):
                 scores = _with_mean(evaluation.mean_scores(epoch.scores)) if epoch.scores else {}
                 progress.finish(epoch.number, epoch.loss, scores, epoch.seconds)
     except Stopped as stop:

@@ -463,6 +463,25 @@ def test_a_run_cannot_go_on_with_another_recipe(songs: list[Song], tmp_path: Pat
     assert same(weights(tmp_path), before)
 
 
+def test_a_run_can_begin_with_the_weights_of_another(songs: list[Song], tmp_path: Path) -> None:
+    train(tmp_path / "first", RECIPE, songs)
+    still = replace(RECIPE, learning_rate=1e-12, seed=8, epochs=1)
+    list(fit(still, songs, (), tmp_path / "second", start=tmp_path / "first" / WEIGHTS, workers=0))
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    learnt = [name for name in first if name.endswith(("weight", "bias"))]
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in learnt)
+
+
+def test_a_run_cannot_begin_with_weights_that_do_not_fit(songs: list[Song], tmp_path: Path) -> None:
+    train(tmp_path / "first", replace(RECIPE, epochs=1), songs)
+    wider = replace(RECIPE, config={**RECIPE.config, "widths": [5, 7]})
+    swapped = replace(RECIPE, stems=STEMS[::-1])
+    for recipe, told in ((wider, "do not fit"), (swapped, "the recipe other, bass")):
+        with pytest.raises(UsageError, match=told):
+            list(fit(recipe, songs, (), tmp_path / "second", start=tmp_path / "first" / WEIGHTS, workers=0))
+    assert not (tmp_path / "second").exists()
+
+
 @pytest.mark.parametrize("left", [WEIGHTS, STATE])
 def test_a_run_is_not_overwritten(songs: list[Song], tmp_path: Path, left: str) -> None:
     train(tmp_path, replace(RECIPE, epochs=1), songs)

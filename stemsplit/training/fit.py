@@ -44,6 +44,7 @@ def fit(
     *,
     device: str = "cpu",
     workers: int = 1,
+    start: Path | None = None,
     resume: bool = False,
     validate_every: int = 1,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
@@ -52,6 +53,7 @@ def fit(
 
     Args:
         songs, valid: what is learnt from, and what the averaged weights are scored on every `validate_every` epochs.
+        start: a model whose weights to begin with, not with random ones; it must have the recipe's stems and shapes.
         resume: go on from `state.pt`; only `epochs` (and with it the schedule) may differ from its recipe.
         device: "cpu", "cuda" or "mps". workers: processes that read and mix crops.
         on_step: called with the number of steps done in this epoch and the loss of the last.
@@ -71,7 +73,7 @@ def fit(
     )
     crops = Crops(songs, recipe)
     require_format(valid, recipe.rate, recipe.channels)
-    run = _Run(recipe, checkpoint.new_model(header).network, device)
+    run = _Run(recipe, _first_network(header, start), device)
     if resume:
         run.restore(folder / STATE)
     elif (folder / STATE).exists() or (folder / WEIGHTS).exists():
@@ -93,6 +95,22 @@ def fit(
         checkpoint.save(averaged, folder / WEIGHTS)
         run.save(folder / STATE)
         yield Epoch(run.epoch, total / len(loader), scores, time.monotonic() - began)
+
+
+def _first_network(header: Header, start: Path | None) -> nn.Module:
+    network = checkpoint.new_model(header).network
+    if start is None:
+        return network
+    model = checkpoint.load(start)
+    if model.header.stems != header.stems:
+        told = f"{str(start)!r} gives {', '.join(model.header.stems)}, the recipe {', '.join(header.stems)}"
+        raise UsageError(told, "name the same stems in the same order")
+    try:
+        network.load_state_dict(model.network.state_dict())
+    except RuntimeError as error:
+        hint = "give the recipe the family and config that the weights have"
+        raise UsageError(f"the weights in {str(start)!r} do not fit the recipe's network", hint) from error
+    return network
 
 
 class _Run:
