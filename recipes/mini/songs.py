@@ -57,12 +57,17 @@ def fit(audio: Audio, length: int) -> Audio:
     return np.pad(audio[:, :length], ((0, 0), (0, max(0, length - audio.shape[1]))))
 
 
-def active_level(audio: Audio) -> float:
-    """RMS in dB of full scale over the quarter seconds louder than -45 dB (-inf where there is none)."""
+def active_powers(audio: Audio) -> NDArray[np.float32]:
+    """Mean square of every quarter second that is louder than -45 dB of full scale."""
     block = RATE // 4
     count = audio.shape[1] // block
     power = (audio[:, : count * block].reshape(len(audio), count, block) ** 2).mean(axis=(0, 2))
-    power = power[power > 10**-4.5]
+    return np.asarray(power[power > 10**-4.5])
+
+
+def active_level(audio: Audio) -> float:
+    """RMS in dB of full scale over the quarter seconds louder than -45 dB (-inf where there is none)."""
+    power = active_powers(audio)
     return float(10 * np.log10(power.mean())) if len(power) else -np.inf
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from songs import RATE, STEMS, active_level, read
+from songs import RATE, STEMS, active_level, active_powers, read
 
 
 @dataclass
@@ -39,12 +39,10 @@ def main() -> None:
     folder = parser.parse_args().folder
     for file in sorted([*folder.glob("train/*/*.wav"), *folder.glob("test/*/*.wav")]):
         audio, rate = read(file)
-        block = RATE // 4
-        power = (audio[:, : audio.shape[1] // block * block].reshape(2, -1, block) ** 2).mean(axis=(0, 2))
         total = totals[file.parts[-3], _source(file.parts[-2]), file.stem]
         total.songs += 1
         total.seconds += audio.shape[1] / RATE
-        total.active += float((power > 10**-4.5).sum()) / 4
+        total.active += len(active_powers(audio)) / 4
         level = active_level(audio)
         total.levels += level if np.isfinite(level) else -60
         peak, offset = float(np.abs(audio).max()), float(np.abs(audio.mean()))

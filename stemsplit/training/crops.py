@@ -22,7 +22,7 @@ class Crops(Dataset[Tensor]):
 
     def __init__(self, songs: Sequence[Song], recipe: Recipe) -> None:
         require_format(songs, recipe.rate, recipe.channels)
-        self.songs, self.recipe, self.epoch = songs, recipe, 0
+        self.recipe, self.epoch = recipe, 0
         self.having = {stem: [song for song in songs if stem in song.stems] for stem in recipe.stems}
         missing = [stem for stem, having in self.having.items() if not having]
         if missing:
