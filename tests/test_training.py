@@ -21,7 +21,7 @@ from stemsplit.evaluation import evaluate, evaluate_mixture, mean_sdr
 from stemsplit.networks._masking import MaskNetwork
 from stemsplit.songs import Song, find_songs
 from stemsplit.stft import Stft
-from stemsplit.training.crops import Crops, augment
+from stemsplit.training.crops import Crops, augment, equalize
 from stemsplit.training.fit import STATE, WEIGHTS, Epoch, _Run, fit
 from stemsplit.training.loss import LOSSES
 from stemsplit.training.recipe import Recipe, load_recipe, make_recipe
@@ -242,6 +242,42 @@ def test_chances(share: float) -> None:
     assert rate(replace(PLAIN, drop=share), lambda s: s.abs().amax((1, 2)) == 0) == around
     assert rate(replace(PLAIN, swap=share), lambda s: s[:, 0, 0] < 0) == around
     assert rate(replace(PLAIN, mono=share), lambda s: s[:, 0, 0] == s[:, 1, 0]) == around
+
+
+def test_an_equalizer_changes_the_timbre_alone() -> None:
+    rng = np.random.default_rng(0)
+    noise = torch.from_numpy(rng.standard_normal((3, 2, 8001))).float()
+    stems = torch.cat([noise, torch.zeros(1, 2, 8001)])
+    result = equalize(stems, 8000, 9.0, rng)
+    assert result.shape == stems.shape
+    assert torch.allclose(result.square().sum((1, 2)), stems.square().sum((1, 2)), rtol=1e-4)
+    assert not result[3].any()
+    gains = 20 * (torch.fft.rfft(result[:3]).abs() / torch.fft.rfft(stems[:3]).abs()).log10()
+    spread = gains.amax((1, 2)) - gains.amin((1, 2))
+    assert ((spread > 2) & (spread < 18.1)).all()  # a curve of its own for every stem, within +-9 dB
+    assert torch.allclose(gains[:, 0], gains[:, 1], atol=0.1)  # and for both channels the same
+    turned = torch.fft.rfft(result[:3]) / torch.fft.rfft(stems[:3])
+    assert turned.imag.abs().max() < 1e-2  # no phase shift: nothing moves in time
+
+
+@pytest.mark.parametrize("semitones", [0.0, 7.0])
+def test_songs_are_played_faster_and_slower(tmp_path: Path, semitones: float) -> None:
+    time = np.arange(16_000) / 8000
+    (tmp_path / "song").mkdir()
+    for stem, pitch in zip(STEMS, (400, 600, 800, 1000), strict=True):
+        soundfile.write(tmp_path / "song" / f"{stem}.wav", 0.1 * np.sin(2 * np.pi * pitch * time), 8000)
+    recipe = replace(PLAIN, speed=semitones, remix=0.0, steps=20)
+    crops = Crops(find_songs(tmp_path, STEMS), recipe)
+    speeds = []
+    for index in range(20):
+        stems = crop(crops, index)
+        assert stems.shape == (4, 2, recipe.length)
+        heard = torch.fft.rfft(stems[:, 0], n=64_000).abs().argmax(-1) / 8
+        speed = heard / torch.tensor([400, 600, 800, 1000])
+        assert torch.allclose(speed, speed[:1], atol=0.01)  # all stems of an excerpt alike
+        speeds.append(12 * float(speed[0].log2()))
+    assert max(abs(min(speeds)), max(speeds)) <= semitones + 0.1
+    assert max(speeds) - min(speeds) >= 1.2 * semitones
 
 
 # ---- losses

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import soxr
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -57,13 +58,23 @@ class Crops(Dataset[Tensor]):
         return torch.cat(stems)
 
     def _read(self, song: Song, stems: Sequence[str], rng: np.random.Generator) -> Tensor:
-        start = int(rng.integers(max(song.length - self.recipe.length, 0) + 1))
-        crop = read_stems(song, stems, start, self.recipe.length)
-        return crop.expand(-1, self.recipe.channels, -1)
+        """Stems `(S, C, length)` from a random place, played at a random speed."""
+        length = self.recipe.length
+        speed = 2 ** (rng.uniform(-self.recipe.speed, self.recipe.speed) / 12)
+        taken = round(length * speed)
+        start = int(rng.integers(max(song.length - taken, 0) + 1))
+        crop = read_stems(song, stems, start, taken).expand(-1, self.recipe.channels, -1)
+        if taken == length:
+            return crop
+        flat = soxr.resample(crop.flatten(0, 1).T.numpy(), taken, length, "LQ")[:length]
+        flat = np.pad(flat, ((0, length - len(flat)), (0, 0)))
+        return torch.from_numpy(flat.T.copy()).reshape(*crop.shape[:2], length)
 
 
 def augment(stems: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """Gains, swapped channels and the odd mono mixture, on `(S, C, N)`; a new tensor."""
+    """Equalizers, gains, swapped channels and the odd mono mixture, on `(S, C, N)`; a new tensor."""
+    if recipe.eq_db:
+        stems = equalize(stems, recipe.rate, recipe.eq_db, rng)
     gains = rng.uniform(-recipe.gain_db, recipe.gain_db, len(stems)) + rng.uniform(-recipe.gain_db, 0)
     present = rng.random(len(stems)) >= recipe.drop
     stems = stems * torch.from_numpy(10 ** (gains / 20) * present).float()[:, None, None]
@@ -72,6 +83,20 @@ def augment(stems: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
     if rng.random() < recipe.mono:
         stems = stems.mean(1, keepdim=True).expand(stems.shape)
     return stems.contiguous()
+
+
+def equalize(stems: Tensor, rate: int, depth: float, rng: np.random.Generator) -> Tensor:
+    """Every stem of `(S, C, N)` through a smooth random curve of +-`depth` dB over the octaves, its energy kept.
+
+    Without phase shift, and around the crop's ends: a curve this smooth rings for milliseconds only.
+    """
+    spectrum = torch.fft.rfft(stems)
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(stems.shape[-1], 1 / rate), 16.0))
+    knots = np.arange(4.0, np.log2(rate / 2) + 1)
+    curves = np.stack([np.interp(octaves, knots, rng.uniform(-depth, depth, len(knots))) for _ in range(len(stems))])
+    shaped = torch.fft.irfft(spectrum * torch.from_numpy(10 ** (curves / 20)).float()[:, None], n=stems.shape[-1])
+    before, after = (x.square().mean((1, 2), keepdim=True) for x in (stems, shaped))
+    return shaped * (before / after.clamp(min=1e-12)).sqrt()
 
 
 def _by_length(songs: Sequence[Song]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

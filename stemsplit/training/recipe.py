@@ -35,6 +35,8 @@ class Recipe:
         remix: chance that a crop's stems come from different songs. drop: chance that a stem is silenced.
         gain_db: stems are made louder or softer by up to this. swap: chance that a stem's channels are swapped.
         mono: chance that a crop is folded to mono.
+        speed: stems are played up to this many semitones faster or slower, pitch and tempo together.
+        eq_db: stems pass a random equalizer of up to this in every octave.
         seed: of weights and crops; the same seed, data and machine give the same weights.
     """
 
@@ -61,6 +63,8 @@ class Recipe:
     gain_db: float = 8.0
     swap: float = 0.5
     mono: float = 0.05
+    speed: float = 0.0
+    eq_db: float = 0.0
     seed: int = 1
 
     @property
@@ -92,6 +96,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "gain_db": (0.0, 60.0),
     "swap": SHARE,
     "mono": SHARE,
+    "speed": (0.0, 24.0),
+    "eq_db": (0.0, 30.0),
     "seed": (0, 2**63 - 1),
 }
 CHOICES = {"loss": tuple(LOSSES), "precision": ("auto", "float32", "bfloat16")}
