@@ -151,7 +151,7 @@ def produce(stem: str, audio: Audio, rng: np.random.Generator) -> Audio:
     if rng.random() < {"vocals": 0.3, "drums": 0.05, "bass": 0.02, "other": 0.25}[stem]:
         audio = echo(audio, seconds=rng.uniform(0.15, 0.6), feedback=rng.uniform(0.2, 0.5), wet=rng.uniform(0.1, 0.35))
     if stem == "bass":
-        audio = widen(audio, rng.uniform(0, 0.4))
+        audio = widen(audio, rng.uniform(0, 0.8))
     elif rng.random() < {"vocals": 0.75, "drums": 0.4, "other": 0.6}[stem]:
         longest = 0.9 if stem == "drums" else 2.8
         seconds = float(np.exp(rng.uniform(np.log(0.2), np.log(longest))))

@@ -95,7 +95,7 @@ def other(piece: Piece, rng: np.random.Generator) -> Audio:
                 for bar in range(0, len(bars) - 1, 2)
                 for note in composing.melody(piece, bar, 2, count, low + 12, rng)
             ]
-        notes = _in_bars(notes, _layers(len(bars), rng, 0.75), piece)
+        notes = _in_bars(notes, _layers(len(bars), rng, rng.uniform(0.3, 0.9)), piece)
         audio = synths.play(patch, notes, piece.seconds, rng, slow=float(rng.choice([0, 1, 2.5])))
         if rng.random() < 0.4:
             steps = float(rng.choice([0.5, 0.75, 1.0]))
@@ -107,11 +107,13 @@ def other(piece: Piece, rng: np.random.Generator) -> Audio:
 def _song(sources: Path, test: bool, rng: np.random.Generator) -> Song:
     piece = composing.random_piece(rng, 42)
     bars, seconds = len(piece.chords), piece.seconds
-    hits = drum_hits(piece, _layers(bars, rng, 0.85), rng)
+    hits = drum_hits(piece, _layers(bars, rng, rng.uniform(0.5, 1)), rng)
     drums = sampler.play_hits(sampler.random_kit(sources, rng), hits, seconds)
     patch = synths.random_bass(rng)
     line = _in_bars(
-        composing.bass_line(piece, range(bars), int(rng.integers(26, 36)), rng), _layers(bars, rng, 0.8), piece
+        composing.bass_line(piece, range(bars), int(rng.integers(26, 36)), rng),
+        _layers(bars, rng, rng.uniform(0.4, 1)),
+        piece,
     )
     song = {
         "drums": drums,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from effects import saturate
 from midi import Note
 from numpy.typing import NDArray
 from scipy import signal
@@ -31,6 +32,9 @@ class Patch:
     sweep: float = 0.0
     sweep_time: float = 0.2
     resonance: float = 0.7
+    wobble: float = 0.0  # octaves by which the filter swings, `wobble_rate` times a second
+    wobble_rate: float = 4.0
+    drive: float = 0.0  # soft clipping after the filter; 8 is a distortion
 
 
 def _saw(phase: Wave, step: float) -> Wave:
@@ -128,17 +132,33 @@ def play(patch: Patch, notes: list[Note], seconds: float, rng: np.random.Generat
     if slow:
         knots = rng.uniform(-slow, slow / 2, max(2, int(seconds / 4)))
         octaves = octaves + np.interp(np.linspace(0, 1, len(hops)), np.linspace(0, 1, len(knots)), knots)
-    filtered = sweep_filter(out, patch.cutoff * 2.0**octaves, patch.resonance)
-    return filtered.astype(np.float32)
+    if patch.wobble:
+        swing = np.sin(2 * np.pi * patch.wobble_rate * np.arange(len(hops)) * 128 / RATE)
+        octaves = octaves + patch.wobble * (1 + swing) / 2
+    filtered = sweep_filter(out, patch.cutoff * 2.0**octaves, patch.resonance).astype(np.float32)
+    return saturate(filtered, patch.drive) if patch.drive else filtered
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def random_bass(rng: np.random.Generator) -> Patch:
-    """A sub, saw, square, FM, acid, or decaying 808-like bass."""
-    kind = str(rng.choice(["sub", "saw", "square", "fm", "acid", "boom", "reese"]))
+    """A sub, saw, square, FM, acid, or decaying 808-like bass; one in three growls through its middle register."""
+    kind = str(rng.choice(["sub", "saw", "square", "fm", "acid", "boom", "reese", "growl", "growl", "growl", "growl"]))
     short = Patch("saw", attack=0.003, release=rng.uniform(0.03, 0.15), decay=rng.uniform(0.1, 0.6))
     swept = replace(short, sweep=rng.uniform(0, 4), sweep_time=rng.uniform(0.05, 0.4), cutoff=rng.uniform(150, 900))
     if kind == "sub":
         return replace(short, kind="sine", sustain=0.9, cutoff=2000)
+    if kind == "growl":
+        return replace(
+            short, kind=str(rng.choice(["saw", "square", "fm"])), voices=int(rng.choice([1, 2, 3])),
+            detune=rng.uniform(0.1, 0.6), sub=rng.uniform(0.2, 2), sustain=rng.uniform(0.6, 1),
+            ratio=float(rng.choice([0.5, 1, 2, 3, 4])), index=rng.uniform(3, 12), sweep_time=rng.uniform(0.1, 1),
+            cutoff=_log_uniform(rng, 200, 2000), resonance=rng.uniform(1, 8),
+            sweep=float(rng.choice([0, rng.uniform(0, 3)])), wobble=float(rng.choice([0, rng.uniform(1, 4)])),
+            wobble_rate=float(rng.choice([1, 2, 3, 4, 6, 8])) * rng.uniform(0.8, 1.2), drive=rng.uniform(1, 8),
+        )  # fmt: skip
     if kind == "fm":
         ratio = float(rng.choice([0.5, 1, 1, 2]))
         return replace(short, kind="fm", ratio=ratio, index=rng.uniform(0.5, 4), cutoff=5000)
@@ -159,7 +179,7 @@ def random_pad(rng: np.random.Generator) -> Patch:
     return Patch(
         str(rng.choice(["saw", "saw", "square"])), voices=int(rng.choice([1, 2, 3, 5, 7])),
         detune=rng.uniform(0.1, 0.5), attack=float(rng.choice([0.005, 0.02, 0.3])), decay=rng.uniform(0.2, 1.0),
-        sustain=rng.uniform(0.3, 1), release=rng.uniform(0.1, 0.6), cutoff=rng.uniform(600, 9000),
+        sustain=rng.uniform(0.3, 1), release=rng.uniform(0.1, 0.6), cutoff=_log_uniform(rng, 300, 9000),
         sweep=float(rng.choice([0, rng.uniform(0.5, 3)])), sweep_time=rng.uniform(0.1, 0.6),
         resonance=rng.uniform(0.6, 2),
     )  # fmt: skip
@@ -171,7 +191,7 @@ def random_lead(rng: np.random.Generator) -> Patch:
     return Patch(
         kind, voices=1 if kind not in ("saw", "square") else int(rng.choice([1, 2, 3])), detune=rng.uniform(0.05, 0.3),
         decay=rng.uniform(0.08, 0.6), sustain=rng.uniform(0, 0.6), release=rng.uniform(0.05, 0.5),
-        ratio=float(rng.choice([1, 2, 3, 3.5, 5, 7])), index=rng.uniform(0.5, 5), cutoff=rng.uniform(1200, 14000),
+        ratio=float(rng.choice([1, 2, 3, 3.5, 5, 7])), index=rng.uniform(0.5, 5), cutoff=_log_uniform(rng, 500, 14000),
         sweep=float(rng.choice([0, rng.uniform(0.5, 3)])), sweep_time=rng.uniform(0.05, 0.4),
         resonance=rng.uniform(0.6, 3),
     )  # fmt: skip
