@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-import soxr
+import soxr  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -96,7 +96,8 @@ def equalize(stems: Tensor, rate: int, depth: float, rng: np.random.Generator) -
     curves = np.stack([np.interp(octaves, knots, rng.uniform(-depth, depth, len(knots))) for _ in range(len(stems))])
     shaped = torch.fft.irfft(spectrum * torch.from_numpy(10 ** (curves / 20)).float()[:, None], n=stems.shape[-1])
     before, after = (x.square().mean((1, 2), keepdim=True) for x in (stems, shaped))
-    return shaped * (before / after.clamp(min=1e-12)).sqrt()
+    equalized: Tensor = shaped * (before / after.clamp(min=1e-12)).sqrt()
+    return equalized
 
 
 def _by_length(songs: Sequence[Song]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
