@@ -1,6 +1,7 @@
 # Needs make, a shell and Python 3.10 or newer; everything else is installed into $(VENV).
 #   make demo               separate the song that comes with stemsplit
 #   make test               everything that must hold: formatting, lint, types, tests
+#   make test-oldest-hub    the tests of downloads with the oldest client of the Hub that may be installed
 #   make check-wheel        build the wheel, install it alone, separate a song with it
 # Another Python:  PYTHON=python3.12 make demo
 
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := pyproject.toml constraints.txt stemsplit/__init__.py
 
-.PHONY: demo test check-wheel
+.PHONY: demo test test-oldest-hub check-wheel
 
 demo: $(VENV)/.installed
 	$(BIN)/stemsplit demo --overwrite --output separated
@@ -19,6 +20,11 @@ test: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+test-oldest-hub: $(VENV)/.installed-for-tests
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/oldest-hub \
+		huggingface_hub==1.20.1 httpx==0.28.1 httpcore==1.0.9 certifi
+	PYTHONPATH=$(VENV)/oldest-hub $(BIN)/python -m pytest -q tests/test_hub.py
 
 check-wheel: $(VENV)/.installed-for-tests
 	PYTHON=$(BIN)/python sh .ci/check-wheel

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -67,18 +77,23 @@ class Messages:
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
     @contextmanager
+    def download(self, text: str) -> Iterator[Callable[[int, int | None], None]]:
+        """The same for bytes, with speed and time left; it is there from the first byte on."""
+        with self._bars(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bars:
+            task = bars.add_task(printable(text), total=None, visible=False, state="")
+            yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)
+
+    @contextmanager
     def training(self, epochs: int, steps: int) -> Iterator["TrainingProgress"]:
         """Bars of the epoch and of the whole training on a terminal, and a line an epoch anywhere."""
         with self._bars() as bars:
             yield TrainingProgress(self, bars, epochs, steps)
 
-    def _bars(self) -> Progress:
+    def _bars(self, *columns: ProgressColumn) -> Progress:
         # Of the two streams only standard error: what goes to standard output is for a file or another program.
         return Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
+            *(columns or (BarColumn(), TaskProgressColumn(), TimeRemainingColumn())),
             TextColumn("{task.fields[state]}", markup=False),
             console=self._console,
             transient=True,
@@ -145,6 +160,16 @@ def write_json(value: Mapping[str, Any]) -> None:
     write(json.dumps(_finite(value), indent=2))
 
 
+def write_rows(columns: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
+    """Words in columns, headed by `columns` if there are any; the last one is wrapped to fit the terminal."""
+    table = Table(box=None, pad_edge=False, show_header=columns is not None)
+    for index in range(len(rows[0])):
+        table.add_column(Text(columns[index]) if columns else "", no_wrap=index < len(rows[0]) - 1)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    _write(table)
+
+
 def write_table(title: str, columns: Sequence[str], sections: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
     """Figures in dB by row and column, under `columns`; `title` is over the names of the rows."""
     table = Table(title, box=None, pad_edge=False)
@@ -154,6 +179,10 @@ def write_table(title: str, columns: Sequence[str], sections: Sequence[Mapping[s
         table.add_row()
         for name, values in rows.items():
             table.add_row(Text(printable(name)), *(decibels(values[column]) for column in columns))
+    _write(table)
+
+
+def _write(table: Table) -> None:
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     console = Console(width=None if on_terminal else 1000, color_system=None)
     with console.capture() as capture:

@@ -4,6 +4,7 @@
   - UsageError: the request itself makes no sense (exit code 2)
   - AudioError: a file that cannot be read, or stems that cannot be written
   - ModelError: unknown, damaged or unusable weights
+    - UnreachableError: weights that are not here, and no way to where they are
   - DeviceError: a device that is not there, or is out of memory
   - DatasetError: training or evaluation data that cannot be used
 
@@ -33,6 +34,10 @@ class AudioError(StemsplitError):
 
 class ModelError(StemsplitError):
     """A model is unknown, or its weights are damaged or of a kind this version cannot run."""
+
+
+class UnreachableError(ModelError):
+    """Weights are not on this machine, and the Hub cannot be reached, or not now."""
 
 
 class DeviceError(StemsplitError):

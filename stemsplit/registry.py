@@ -1,13 +1,17 @@
-"""Which models exist, by name (models.toml) or as a file of the user's own. Nothing here needs torch."""
+"""Which models exist: by name (models.toml), on the Hugging Face Hub, or as a file. Nothing here needs torch.
+
+What a table must have is written at the top of models.toml.
+"""
 
 import difflib
 import json
 import os
+import re
 import struct
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stemsplit.errors import ModelError
@@ -17,11 +21,35 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-DEFAULT = "mini"
+FALLBACK = "mini"  # what runs when nobody named a model and the default one cannot be had
 SUFFIX = ".safetensors"
+SUFFIXES = (SUFFIX, ".onnx")
+PICKLES = (".th", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+HUB = "hf://"
+UNPINNED = "unpinned"
 
 _PACKAGE = Path(__file__).parent
 _HEADER_LIMIT = 2**24  # bytes; the largest real safetensors headers have a few hundred kB
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
+REPO = re.compile(rf"{_NAME.pattern}/{_NAME.pattern}")
+_REVISION = re.compile(r"[\w./-]{1,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A file of weights on the Hub.
+
+    Args:
+        name: path in the repository. size: bytes, if known. sha256: hexadecimal, or empty if nobody has stated it.
+        gives: the stems it is needed for; empty for all.
+    """
+
+    name: str
+    size: int | None = None
+    sha256: str = ""
+    gives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,95 +57,170 @@ class ModelSpec:
     """What is known about a model before its weights are loaded.
 
     Args:
-        name: in models.toml, or the path that the user gave.
-        summary, license: for people. family: the network, a module of `stemsplit.networks`.
-        stems: what it gives, in the order of the network's output.
-        path: the file of weights.
-        sdr: published SDR in dB by stem, empty if there is none. sdr_source: where that figure comes from.
+        name: in models.toml, or what the user gave. summary, license: for people.
+        family: the network, a module of `stemsplit.networks`; empty when only its file tells.
+        stems: what it gives; empty when only its file tells.
+        path: the file of weights, if it needs no download.
+        repo, revision, files: where the weights are on the Hub. Without `files`, its one file of weights is looked up.
+        branch: what the user called `revision`, when that was looked up.
+        sdr: published SDR in dB by stem, empty if there is none. sdr_metric, sdr_source: how and where it was measured.
     """
 
     name: str
     summary: str
-    family: str
-    stems: tuple[str, ...]
     license: str
-    path: Path
+    family: str = ""
+    stems: tuple[str, ...] = ()
+    path: Path | None = None
+    repo: str = ""
+    revision: str = ""
+    files: tuple[WeightFile, ...] = ()
+    branch: str = ""
     sdr: Mapping[str, float] = field(default_factory=dict)
+    sdr_metric: str = ""
     sdr_source: str = ""
 
+    @property
+    def size(self) -> int | None:
+        """Bytes to download, if the sizes of all files are known."""
+        sizes = [file.size for file in self.files]
+        return None if None in sizes else sum(size or 0 for size in sizes)
 
-def specs() -> dict[str, ModelSpec]:
-    """All models of models.toml by name, in its order. ModelError on a table that is not as it should be."""
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The models by name, in their order, and the name of the one that runs when none is named."""
+
+    models: Mapping[str, ModelSpec]
+    default: str
+
+    def find(self, model: str) -> ModelSpec:
+        """The model of that name, `hf://owner/name[@revision]`, or a file of weights.
+
+        Raises ModelError when there is none, and when a file is not one that can be run.
+        """
+        if model in self.models:
+            return self.models[model]
+        if model.startswith(HUB):
+            return _hub_spec(model)
+        path = Path(model)
+        if path.suffix in (*SUFFIXES, *PICKLES) or os.sep in model or path.exists():
+            return _file_spec(path, self.models)
+        close = difflib.get_close_matches(model, self.models, n=1)
+        guess = f"did you mean {close[0]}? " if close else ""
+        known = f"known models: {', '.join(self.models)}"
+        raise ModelError(f"there is no model {model!r}", f"{guess}{known}; or give {HUB}OWNER/NAME or a {SUFFIX} file")
+
+
+def read(*own: Path) -> Registry:
+    """All models: ours, and those of the user's `own` files, whose `default` comes before ours.
+
+    Raises ModelError on a file that cannot be read and a table that is not as it should be, by file, table and key.
+    """
     path = _PACKAGE / "models.toml"
     if not path.exists():  # an editable install: the file is where it is edited, beside the package
         path = _PACKAGE.parent / "models.toml"
-    return parse(path.read_text(encoding="utf-8"), path.name)
+    ours = parse(path.read_text(encoding="utf-8"), path.name)
+    models, default = dict(ours.models), ours.default
+    for path in own:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise ModelError(f"cannot read the models in {str(path)!r}: {reason}", "check the path") from error
+        more = parse(text, str(path), known=models)
+        models |= more.models
+        default = more.default or default
+    return Registry(models, default)
 
 
-def find(model: str) -> ModelSpec:
-    """The model of that name, or the checkpoint at that path.
-
-    Raises ModelError when there is no such name, and when the file is missing or not one of ours.
-    """
-    known = specs()
-    if model in known:
-        return known[model]
-    path = Path(model)
-    if path.suffix == SUFFIX or os.sep in model or path.exists():
-        return _read_spec(path)
-    close = difflib.get_close_matches(model, known, n=1)
-    guess = f"did you mean {close[0]}? " if close else ""
-    raise ModelError(
-        f"there is no model {model!r}", f"{guess}known models: {', '.join(known)}; or give the path of a {SUFFIX} file"
-    )
+def runs(spec: ModelSpec) -> bool:
+    """Whether this version has the network of a model; found out without importing torch."""
+    return (_PACKAGE / "networks" / f"{spec.family}.py").is_file()
 
 
-def parse(text: str, source: str) -> dict[str, ModelSpec]:
-    """Models by name from TOML; `source` names it in errors (ModelError)."""
+def parse(text: str, source: str, *, known: Collection[str] = ()) -> Registry:
+    """A registry from TOML; `source` names it in errors (ModelError), `known` are the models that it adds to."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"{source} is not valid TOML: {error}") from error
-    return {name: _parse_spec(name, table, f"{source}, [{name}]") for name, table in tables.items()}
+    default = tables.pop("default", "")
+    models = {}
+    for name, table in tables.items():
+        where = f"{source}, [{name}]"
+        if name in known:
+            raise ModelError(f"{where}: there is a model of that name already", "choose another name")
+        models[name] = _parse_spec(name, table, where)
+    if default not in ("", *known, *models):
+        raise ModelError(f"{source}: default = {default!r} is none of the models", f"known: {', '.join(models)}")
+    return Registry(models, default)
 
 
 def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
     if not isinstance(table, dict):
-        raise ModelError(f"{where}: not a table")
-    needed = ("summary", "family", "license", "bundled", "stems")
-    _check_keys(table, needed, ("sdr",), where)
-    for key in needed[:-1]:
-        if not isinstance(table[key], str):
-            raise ModelError(f"{where}: {key} must be a string")
-    stems = table["stems"]
-    if not (isinstance(stems, list) and stems and all(isinstance(stem, str) for stem in stems)):
-        raise ModelError(f"{where}: stems must be a list of names")
-    sdr, source = _parse_sdr(table.get("sdr"), stems, f"{where}: sdr")
-    return ModelSpec(
-        name=name,
-        summary=table["summary"],
-        family=table["family"],
-        stems=tuple(stems),
-        license=table["license"],
-        path=_PACKAGE / table["bundled"],
-        sdr=sdr,
-        sdr_source=source,
-    )
+        raise ModelError(f"{where}: not a table", f"{name} should be a model; see the top of models.toml")
+    if not _NAME.fullmatch(name):
+        raise ModelError(f"{where}: the name may have letters, digits, '.', '_' and '-' only")
+    texts = ("summary", "family", "license", *(("bundled",) if "bundled" in table else ("repo", "revision")))
+    _check_keys(table, (*texts, "stems", *(() if "bundled" in table else ("files",))), ("sdr",), where)
+    for key in texts:
+        if not isinstance(table[key], str) or not table[key]:
+            raise ModelError(f"{where}: {key} must be text")
+    stems = _parse_names(table["stems"], f"{where}: stems")
+    sdr, metric, source = _parse_sdr(table.get("sdr"), stems, f"{where}: sdr")
+    texts_only = {key: table[key] for key in ("summary", "family", "license")}
+    spec = ModelSpec(name=name, **texts_only, stems=stems, sdr=sdr, sdr_metric=metric, sdr_source=source)
+    if "bundled" in table:
+        return replace(spec, path=_PACKAGE / table["bundled"])
+    if not REPO.fullmatch(table["repo"]):
+        raise ModelError(f"{where}: repo must be 'owner/name'")
+    if not COMMIT.fullmatch(table["revision"]):
+        raise ModelError(f"{where}: revision must be a commit of 40 hexadecimal digits, not a branch or a tag")
+    if not isinstance(table["files"], list) or not table["files"]:
+        raise ModelError(f"{where}: files must be a list of tables")
+    files = [_parse_file(file, stems, f"{where}: files[{i}]") for i, file in enumerate(table["files"])]
+    return replace(spec, repo=table["repo"], revision=table["revision"], files=tuple(files))
 
 
-def _parse_sdr(table: Any, stems: list[str], where: str) -> tuple[dict[str, float], str]:
-    if table is None:
-        return {}, ""
+def _parse_file(table: Any, stems: tuple[str, ...], where: str) -> WeightFile:
     if not isinstance(table, dict):
         raise ModelError(f"{where}: not a table")
-    _check_keys(table, (*stems, "source"), (), where)
-    sdr = {stem: table[stem] for stem in stems}
+    pinned = table.get("sha256") != UNPINNED
+    _check_keys(table, ("name", "sha256", *(("size",) if pinned else ())), ("size", "gives"), where)
+    name, size, sha256 = table["name"], table.get("size"), table["sha256"]
+    if not isinstance(name, str) or ".." in PurePosixPath(name).parts or not name.endswith(SUFFIXES) or "\\" in name:
+        raise ModelError(f"{where}: name must be a path in the repository that ends in {' or '.join(SUFFIXES)}")
+    if not (size is None or (type(size) is int and size > 0)):
+        raise ModelError(f"{where}: size must be a whole number of bytes")
+    if pinned and not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
+        raise ModelError(f"{where}: sha256 must be 64 hexadecimal digits, or {UNPINNED!r}")
+    gives = _parse_names(table["gives"], f"{where}: gives") if "gives" in table else ()
+    if not set(gives) <= set(stems):
+        raise ModelError(f"{where}: gives names a stem that the model does not have", f"its stems: {', '.join(stems)}")
+    return WeightFile(name, size, sha256 if pinned else "", gives)
+
+
+def _parse_names(value: Any, where: str) -> tuple[str, ...]:
+    if not (isinstance(value, list) and value and all(isinstance(item, str) and item.isidentifier() for item in value)):
+        raise ModelError(f"{where} must be a list of names")
+    return tuple(value)
+
+
+def _parse_sdr(table: Any, stems: tuple[str, ...], where: str) -> tuple[dict[str, float], str, str]:
+    if table is None:
+        return {}, "", ""
+    if not isinstance(table, dict):
+        raise ModelError(f"{where}: not a table")
+    _check_keys(table, ("metric", "source"), stems, where)
+    for key in ("metric", "source"):
+        if not isinstance(table[key], str):
+            raise ModelError(f"{where}: {key} must be text")
+    sdr = {stem: table[stem] for stem in stems if stem in table}
     for stem, value in sdr.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ModelError(f"{where}: {stem} must be a number, in dB")
-    if not isinstance(table["source"], str):
-        raise ModelError(f"{where}: source must be a string")
-    return {stem: float(value) for stem, value in sdr.items()}, table["source"]
+    return {stem: float(value) for stem, value in sdr.items()}, table["metric"], table["source"]
 
 
 def _check_keys(table: Mapping[str, Any], needed: tuple[str, ...], optional: tuple[str, ...], where: str) -> None:
@@ -129,7 +232,16 @@ def _check_keys(table: Mapping[str, Any], needed: tuple[str, ...], optional: tup
             raise ModelError(f"{where}: {key} is missing")
 
 
-def _read_spec(path: Path) -> ModelSpec:
+def _hub_spec(model: str) -> ModelSpec:
+    """A repository that the user named: `hf://owner/name[@revision]`."""
+    repo, at, revision = model.removeprefix(HUB).partition("@")
+    if not REPO.fullmatch(repo) or (at and not _REVISION.fullmatch(revision)):
+        raise ModelError(f"{model!r} is no address on the Hub", f"write {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")
+    summary, license = "a repository that you named", "see https://huggingface.co/" + repo
+    return ModelSpec(name=model, summary=summary, license=license, repo=repo, revision=revision or "main")
+
+
+def _file_spec(path: Path, known: Collection[str]) -> ModelSpec:
     """Look into the header of a checkpoint: 8 bytes of length, then JSON (the safetensors format), with ours in it.
 
     `checkpoint.load` checks the whole file; this is what can be said about it without torch.
@@ -137,6 +249,30 @@ def _read_spec(path: Path) -> ModelSpec:
     name = str(path)
     if path.is_dir():
         raise ModelError(f"{name!r} is a folder, not a model", f"give the {SUFFIX} file in it")
+    if path.suffix in PICKLES:
+        reason = f"{name!r} is a pickle, which can run any program when it is opened: stemsplit never opens one"
+        raise ModelError(reason, f"get the model as {SUFFIX}, or use one of {', '.join(known)}")
+    try:
+        header = read_header(path)
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no model file {name!r}", f"known models: {', '.join(known)}") from error
+    if header is None:
+        raise ModelError(f"{name!r} has no stemsplit header", "only models saved by stemsplit can be run from a file")
+    try:
+        family, stems = str(header["family"]), tuple(header["stems"])
+        if not stems or not all(stem.isidentifier() for stem in stems):  # they will name files
+            raise ValueError(stems)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"the header of {name!r} is damaged", "get the file again") from error
+    return ModelSpec(name=name, summary="a file", family=family, stems=stems, license="see its author", path=path)
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """The stemsplit header of a safetensors file, or None if it has none of ours.
+
+    Raises FileNotFoundError, and ModelError when the file cannot be read or is no safetensors file.
+    """
+    name = str(path)
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -144,18 +280,12 @@ def _read_spec(path: Path) -> ModelSpec:
                 raise ValueError("its header is too long")
             metadata = json.loads(file.read(length)).get("__metadata__", {})
         header = json.loads(metadata["stemsplit"]) if "stemsplit" in metadata else None
-    except FileNotFoundError as error:
-        raise ModelError(f"there is no model file {name!r}", f"known models: {', '.join(specs())}") from error
+        if not (header is None or isinstance(header, dict)):
+            raise TypeError(header)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise ModelError(f"cannot read the model {name!r}: {error.strerror}", "check the path") from error
-    except (ValueError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise ModelError(f"{name!r} is not a {SUFFIX} file, or it is damaged", "get the file again") from error
-    if header is None:
-        raise ModelError(f"{name!r} has no stemsplit header", "only models saved by stemsplit can be run from a file")
-    try:
-        family, stems = str(header["family"]), tuple(header["stems"])
-        if not all(stem.isidentifier() for stem in stems):  # they will name files
-            raise ValueError(stems)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"the header of {name!r} is damaged", "get the file again") from error
-    return ModelSpec(name=name, summary="a file of your own", family=family, stems=stems, license="unknown", path=path)
+    return header

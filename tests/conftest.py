@@ -1,20 +1,39 @@
-"""What the tests share: networks small enough to run anywhere, and songs made of sines and noise."""
+"""What the tests share: tiny networks, songs made of sines and noise, the program itself, and a Hub on this machine."""
 
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
 import torch
+from hub_server import COMMIT, Hub, serve
+from huggingface_hub import constants
 from torch import Tensor, nn
 
+from stemsplit import checkpoint, cli
 from stemsplit.checkpoint import Header, Model, new_model
+from stemsplit.registry import ModelSpec, WeightFile
 
 STEMS = ("vocals", "drums", "bass", "other")
 TINY_UNET = {"n_fft": 512, "hop": 128, "bands": 24, "linear_bands": 8, "widths": [4, 6]}
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that the user has configured or downloaded plays a part, and nothing is left there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HF_HOME"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name)))
+        for name in ("HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"):
+            patch.delenv(name, raising=False)
+        yield
 
 
 class Shares(nn.Module):
@@ -104,3 +123,113 @@ def make_song() -> Callable[..., dict[str, np.ndarray]]:
         return written
 
     return make
+
+
+# The program
+
+
+class Outcome(NamedTuple):
+    """What a run of the program gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(
+    here: Path,
+    unet_model: Callable[..., Model],
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> Run:
+    """A function that runs `stemsplit`, through `main()`, with a tiny model under the name model.safetensors."""
+    checkpoint.save(unet_model(rate=8_000), here / "model.safetensors")
+    monkeypatch.setattr(cli, "raise_on_signals", lambda: None)
+
+    def call(*arguments: str, model: bool = True) -> Outcome:
+        chosen = ["--model", "model.safetensors", "--device", "cpu"] if model else []
+        monkeypatch.setattr(sys, "argv", ["stemsplit", *arguments, *chosen])
+        capfdbinary.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+            raise SystemExit(0)
+        return Outcome(int(str(ended.value.code or 0)), *map(os.fsdecode, capfdbinary.readouterr()))
+
+    return call
+
+
+# The Hub
+
+
+REPO = "someone/mine"
+SPEC = ModelSpec(
+    name="mine",
+    summary="",
+    license="MIT",
+    family="unet",
+    stems=("vocals", "drums"),
+    repo=REPO,
+    revision=COMMIT,
+    files=(WeightFile("a.safetensors", gives=("vocals",)), WeightFile("b.safetensors", gives=("drums",))),
+)
+CONTENT = bytes(range(256)) * 4000  # a megabyte: four reports of progress
+
+
+@pytest.fixture
+def server() -> Iterator[Hub]:
+    """A Hub without repositories."""
+    with serve() as running:
+        yield running
+
+
+def point_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turn the client to another Hub than the one that it found in the environment when it was imported."""
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+
+
+@pytest.fixture
+def cache(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a client that uses it and the server."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    point_to(server.endpoint, monkeypatch)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def spec(server: Hub, cache: Path) -> ModelSpec:
+    """A model of two files that the server has, with sizes and hashes."""
+    files = []
+    for file in SPEC.files:
+        content = file.name.encode() + CONTENT
+        files.append(replace(file, size=len(content), sha256=server.add(REPO, file.name, content)))
+    return replace(SPEC, files=tuple(files))
+
+
+def write_registry(path: Path, spec: ModelSpec) -> Path:
+    """A models.toml with a model in it."""
+    stems = list(spec.stems)
+    files = [
+        f'{{ name = "{f.name}", size = {f.size}, sha256 = "{f.sha256}", gives = {list(f.gives) or stems} }},'
+        for f in spec.files
+    ]
+    path.write_text(
+        f'[mine]\nsummary = "x"\nfamily = "unet"\nstems = {stems}\nlicense = "MIT, as its author says"\n'
+        f'repo = "{spec.repo}"\nrevision = "{spec.revision}"\nfiles = [\n' + "\n".join(files) + "\n]\n"
+    )
+    return path

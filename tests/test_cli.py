@@ -10,60 +10,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
 import torch
+from conftest import STEMS, Run
 
-from stemsplit import __version__, batch, checkpoint, cli, console
-from stemsplit.checkpoint import Model
+from stemsplit import __version__, batch, console
+from stemsplit.cli import separating
 from stemsplit.errors import AudioError, UsageError
 
-STEMS = ("vocals", "drums", "bass", "other")
 NAMES = [f"{stem}.wav" for stem in STEMS]
-
-
-class Outcome(NamedTuple):
-    """What a run of the program gave."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def run(
-    here: Path,
-    unet_model: Callable[..., Model],
-    monkeypatch: pytest.MonkeyPatch,
-    capfdbinary: pytest.CaptureFixture[bytes],
-) -> Run:
-    """A function that runs `stemsplit`, through `main()`, with a tiny model under the name model.safetensors."""
-    checkpoint.save(unet_model(rate=8_000), here / "model.safetensors")
-    monkeypatch.setattr(cli, "raise_on_signals", lambda: None)
-
-    def call(*arguments: str, model: bool = True) -> Outcome:
-        chosen = ["--model", "model.safetensors", "--device", "cpu"] if model else []
-        monkeypatch.setattr(sys, "argv", ["stemsplit", *arguments, *chosen])
-        capfdbinary.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-            raise SystemExit(0)
-        return Outcome(int(str(ended.value.code or 0)), *map(os.fsdecode, capfdbinary.readouterr()))
-
-    return call
 
 
 def write_song(path: Path, *, length: int = 4_000, channels: int = 2, rate: int = 8_000, gain: float = 0.3) -> Path:
@@ -286,7 +244,7 @@ def test_the_demo(run: Run, here: Path) -> None:
     outcome = run("demo", "--device", "cpu", model=False)
     assert outcome.code == 0
     assert files_in(here / "separated") == [f"demo/{name}" for name in sorted(NAMES)]
-    length = soundfile.info(cli.DEMO).frames
+    length = soundfile.info(separating.DEMO).frames
     assert all(soundfile.info(f"separated/demo/{name}").frames == length for name in NAMES)
     assert f"its stems are in {here / 'separated/demo'}" in outcome.err
 

@@ -9,17 +9,20 @@ import pytest
 import typer
 
 from stemsplit import registry
-from stemsplit.cli import DEMO, app
+from stemsplit.cli import app
+from stemsplit.cli.separating import DEMO
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+TOP: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = {name: command for name, command in TOP.items() if not hasattr(command, "commands")}
+COMMANDS |= {f"models {name}": command for name, command in TOP["models"].commands.items()}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_a_command_is_in_the_readme_and_has_help(name: str) -> None:
     command = COMMANDS[name]
-    assert f"stemsplit {name}" in README
+    assert f"stemsplit {name}" in README or name == "models list"
     assert command.help
     for parameter in command.params:
         assert parameter.help, f"{parameter.name} of {name} has no help"
@@ -27,7 +30,10 @@ def test_a_command_is_in_the_readme_and_has_help(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_an_option_is_in_the_readme(name: str) -> None:
-    section = README.partition(f"### `stemsplit {name}")[2].partition("\n##")[0]
+    group, _, subcommand = name.partition(" ")
+    section = README.partition(f"### `stemsplit {group}")[2].partition("\n##")[0]
+    if subcommand:
+        section = next(line for line in section.splitlines() if line.startswith(f"| `{subcommand}"))
     options = {option for parameter in COMMANDS[name].params for option in parameter.opts if option.startswith("--")}
     assert options - {"--help"} <= set(re.findall(r"--[a-z][a-z-]*", section))
 
@@ -38,7 +44,7 @@ def test_the_readme_names_no_option_that_is_not_there() -> None:
     assert told <= known | {"--help", "--version"}
 
 
-@pytest.mark.parametrize("name", registry.specs())
+@pytest.mark.parametrize("name", registry.read().models)
 def test_a_model_is_in_the_readme(name: str) -> None:
     assert f"`{name}`" in README
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "numpy", "soundfile", "soxr", "av", "safetensors", "rich", "scipy"}
+HEAVY = {"torch", "numpy", "soundfile", "soxr", "av", "safetensors", "rich", "scipy", "huggingface_hub"}
 
 
 def imported_by(code: str) -> set[str]:
@@ -17,13 +17,18 @@ def imported_by(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["separate", "--help"], ["train", "--help"], ["evaluate", "--help"]]
+    "arguments", [["--help"], ["--version"], ["separate", "--help"], ["train", "--help"], ["models", "pull", "--help"]]
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = f"import stemsplit.cli; sys.argv[1:] = {arguments!r}; stemsplit.cli.main()"
     loaded = imported_by(code)
     assert "stemsplit" in loaded
     assert not loaded & HEAVY
+
+
+def test_a_bundled_model_does_not_wait_for_the_client_of_the_hub() -> None:
+    code = "import stemsplit.cli; sys.argv[1:] = ['models', 'path', 'mini']; stemsplit.cli.main()"
+    assert "huggingface_hub" not in imported_by(code)
 
 
 def test_the_package_is_light() -> None:

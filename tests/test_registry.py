@@ -10,6 +10,7 @@ import pytest
 from stemsplit import checkpoint, registry
 from stemsplit.checkpoint import Model
 from stemsplit.errors import ModelError
+from stemsplit.registry import WeightFile
 
 TABLE = """
 [one]
@@ -19,28 +20,66 @@ stems = ["vocals", "other"]
 license = "MIT"
 bundled = "weights/one.safetensors"
 """
+COMMIT, SHA256 = "0123456789abcdef" * 2 + "01234567", "0123456789abcdef" * 4
+REMOTE = f"""
+[two]
+summary = "A model"
+family = "unet"
+stems = ["vocals", "other"]
+license = "MIT"
+repo = "someone/two"
+revision = "{COMMIT}"
+files = [
+    {{ name = "a.safetensors", size = 10, sha256 = "{SHA256}", gives = ["vocals"] }},
+    {{ name = "sub/b.onnx", size = 20, sha256 = "{SHA256}" }},
+]
+"""
+OURS = registry.read()
 
 
-@pytest.mark.parametrize("spec", registry.specs().values(), ids=registry.specs())
-def test_a_bundled_model_is_what_models_toml_says(spec: registry.ModelSpec) -> None:
+@pytest.mark.parametrize("name", [name for name, spec in OURS.models.items() if spec.path])
+def test_a_bundled_model_is_what_models_toml_says(name: str) -> None:
+    spec = OURS.models[name]
+    assert spec.path
     header = checkpoint.load(spec.path).header
     assert (header.family, header.stems) == (spec.family, spec.stems)
     assert spec.path.stat().st_size <= 16e6
     assert set(spec.sdr) <= set(spec.stems)
 
 
-def test_the_default_is_known() -> None:
-    assert registry.find(registry.DEFAULT).name == registry.DEFAULT
+def test_what_runs_when_nothing_is_named() -> None:
+    assert OURS.find(OURS.default).name == OURS.default
+    assert OURS.find(registry.FALLBACK).path  # needs no network
+
+
+@pytest.mark.parametrize("name", [name for name, spec in OURS.models.items() if not spec.path])
+def test_a_model_on_the_hub_can_be_fetched_and_checked(name: str) -> None:
+    spec = OURS.models[name]
+    covered = {stem for file in spec.files for stem in file.gives or spec.stems}
+    assert covered == set(spec.stems)
+    assert all(file.size and file.size > 10**6 for file in spec.files if file.sha256)
+    assert spec.sdr == {} or ("MUSDB18" in spec.sdr_metric and spec.sdr_source)
 
 
 def test_a_table_is_read() -> None:
-    text = TABLE + '[one.sdr]\nvocals = 6\nother = 5.5\nsource = "somewhere"\n'
-    spec = registry.parse(text, "models.toml")["one"]
+    text = TABLE + '[one.sdr]\nvocals = 6\nother = 5.5\nmetric = "whole songs"\nsource = "somewhere"\n'
+    spec = registry.parse(text, "models.toml").models["one"]
     assert (spec.name, spec.summary, spec.family, spec.license) == ("one", "A model", "unet", "MIT")
     assert spec.stems == ("vocals", "other")
     assert spec.path == Path(registry.__file__).parent / "weights" / "one.safetensors"
-    assert (spec.sdr, spec.sdr_source) == ({"vocals": 6.0, "other": 5.5}, "somewhere")
-    assert registry.parse(TABLE, "models.toml")["one"].sdr == {}
+    assert (spec.sdr, spec.sdr_metric, spec.sdr_source) == ({"vocals": 6.0, "other": 5.5}, "whole songs", "somewhere")
+    assert registry.parse(TABLE, "models.toml").models["one"].sdr == {}
+
+
+def test_files_on_the_hub_are_read() -> None:
+    spec = registry.parse(REMOTE, "models.toml").models["two"]
+    first, second = spec.files
+    assert (spec.repo, spec.revision, spec.path, spec.size) == ("someone/two", COMMIT, None, 30)
+    assert first == WeightFile("a.safetensors", 10, SHA256, ("vocals",))
+    assert second == WeightFile("sub/b.onnx", 20, SHA256)
+    unpinned = registry.parse(REMOTE.replace(f'size = 20, sha256 = "{SHA256}"', 'sha256 = "unpinned"'), "m.toml")
+    assert unpinned.models["two"].files[1] == WeightFile("sub/b.onnx")
+    assert unpinned.models["two"].size is None
 
 
 @pytest.mark.parametrize(
@@ -48,16 +87,31 @@ def test_a_table_is_read() -> None:
     [
         ("one = 1", r"m.toml, \[one\]: not a table"),
         ("[one", "m.toml is not valid TOML"),
+        ('default = "none"\n' + TABLE, "m.toml: default = 'none' is none of the models"),
+        (TABLE.replace("[one]", '["a/b"]'), "the name may have letters"),
         (TABLE + "sumary = 1", r"m.toml, \[one\]: unknown key 'sumary'"),
         (TABLE.replace('license = "MIT"', ""), r"m.toml, \[one\]: license is missing"),
-        (TABLE.replace('"MIT"', "1"), r"m.toml, \[one\]: license must be a string"),
+        (TABLE.replace('"MIT"', "1"), r"m.toml, \[one\]: license must be text"),
         (TABLE.replace('["vocals", "other"]', "[]"), r"m.toml, \[one\]: stems must be a list of names"),
         (TABLE.replace('["vocals", "other"]', "[1]"), r"m.toml, \[one\]: stems must be a list of names"),
+        (TABLE.replace('["vocals", "other"]', '["../x"]'), r"m.toml, \[one\]: stems must be a list of names"),
         (TABLE + "sdr = 1", r"m.toml, \[one\]: sdr: not a table"),
-        (TABLE + "[one.sdr]\nvocals = 1\nother = 1", r"m.toml, \[one\]: sdr: source is missing"),
-        (TABLE + '[one.sdr]\nvocals = 1\nother = 1\nsource = ""\nbass = 1', r"\[one\]: sdr: unknown key 'bass'"),
-        (TABLE + '[one.sdr]\nvocals = true\nother = 1\nsource = ""', r"\[one\]: sdr: vocals must be a number"),
-        (TABLE + "[one.sdr]\nvocals = 1\nother = 1\nsource = 1", r"\[one\]: sdr: source must be a string"),
+        (TABLE + '[one.sdr]\nvocals = 1\nmetric = ""', r"m.toml, \[one\]: sdr: source is missing"),
+        (TABLE + '[one.sdr]\nmetric = ""\nsource = ""\nbass = 1', r"\[one\]: sdr: unknown key 'bass'"),
+        (TABLE + '[one.sdr]\nvocals = true\nmetric = ""\nsource = ""', r"\[one\]: sdr: vocals must be a number"),
+        (TABLE + '[one.sdr]\nvocals = 1\nmetric = ""\nsource = 1', r"\[one\]: sdr: source must be text"),
+        (TABLE + 'repo = "a/b"', r"\[one\]: unknown key 'repo'"),
+        (REMOTE.replace("someone/two", "two"), r"\[two\]: repo must be 'owner/name'"),
+        (REMOTE.replace("someone/two", "../two"), r"\[two\]: repo must be 'owner/name'"),
+        (REMOTE.replace(COMMIT, "main"), r"\[two\]: revision must be a commit"),
+        (REMOTE.replace("size = 10, ", ""), r"\[two\]: files\[0\]: size is missing"),
+        (REMOTE.replace("size = 10", "size = 0"), r"\[two\]: files\[0\]: size must be a whole number"),
+        (REMOTE.replace("size = 10", "size = 1.5"), r"\[two\]: files\[0\]: size must be a whole number"),
+        (REMOTE.replace(SHA256, "abc"), r"\[two\]: files\[0\]: sha256 must be 64 hexadecimal digits"),
+        (REMOTE.replace("a.safetensors", "a.th"), r"\[two\]: files\[0\]: name must be a path"),
+        (REMOTE.replace("a.safetensors", "../a.safetensors"), r"\[two\]: files\[0\]: name must be a path"),
+        (REMOTE.replace('gives = ["vocals"]', 'gives = ["bass"]'), r"files\[0\]: gives names a stem"),
+        (REMOTE.replace('gives = ["vocals"]', "url = 1"), r"files\[0\]: unknown key 'url'"),
     ],
 )
 def test_a_wrong_table_is_refused(text: str, message: str) -> None:
@@ -65,21 +119,59 @@ def test_a_wrong_table_is_refused(text: str, message: str) -> None:
         registry.parse(text, "m.toml")
 
 
+def test_own_files_add_to_ours(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(f'default = "one"\n{TABLE}')
+    (tmp_path / "b.toml").write_text(REMOTE)
+    known = registry.read(tmp_path / "a.toml", tmp_path / "b.toml")
+    assert list(known.models) == [*OURS.models, "one", "two"]
+    assert known.default == "one"
+    (tmp_path / "b.toml").write_text(TABLE)
+    with pytest.raises(ModelError, match=r"b\.toml, \[one\]: there is a model of that name already"):
+        registry.read(tmp_path / "a.toml", tmp_path / "b.toml")
+    with pytest.raises(ModelError, match=r"cannot read the models in '.*c\.toml'"):
+        registry.read(tmp_path / "c.toml")
+    (tmp_path / "b.toml").write_bytes(b"\xff")
+    with pytest.raises(ModelError, match="not UTF-8"):
+        registry.read(tmp_path / "b.toml")
+
+
 def test_an_unknown_name_suggests_a_known_one() -> None:
     with pytest.raises(ModelError, match="there is no model 'minni'") as caught:
-        registry.find("minni")
+        OURS.find("minni")
     assert "did you mean mini?" in caught.value.hint
     with pytest.raises(ModelError, match="there is no model 'quux'") as caught:
-        registry.find("quux")
+        OURS.find("quux")
     assert "did you mean" not in caught.value.hint
     assert "known models: mini" in caught.value.hint
+
+
+def test_a_repository_is_a_model() -> None:
+    spec = OURS.find("hf://some.one/my_model")
+    assert (spec.repo, spec.revision, spec.files, spec.stems) == ("some.one/my_model", "main", (), ())
+    assert OURS.find("hf://a/b@v1.0").revision == "v1.0"
+
+
+@pytest.mark.parametrize("address", ["hf://", "hf://one", "hf://a/b/c", "hf://a/b@", "hf://a/b@x y", "hf://../b"])
+def test_what_is_no_repository_is_refused(address: str) -> None:
+    with pytest.raises(ModelError, match="is no address on the Hub"):
+        OURS.find(address)
 
 
 def test_a_checkpoint_is_a_model(tmp_path: Path, unet_model: Callable[..., Model]) -> None:
     path = tmp_path / "mine.safetensors"
     checkpoint.save(unet_model(stems=("a", "b")), path)
-    spec = registry.find(str(path))
+    spec = OURS.find(str(path))
     assert (spec.name, spec.family, spec.stems, spec.path) == (str(path), "unet", ("a", "b"), path)
+
+
+@pytest.mark.parametrize("name", ["model.th", "checkpoint.ckpt", "pytorch_model.bin", "x.pt", "x.pkl"])
+def test_a_pickle_is_never_opened(tmp_path: Path, name: str) -> None:
+    for path in (tmp_path / name, tmp_path / "missing" / name):
+        if path.parent == tmp_path:
+            path.write_bytes(b"\x80\x04.")
+        with pytest.raises(ModelError, match="is a pickle, which can run any program when it is opened") as caught:
+            OURS.find(str(path))
+        assert "htdemucs" in caught.value.hint
 
 
 def with_header(path: Path, header: object) -> Path:
@@ -95,6 +187,7 @@ def with_header(path: Path, header: object) -> Path:
         ([], "is damaged"),
         ({}, "has no stemsplit header"),
         ({"__metadata__": {"stemsplit": "{"}}, "is damaged"),
+        ({"__metadata__": {"stemsplit": "[]"}}, "is damaged"),
         ({"__metadata__": {"stemsplit": "{}"}}, "is damaged"),
         ({"__metadata__": {"stemsplit": '{"family": "unet", "stems": ["../x"]}'}}, "is damaged"),
         ({"__metadata__": {"stemsplit": '{"family": "unet", "stems": [1]}'}}, "is damaged"),
@@ -102,7 +195,7 @@ def with_header(path: Path, header: object) -> Path:
 )
 def test_a_damaged_header_is_refused(tmp_path: Path, header: object, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        registry.find(str(with_header(tmp_path / "x.safetensors", header)))
+        OURS.find(str(with_header(tmp_path / "x.safetensors", header)))
 
 
 @pytest.mark.parametrize(
@@ -112,12 +205,12 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"x\.safetensors' is not a \.safetensors file"):
-        registry.find(str(path))
+        OURS.find(str(path))
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no model file"):
-        registry.find(str(tmp_path / "x.safetensors"))
+        OURS.find(str(tmp_path / "x.safetensors"))
     with pytest.raises(ModelError, match="is a folder, not a model") as caught:
-        registry.find(str(tmp_path))
+        OURS.find(str(tmp_path))
     assert "the .safetensors file in it" in caught.value.hint

@@ -1,0 +1,126 @@
+"""The commands that separate songs."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stemsplit.cli.obtaining import obtain, read_registry
+from stemsplit.cli.options import Device, Json, ModelName, Output, Overwrite, Quiet, RegistryFile
+from stemsplit.registry import FALLBACK, Registry
+
+if TYPE_CHECKING:
+    from stemsplit.batch import Failed, Track
+    from stemsplit.console import Messages
+
+DEMO = Path(__file__).parent.parent / "demo.ogg"
+
+
+def separate(
+    songs: Annotated[list[str], typer.Argument(metavar="SONG", help="Audio files, and folders of them.")],
+    output: Output = Path("separated"),
+    model: ModelName = None,
+    own: RegistryFile = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Separate songs into stems.
+
+    Writes FOLDER/<song>/<stem>.wav, and the paths of the stems to standard output. Folders are searched for songs
+    recursively, and mirrored in FOLDER.
+    """
+    from stemsplit import batch
+    from stemsplit.console import Messages
+
+    messages, known = Messages(quiet=quiet), read_registry(own)
+    known.find(model or known.default)  # a wrong name is told before anything else
+    tracks, failed = batch.find(songs, output)
+    _separate(tracks, failed, known, model, device, overwrite=overwrite, as_json=as_json, messages=messages)
+
+
+def demo(
+    output: Output = Path("separated"),
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Separate the song that comes with stemsplit.
+
+    Writes FOLDER/demo/<stem>.wav, with the model that comes with stemsplit as well.
+    """
+    from stemsplit import batch
+    from stemsplit.console import Messages
+
+    tracks, failed = batch.find([str(DEMO)], output)
+    messages = Messages()
+    _separate(
+        tracks, failed, read_registry(None), FALLBACK, device, overwrite=overwrite, as_json=False, messages=messages
+    )
+    messages.note(f"The song is {DEMO}, its stems are in {tracks[0].folder.absolute()}: listen to them.")
+
+
+def _separate(
+    tracks: Sequence["Track"],
+    failed: Sequence["Failed"],
+    known: Registry,
+    named: str | None,
+    device: str,
+    *,
+    overwrite: bool,
+    as_json: bool,
+    messages: "Messages",
+) -> None:
+    """What `separate` and `demo` share; exits with 1 if any song failed."""
+    from stemsplit import batch, console
+
+    # Songs that cannot be opened cost no download, and existing stems neither where it is known which there will be.
+    spec = known.find(named or known.default)
+    ready, refused = batch.check(tracks, spec.stems, overwrite=overwrite)
+    for failure in (*failed, *refused):
+        messages.error(failure.error)
+    results: list[batch.Done | batch.Failed] = [*failed, *refused]
+    fallback: dict[str, str] | None = None
+    if ready:
+        obtained = obtain(known, named, messages)
+        if obtained.instead_of:
+            fallback = {"instead_of": obtained.instead_of, "reason": obtained.reason}
+        if obtained.spec.stems != spec.stems:
+            spec = obtained.spec
+            ready, refused = batch.check(ready, spec.stems, overwrite=overwrite)
+            for failure in refused:
+                messages.error(failure.error)
+            results += refused
+        spec = obtained.spec
+    if ready:
+        # Only now, as torch takes seconds to import.
+        with messages.progress(f"loading {spec.name}"):
+            from stemsplit import checkpoint, devices
+            from stemsplit.separation import separate_file
+
+            chosen = devices.choose(device)
+            model = checkpoint.load(obtained.paths[0], chosen)
+    for number, track in enumerate(ready, start=1):
+        label = track.source.name if len(ready) == 1 else f"{number}/{len(ready)} {track.source.name}"
+        with messages.progress(label) as on_progress, devices.memory_checked(chosen):
+            work = partial(separate_file, model=model, device=chosen, overwrite=overwrite, on_progress=on_progress)
+            result = batch.run(track, spec.stems, work)
+        results.append(result)
+        if isinstance(result, batch.Failed):
+            messages.error(result.error)
+            continue
+        messages.separated(track.source, track.folder, result.report, result.seconds)
+        if not as_json:
+            for path in track.outputs(spec.stems).values():
+                console.write(str(path))
+    if as_json:
+        songs = [batch.describe(result, spec.stems) for result in results]
+        console.write_json({"model": spec.name, "fallback": fallback, "songs": songs})
+    broken = sum(isinstance(result, batch.Failed) for result in results)
+    if len(results) > 1:
+        with_what = f" with {spec.name}, not {fallback['instead_of']}" if fallback else ""
+        messages.note(f"{len(results) - broken} of {len(results)} songs separated{with_what}, {broken} failed")
+    if broken:
+        raise typer.Exit(1)

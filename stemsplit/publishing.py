@@ -1,0 +1,64 @@
+"""Trained models -> repositories on the Hugging Face Hub, from where `hf://owner/name` runs them."""
+
+from pathlib import Path
+
+from stemsplit import __version__, checkpoint, connection
+from stemsplit.checkpoint import Header
+from stemsplit.errors import UsageError
+from stemsplit.hub import FILE
+from stemsplit.registry import REPO, ModelSpec
+
+CARD = "README.md"
+
+
+def push(path: Path, repo: str, *, license: str = "", private: bool = False) -> str:
+    """Upload a model to `repo`, "owner/name", which is made if need be, in one commit; gives that commit.
+
+    A model card comes with it, unless the repository has one. `license` is what the author grants, as the Hub names it.
+
+    Raises ModelError when the file is no model of ours, UnreachableError and ModelError as `hub.obtain` does.
+    """
+    if not REPO.fullmatch(repo):
+        raise UsageError(f"{repo!r} is not the name of a repository", "write OWNER/NAME")
+    header = checkpoint.load(path).header
+    spec = ModelSpec(name=repo, summary="", license=license, repo=repo, revision="main")
+    connection.require_network(spec)
+    client = connection.client()
+    with connection.in_our_words(spec, FILE):
+        api = client.HfApi(library_name="stemsplit", library_version=__version__)
+        api.create_repo(repo, private=private, exist_ok=True)
+        files = [client.CommitOperationAdd(FILE, path)]
+        if not api.file_exists(repo, CARD):
+            files.append(client.CommitOperationAdd(CARD, model_card(header, repo, license).encode()))
+        commit = api.create_commit(repo, files, commit_message=f"A model of stemsplit {__version__}")
+    return str(commit.oid)
+
+
+def model_card(header: Header, repo: str, license: str) -> str:
+    """What the Hub shows of a model: Markdown under the keys that the Hub sorts models by."""
+    seconds, overlap = header.length / header.rate, (header.length - header.hop) / header.rate
+    return f"""---
+library_name: stemsplit
+pipeline_tag: audio-to-audio
+tags:
+- music-source-separation
+{f"license: {license}" if license else "# license: not stated by the author"}
+---
+
+# {repo.partition("/")[2]}
+
+Separates songs into {", ".join(header.stems)}, with stemsplit:
+
+    pipx install stemsplit
+    stemsplit song.mp3 --model hf://{repo}
+
+| | |
+|---|---|
+| network | {header.family} |
+| stems | {", ".join(header.stems)} |
+| sample rate | {header.rate} Hz |
+| channels | {header.channels} |
+| windows | {seconds:g} s, overlapping by {overlap:g} s |
+
+What it was trained on and how well it separates has to be added by its author.
+"""

@@ -1,0 +1,229 @@
+"""A Hugging Face Hub in miniature, on this machine: what the real client asks for, answered as the real Hub does.
+
+Small files are answered at once, large ones are redirected to another host, with the hash and the size in headers of
+their own; errors carry X-Error-Code. What goes wrong on purpose is set in `faults`.
+"""
+
+import base64
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Faults:
+    """What the server does wrong.
+
+    Args:
+        status, code: answer HEAD requests of files with this status and X-Error-Code.
+        corrupt: so many downloads have a byte of them changed. truncate: end the body early, though its size is right.
+        cut_after: close the connection after so many bytes, `cuts` times.
+        delay_seconds: wait before every answer. drip: send a byte every tenth of a second.
+        size: what HEAD says instead of the true size.
+    """
+
+    status: int = 0
+    code: str = ""
+    corrupt: int = 0
+    truncate: bool = False
+    cut_after: int = 0
+    cuts: int = 0
+    delay_seconds: float = 0.0
+    drip: bool = False
+    size: int = 0
+
+
+@dataclass
+class Hub:
+    """Repositories by name, each with its files by path; `requests` has method and path of all that was asked."""
+
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
+    requests: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def endpoint(self) -> str:
+        """What HF_ENDPOINT has to be."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def add(self, repo: str, path: str, content: bytes) -> str:
+        """Put a file into a repository; gives its SHA-256."""
+        self.files.setdefault(repo, {})[path] = content
+        return hashlib.sha256(content).hexdigest()
+
+    def asked(self, method: str) -> int:
+        """How many requests of that method there were."""
+        return sum(request.startswith(method + " ") for request in self.requests)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def do_HEAD(self) -> None:
+        self._resolve()
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/cdn/"):
+            self._send_file(*self._file(self.path.removeprefix("/cdn/")))
+        elif self.path.startswith("/api/models/"):  # what a repository is, or /tree/<revision>: what is in it
+            self._note()
+            owner, name, *tree = unquote(urlsplit(self.path).path).split("/")[3:]
+            files = self.hub.files.get(f"{owner}/{name}")
+            if files is None:
+                self._fail(404, "RepoNotFound")
+            elif tree:
+                sized = files.items()
+                self._send_json([{"type": "file", "path": p, "oid": "0" * 40, "size": len(c)} for p, c in sized])
+            else:
+                self._send_json({"id": f"{owner}/{name}", "sha": COMMIT, "siblings": [{"rfilename": p} for p in files]})
+        elif self.path.startswith("/api/"):  # whatever else the client is curious about
+            self._fail(404, "")
+        else:
+            self._resolve()
+
+    def do_POST(self) -> None:
+        """Publishing: make a repository, say which files are to be sent how, take them in a commit."""
+        self._note()
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = urlsplit(self.path).path.strip("/").split("/")
+        if not self.headers.get("Authorization"):
+            self._fail(401, "")
+        elif parts[:2] == ["api", "repos"]:
+            table = json.loads(body)
+            repo = f"{table.get('organization') or 'me'}/{table['name']}"
+            self.hub.files.setdefault(repo, {})
+            self._send_json({"url": f"{self.hub.endpoint}/{repo}"})
+        elif parts[:2] == ["api", "validate-yaml"]:
+            self._send_json({"errors": [], "warnings": []})
+        elif parts[4:5] == ["preupload"]:
+            files = json.loads(body)["files"]
+            self._send_json(
+                {"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]}
+            )
+        elif parts[4:5] == ["commit"]:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    value = line["value"]
+                    self.hub.add("/".join(parts[2:4]), value["path"], base64.b64decode(value["content"]))
+            repo = "/".join(parts[2:4])
+            self._send_json({"commitUrl": f"{self.hub.endpoint}/{repo}/commit/{COMMIT}", "commitOid": COMMIT})
+        else:
+            self._fail(404, "")
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+    def _note(self) -> None:
+        self.hub.requests.append(f"{self.command} {self.path}")
+        if token := self.headers.get("Authorization"):
+            self.hub.tokens.append(token)
+        time.sleep(self.hub.faults.delay_seconds)
+
+    def _file(self, path: str) -> tuple[str, bytes]:
+        owner, name, *rest = unquote(path).split("/")
+        return f"{owner}/{name}", self.hub.files[f"{owner}/{name}"]["/".join(rest)]
+
+    def _resolve(self) -> None:
+        """/{owner}/{name}/resolve/{revision}/{path}"""
+        self._note()
+        faults = self.hub.faults
+        owner, name, _, revision, *rest = unquote(urlsplit(self.path).path).strip("/").split("/")
+        repo, path = f"{owner}/{name}", "/".join(rest)
+        if faults.status:
+            return self._fail(faults.status, faults.code)
+        if repo not in self.hub.files:
+            return self._fail(401, "RepoNotFound")
+        if revision not in (COMMIT, "main"):
+            return self._fail(404, "RevisionNotFound")
+        if path not in self.hub.files[repo]:
+            return self._fail(404, "EntryNotFound")
+        content = self.hub.files[repo][path]
+        self.send_response(302)
+        self.send_header("Location", f"http://localhost:{self.hub.port}/cdn/{repo}/{path}")
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Linked-ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Linked-Size", str(faults.size or len(content)))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _send_file(self, repo: str, content: bytes) -> None:
+        self._note()
+        faults = self.hub.faults
+        if faults.corrupt:
+            faults.corrupt -= 1
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        start = 0
+        if wanted := self.headers.get("Range"):
+            self.hub.ranges.append(wanted)
+            start = int(wanted.removeprefix("bytes=").partition("-")[0])
+        body = content[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if faults.drip:
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.1)
+        elif faults.truncate:
+            self._cut(body[: len(body) // 2])
+        elif faults.cuts:
+            faults.cuts -= 1
+            self._cut(body[: faults.cut_after])
+        else:
+            self.wfile.write(body)
+
+    def _cut(self, body: bytes) -> None:
+        self.wfile.write(body)
+        self.wfile.flush()
+        self.close_connection = True
+        self.connection.close()
+
+    def _fail(self, status: int, code: str) -> None:
+        self.send_response(status)
+        if code:
+            self.send_header("X-Error-Code", code)
+            self.send_header("X-Error-Message", code)
+        if code == "EntryNotFound":
+            self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _send_json(self, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def serve() -> Iterator[Hub]:
+    """A Hub that runs until the block ends."""
+    hub = Hub()
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    hub.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
