@@ -21,7 +21,7 @@ from stemsplit.evaluation import evaluate, evaluate_mixture, mean_sdr
 from stemsplit.networks._masking import MaskNetwork
 from stemsplit.songs import Song, find_songs
 from stemsplit.stft import Stft
-from stemsplit.training.crops import Crops, augment, equalize
+from stemsplit.training.crops import Crops, augment, distort, equalize
 from stemsplit.training.fit import STATE, WEIGHTS, Epoch, _Run, fit
 from stemsplit.training.loss import LOSSES
 from stemsplit.training.recipe import Recipe, load_recipe, make_recipe
@@ -258,6 +258,20 @@ def test_an_equalizer_changes_the_timbre_alone() -> None:
     assert torch.allclose(gains[:, 0], gains[:, 1], atol=0.1)  # and for both channels the same
     turned = torch.fft.rfft(result[:3]) / torch.fft.rfft(stems[:3])
     assert turned.imag.abs().max() < 1e-2  # no phase shift: nothing moves in time
+
+
+def test_distortion_adds_harmonics_and_no_energy() -> None:
+    tone = (
+        torch.sin(2 * np.pi * 100 * torch.arange(8000) / 8000).expand(3, 2, -1)
+        * torch.tensor([1.0, 0.01, 0.0])[:, None, None]
+    )
+    assert torch.equal(distort(tone, 0.0, np.random.default_rng(0)), tone)
+    result = distort(tone, 1.0, np.random.default_rng(0))
+    assert torch.allclose(result.square().sum((1, 2)), tone.square().sum((1, 2)), rtol=1e-4)
+    lines = torch.fft.rfft(result[:, 0]).abs()
+    share = lines[:2, 300] / lines[:2, 100]  # of the third harmonic, at any level; 1/3 in a square wave
+    assert ((share > 1e-3) & (share < 0.34)).all()
+    assert lines[:2, 200].max() < 1e-2 * lines[:2, 100].min()
 
 
 @pytest.mark.parametrize("semitones", [0.0, 7.0])

@@ -57,7 +57,7 @@ def evaluate(
     means = {name: _with_mean(evaluation.mean_scores(rows)) for name, rows in tables.items()}
     if as_json:
         sdr = {name: {"songs": songs[name], "mean": means[name]} for name in tables}
-        console.write_json({"model": spec.name, "device": chosen, "sdr": sdr})
+        console.write_json({"model": spec.name, "fallback": obtained.fallback, "device": chosen, "sdr": sdr})
     else:
         means = {f"mean: {name}": values for name, values in means.items()}
         console.write_table("SDR in dB", [*spec.stems, "mean"], [songs[spec.name], means])

@@ -1,5 +1,6 @@
 """The commands that look after models: which there are, fetching, checking and removing their weights, publishing."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,11 +36,12 @@ def list_models(own: RegistryFile = None, as_json: Json = False) -> None:
         return
     rows = []
     for spec in known.models.values():
-        name = f"{spec.name} (default)" if spec.name == known.default else spec.name
-        state = _state(spec) if runs(spec) else f"{_state(spec)}, not for this version"
-        license = spec.license.partition(" (")[0]
-        rows.append([name, " ".join(spec.stems), _quality(spec), _megabytes(spec), state, license])
-    console.write_rows(["model", "stems", "SDR", "size", "state", "licence"], rows)
+        name = f"{spec.name} *" if spec.name == known.default else spec.name
+        state = _state(spec) if runs(spec) else "not for this version"
+        license = re.split(r"[;(]", spec.license)[0].strip()
+        rows.append([name, str(len(spec.stems)), _quality(spec), _megabytes(spec), license, state])
+    console.write_rows(["model", "stems", "SDR", "size", "licence", "state"], rows)
+    console.Messages().note("* runs when no model is named; all about one:  stemsplit models info MODEL")
 
 
 @app.command()

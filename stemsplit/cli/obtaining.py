@@ -20,13 +20,12 @@ class Obtained:
 
     Args:
         paths: its files of weights.
-        instead_of, reason: the default model that could not be had, and why, when another took its place.
+        fallback: when it took the place of the default model: `instead_of` which one, and the `reason`.
     """
 
     spec: ModelSpec
     paths: tuple[Path, ...]
-    instead_of: str = ""
-    reason: str = ""
+    fallback: dict[str, str] | None = None
 
 
 def read_registry(own: Path | None) -> Registry:
@@ -53,7 +52,7 @@ def obtain(known: Registry, model: str | None, messages: "Messages") -> Obtained
         fallback = known.find(registry.FALLBACK)
         hint = f"better: connect to the network once and run  stemsplit models pull {spec.name}"
         messages.warn(f"{error}; {fallback.name}, which travels with stemsplit, takes its place", hint)
-        return Obtained(*fetch(fallback, messages), instead_of=spec.name, reason=str(error))
+        return Obtained(*fetch(fallback, messages), {"instead_of": spec.name, "reason": str(error)})
 
 
 def fetch(spec: ModelSpec, messages: "Messages") -> tuple[ModelSpec, tuple[Path, ...]]:

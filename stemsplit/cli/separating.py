@@ -85,11 +85,9 @@ def _separate(
     fallback: dict[str, str] | None = None
     if ready:
         obtained = obtain(known, named, messages)
-        if obtained.instead_of:
-            fallback = {"instead_of": obtained.instead_of, "reason": obtained.reason}
+        fallback = obtained.fallback
         if obtained.spec.stems != spec.stems:
-            spec = obtained.spec
-            ready, refused = batch.check(ready, spec.stems, overwrite=overwrite)
+            ready, refused = batch.check(ready, obtained.spec.stems, overwrite=overwrite)
             for failure in refused:
                 messages.error(failure.error)
             results += refused

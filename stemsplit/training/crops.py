@@ -72,7 +72,9 @@ class Crops(Dataset[Tensor]):
 
 
 def augment(stems: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """Equalizers, gains, swapped channels and the odd mono mixture, on `(S, C, N)`; a new tensor."""
+    """Distortion, equalizers, gains, swapped channels and the odd mono mixture, on `(S, C, N)`; a new tensor."""
+    if recipe.distort:
+        stems = distort(stems, recipe.distort, rng)
     if recipe.eq_db:
         stems = equalize(stems, recipe.rate, recipe.eq_db, rng)
     gains = rng.uniform(-recipe.gain_db, recipe.gain_db, len(stems)) + rng.uniform(-recipe.gain_db, 0)
@@ -85,6 +87,16 @@ def augment(stems: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
     return stems.contiguous()
 
 
+def distort(stems: Tensor, chance: float, rng: np.random.Generator) -> Tensor:
+    """Each stem of `(S, C, N)` soft-clipped with a chance, gently or almost to a square wave; its energy is kept."""
+    drives = np.where(rng.random(len(stems)) < chance, np.exp(rng.uniform(0, np.log(30), len(stems))), 0.0)
+    clipped = [
+        torch.tanh(stem * (drive / max(float(stem.abs().max()), 1e-6))) if drive else stem
+        for stem, drive in zip(stems, drives.tolist(), strict=True)
+    ]
+    return _as_loud(torch.stack(clipped), stems)
+
+
 def equalize(stems: Tensor, rate: int, depth: float, rng: np.random.Generator) -> Tensor:
     """Every stem of `(S, C, N)` through a smooth random curve of +-`depth` dB over the octaves, its energy kept.
 
@@ -95,9 +107,14 @@ def equalize(stems: Tensor, rate: int, depth: float, rng: np.random.Generator) -
     knots = np.arange(4.0, np.log2(rate / 2) + 1)
     curves = np.stack([np.interp(octaves, knots, rng.uniform(-depth, depth, len(knots))) for _ in range(len(stems))])
     shaped = torch.fft.irfft(spectrum * torch.from_numpy(10 ** (curves / 20)).float()[:, None], n=stems.shape[-1])
-    before, after = (x.square().mean((1, 2), keepdim=True) for x in (stems, shaped))
-    equalized: Tensor = shaped * (before / after.clamp(min=1e-12)).sqrt()
-    return equalized
+    return _as_loud(shaped, stems)
+
+
+def _as_loud(stems: Tensor, model: Tensor) -> Tensor:
+    """`stems`, each with the energy that it has in `model`."""
+    have, want = (x.square().mean((1, 2), keepdim=True) for x in (stems, model))
+    scaled: Tensor = stems * (want / have.clamp(min=1e-12)).sqrt()
+    return scaled
 
 
 def _by_length(songs: Sequence[Song]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -36,6 +36,7 @@ class Recipe:
         gain_db: stems are made louder or softer by up to this. swap: chance that a stem's channels are swapped.
         mono: chance that a crop is folded to mono.
         speed: stems are played up to this many semitones faster or slower, pitch and tempo together.
+        distort: chance that a stem is distorted.
         eq_db: stems pass a random equalizer of up to this in every octave.
         seed: of weights and crops; the same seed, data and machine give the same weights.
     """
@@ -64,6 +65,7 @@ class Recipe:
     swap: float = 0.5
     mono: float = 0.05
     speed: float = 0.0
+    distort: float = 0.0
     eq_db: float = 0.0
     seed: int = 1
 
@@ -97,6 +99,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "swap": SHARE,
     "mono": SHARE,
     "speed": (0.0, 24.0),
+    "distort": SHARE,
     "eq_db": (0.0, 30.0),
     "seed": (0, 2**63 - 1),
 }
