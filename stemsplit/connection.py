@@ -14,7 +14,7 @@ from stemsplit import registry, store
 from stemsplit.errors import ModelError, UnreachableError
 from stemsplit.registry import ModelSpec
 
-# An answer within this time says that there is a network; a slow one gets the client's own, longer times after that.
+# To look up a name and to connect; what is asked afterwards gets the client's own, longer times.
 _REACH_SECONDS = 1.6
 _PIECE = 2**18  # bytes between two reports of a download, and what is lost at most when one goes on after a cut
 
@@ -27,6 +27,7 @@ def client() -> Any:
     huggingface_hub.constants.HF_HUB_DISABLE_XET = True
     huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = _PIECE
     huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what matters is said in our own words
+    huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]  # and shown in our own bars
     return huggingface_hub
 
 
@@ -42,11 +43,12 @@ def require_network(spec: ModelSpec) -> None:
     if constants.HF_HUB_OFFLINE:
         hint = f"unset HF_HUB_OFFLINE, or use {registry.FALLBACK}, which travels with stemsplit"
         raise UnreachableError(f"the model {spec.name!r} is not on this machine, and HF_HUB_OFFLINE is set", hint)
-    address = urlsplit(constants.ENDPOINT)
-    proxy = getproxies().get(address.scheme)
-    if proxy and not proxy_bypass(address.hostname or ""):
-        address = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    target = (address.hostname or "", address.port or (80 if address.scheme == "http" else 443))
+    target = _address(constants.ENDPOINT, "HF_ENDPOINT")
+    scheme = urlsplit(constants.ENDPOINT).scheme
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if proxy and not proxy_bypass(target[0]):
+        target = _address(proxy if "//" in proxy else f"http://{proxy}", "the proxy of the environment")
     outcome: list[str] = []
 
     def connect() -> None:
@@ -63,6 +65,18 @@ def require_network(spec: ModelSpec) -> None:
         reason = outcome[0] if outcome else f"no answer within {_REACH_SECONDS} s"
         hint = f"check the network; {registry.FALLBACK} needs none: --model {registry.FALLBACK}"
         raise UnreachableError(f"cannot reach {target[0]} to get the model {spec.name!r}: {reason}", hint)
+
+
+def _address(url: str, what: str) -> tuple[str, int]:
+    """Host and port to connect to."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}[parts.scheme]
+    except (ValueError, KeyError):
+        port = 0
+    if not parts.hostname or not port:
+        raise ModelError(f"{what} is no address: {url!r}", "write it as https://HOST or http://HOST:PORT")
+    return parts.hostname, port
 
 
 class _Expired(BaseException):
@@ -101,14 +115,17 @@ def in_our_words(spec: ModelSpec, file: str) -> Iterator[None]:
     transport = errors.HfHubHTTPError.__bases__[0]  # of httpx or httpx2, whichever the client uses
     try:
         yield
-    except (transport, errors.EntryNotFoundError, errors.HFValidationError, OSError, RuntimeError) as error:
+    except ModelError:
+        raise
+    except (transport, errors.EntryNotFoundError, OSError, RuntimeError, ValueError, ImportError) as error:
         raise _explain(error, spec, file, errors) from error
 
 
 def _explain(error: Exception, spec: ModelSpec, file: str, errors: Any) -> ModelError:
     """What went wrong, from the innermost cause that the client names."""
     host = urlsplit(client().constants.ENDPOINT).hostname
-    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
+    wraps = isinstance(error, (errors.LocalEntryNotFoundError, ValueError)) and isinstance(error.__cause__, Exception)
+    cause = error.__cause__ if wraps and error.__cause__ else error
     log_in = "set HF_TOKEN, or log in with  hf auth login"
     if isinstance(cause, errors.GatedRepoError):
         hint = f"ask for access at https://huggingface.co/{spec.repo}, then {log_in}"
@@ -137,4 +154,6 @@ def _explain(error: Exception, spec: ModelSpec, file: str, errors: Any) -> Model
         reason = f"cannot keep the model {spec.name!r}: {cause.filename!r}: {cause.strerror}"
         return ModelError(reason, "let HF_HOME name a folder that you may write to")
     reason = " ".join(str(cause).split())[:200] or type(cause).__name__
+    if isinstance(cause, (ValueError, ImportError)):
+        return ModelError(f"the Hub's client refuses {spec.name!r}: {reason}", "check the name and the settings")
     return UnreachableError(f"the transfer of {file!r} of {spec.name!r} broke off: {reason}", "try again")

@@ -1,5 +1,6 @@
 """Weights from the Hugging Face Hub: fetched when they are not here, and checked before they are used."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,9 +9,7 @@ from typing import Any
 
 from stemsplit import __version__, connection, registry, store
 from stemsplit.errors import ModelError, UnreachableError
-from stemsplit.registry import COMMIT, SHA256, ModelSpec, WeightFile
-
-FILE = "model.safetensors"  # what `push` calls the weights, and what a repository named by the user is searched for
+from stemsplit.registry import COMMIT, FILE, SHA256, ModelSpec, WeightFile
 
 # A download that takes longer than this pace asks for, and this time, is given up.
 _SLOWEST = 20_000  # bytes a second
@@ -60,13 +59,12 @@ def _here(spec: ModelSpec, file: WeightFile) -> Path:
 
 
 def _is_here(spec: ModelSpec, file: WeightFile) -> bool:
-    """Whether a file is in the cache and good; a damaged one is thrown away."""
+    """Whether a file is in the cache and good."""
     if (path := store.find(spec, file)) is None:
         return False
     try:
         store.check(file, path)
     except store.DamagedError:
-        store.discard(path)
         return False
     return True
 
@@ -96,8 +94,10 @@ def _fetch_all(
 
 def _fetch(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], None]) -> None:
     """Download a file until its hash is right: twice at most."""
+    if damaged := store.find(spec, file):
+        store.discard(damaged)
     for last in (False, True):
-        path = _download(spec, file, on_bytes, force=last)
+        path = _download(spec, file, on_bytes)
         try:
             return store.check(file, path)
         except store.DamagedError as error:
@@ -112,29 +112,29 @@ def _look_up(spec: ModelSpec) -> ModelSpec:
 
     If it cannot be reached, what is here of that repository has to do.
     """
-    name = FILE
-    cached = store.find(spec, WeightFile(name))
+    cached = store.find_weights(spec)
     if cached and COMMIT.fullmatch(spec.revision):
-        return replace(spec, files=(WeightFile(name),))
+        return replace(spec, files=(WeightFile(cached.name),))
     try:
         connection.require_network(spec)
         client = connection.client()
-        with connection.in_our_words(spec, name):
+        with connection.in_our_words(spec, FILE), connection.deadline(_PATIENCE_SECONDS):
             try:
-                said = client.get_hf_file_metadata(client.hf_hub_url(spec.repo, name, revision=spec.revision))
+                file, commit = FILE, _ask_about(spec, FILE).commit_hash
             except client.errors.EntryNotFoundError:
-                name = _only_weights(spec, client.HfApi().list_repo_files(spec.repo, revision=spec.revision))
-                said = client.get_hf_file_metadata(client.hf_hub_url(spec.repo, name, revision=spec.revision))
+                file = _only_weights(spec, client.HfApi().list_repo_files(spec.repo, revision=spec.revision))
+                commit = _ask_about(spec, file).commit_hash
     except UnreachableError:
         if cached is None:
             raise
-        return replace(spec, branch=spec.revision, revision=cached.parent.name, files=(WeightFile(name),))
-    file = WeightFile(name, said.size, _hash_in(said.etag))
-    return replace(spec, branch=spec.revision, revision=said.commit_hash, files=(file,))
+        file, commit = cached.name, cached.parent.name
+    if not COMMIT.fullmatch(commit or ""):
+        raise ModelError(f"what answers for {spec.name!r} is no Hub: it names no commit", "check HF_ENDPOINT")
+    return replace(spec, branch=spec.revision, revision=commit, files=(WeightFile(file),))
 
 
 def _only_weights(spec: ModelSpec, names: Sequence[str]) -> str:
-    weights = [name for name in names if name.endswith(registry.SUFFIX)]
+    weights = [name for name in names if name.endswith(registry.SUFFIX) and "/" not in name]
     if len(weights) == 1:
         return weights[0]
     pickles = [name for name in names if name.endswith(registry.PICKLES)]
@@ -149,15 +149,23 @@ def _only_weights(spec: ModelSpec, names: Sequence[str]) -> str:
 def _ask(spec: ModelSpec, file: WeightFile) -> WeightFile:
     """A file with what the Hub says about it: its size, and a hash to hold it to if none is known."""
     connection.require_network(spec)  # before the client is imported, which takes as long
+    with connection.in_our_words(spec, file.name), connection.deadline(_PATIENCE_SECONDS):
+        said = _ask_about(spec, file.name)
+    known, offered = file.sha256 or store.first_hash(spec, file), _hash_in(said.etag)
+    other = f"{said.size} bytes instead of {file.size}" if file.size not in (None, said.size) else ""
+    if known and offered and known != offered:
+        other = f"the SHA-256 {offered[:12]}... instead of {known[:12]}..."
+    if other:
+        reason = f"the Hub has {file.name!r} of the model {spec.name!r} with {other}"
+        raise ModelError(reason, "it is not the file that is known: check models.toml, or use another model")
+    return replace(file, size=said.size, sha256=known or offered)
+
+
+def _ask_about(spec: ModelSpec, name: str) -> Any:
+    """The Hub's description of a file: `commit_hash`, `etag`, `size`."""
     client = connection.client()
-    with connection.in_our_words(spec, file.name):
-        url = client.hf_hub_url(spec.repo, file.name, revision=spec.revision)
-        said = client.get_hf_file_metadata(url, timeout=client.constants.HF_HUB_ETAG_TIMEOUT)
-    if file.size is not None and said.size is not None and said.size != file.size:
-        reason = f"the Hub has {file.name!r} of the model {spec.name!r} with {said.size} bytes instead of {file.size}"
-        raise ModelError(reason, "this is not the file that stemsplit knows: upgrade stemsplit, or use another model")
-    sha256 = file.sha256 or store.first_hash(spec, file) or _hash_in(said.etag)
-    return replace(file, size=said.size or file.size, sha256=sha256)
+    url = client.hf_hub_url(spec.repo, name, revision=spec.revision)
+    return client.get_hf_file_metadata(url, timeout=client.constants.HF_HUB_ETAG_TIMEOUT)
 
 
 def _hash_in(etag: str | None) -> str:
@@ -165,7 +173,7 @@ def _hash_in(etag: str | None) -> str:
     return etag if etag and SHA256.fullmatch(etag) else ""
 
 
-def _download(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], None], *, force: bool) -> Path:
+def _download(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], None]) -> Path:
     client = connection.client()
     with (
         connection.in_our_words(spec, file.name),
@@ -176,7 +184,6 @@ def _download(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], None]
                 spec.repo,
                 file.name,
                 revision=spec.branch or spec.revision,
-                force_download=force,
                 library_name="stemsplit",
                 library_version=__version__,
                 tqdm_class=_reporter(on_bytes),
@@ -210,7 +217,7 @@ class _Nowhere:
 
 def _require_space(spec: ModelSpec, size: int | None) -> None:
     folder = store.hub_cache()
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:  # noqa: PTH110 (never raises)
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if size is not None and free < size:

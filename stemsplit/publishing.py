@@ -1,20 +1,23 @@
 """Trained models -> repositories on the Hugging Face Hub, from where `hf://owner/name` runs them."""
 
+import re
 from pathlib import Path
 
 from stemsplit import __version__, checkpoint, connection
 from stemsplit.checkpoint import Header
-from stemsplit.errors import UsageError
-from stemsplit.hub import FILE
-from stemsplit.registry import REPO, ModelSpec
+from stemsplit.errors import ModelError, UsageError
+from stemsplit.registry import FILE, REPO, ModelSpec
 
 CARD = "README.md"
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_SLOWEST = 20_000  # bytes a second; see hub.py
 
 
 def push(path: Path, repo: str, *, license: str = "", private: bool = False) -> str:
     """Upload a model to `repo`, "owner/name", which is made if need be, in one commit; gives that commit.
 
     A model card comes with it, unless the repository has one. `license` is what the author grants, as the Hub names it.
+    `private` makes a repository that nobody else sees, and refuses one that exists and is public.
 
     Raises ModelError when the file is no model of ours, UnreachableError and ModelError as `hub.obtain` does.
     """
@@ -24,9 +27,16 @@ def push(path: Path, repo: str, *, license: str = "", private: bool = False) -> 
     spec = ModelSpec(name=repo, summary="", license=license, repo=repo, revision="main")
     connection.require_network(spec)
     client = connection.client()
-    with connection.in_our_words(spec, FILE):
+    if license and not _LICENSE.fullmatch(license):
+        raise UsageError(
+            f"{license!r} is not the name of a licence on the Hub", "write mit, apache-2.0, cc-by-4.0, ..."
+        )
+    seconds = 120 + path.stat().st_size / _SLOWEST
+    with connection.in_our_words(spec, FILE), connection.deadline(seconds):
         api = client.HfApi(library_name="stemsplit", library_version=__version__)
         api.create_repo(repo, private=private, exist_ok=True)
+        if private and not api.repo_info(repo).private:
+            raise ModelError(f"the repository {repo!r} exists, and is public", "name another, or leave --private out")
         files = [client.CommitOperationAdd(FILE, path)]
         if not api.file_exists(repo, CARD):
             files.append(client.CommitOperationAdd(CARD, model_card(header, repo, license).encode()))

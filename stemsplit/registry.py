@@ -26,15 +26,16 @@ SUFFIX = ".safetensors"
 SUFFIXES = (SUFFIX, ".onnx")
 PICKLES = (".th", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 HUB = "hf://"
+FILE = "model.safetensors"  # what publishing calls the weights, and what a repository named by the user is searched for
 UNPINNED = "unpinned"
 
 _PACKAGE = Path(__file__).parent
 _HEADER_LIMIT = 2**24  # bytes; the largest real safetensors headers have a few hundred kB
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
-REPO = re.compile(rf"{_NAME.pattern}/{_NAME.pattern}")
-_REVISION = re.compile(r"[\w./-]{1,200}")
+_NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?")
+REPO = re.compile(rf"(?!.*(?:--|\.\.)){_NAME.pattern}/{_NAME.pattern}(?<!\.git)")  # as the Hub allows them
+_REVISION = re.compile(r"\w[\w./-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class Registry:
         if model.startswith(HUB):
             return _hub_spec(model)
         path = Path(model)
-        if path.suffix in (*SUFFIXES, *PICKLES) or os.sep in model or path.exists():
+        if path.suffix in (*SUFFIXES, *PICKLES) or os.sep in model or os.path.exists(model):  # noqa: PTH110 (never raises)
             return _file_spec(path, self.models)
         close = difflib.get_close_matches(model, self.models, n=1)
         guess = f"did you mean {close[0]}? " if close else ""
@@ -115,7 +116,7 @@ class Registry:
 def read(*own: Path) -> Registry:
     """All models: ours, and those of the user's `own` files, whose `default` comes before ours.
 
-    Raises ModelError on a file that cannot be read and a table that is not as it should be, by file, table and key.
+    Raises ModelError on a file that cannot be read, and on a wrong table by its file, name and key.
     """
     path = _PACKAGE / "models.toml"
     if not path.exists():  # an editable install: the file is where it is edited, beside the package
@@ -134,9 +135,14 @@ def read(*own: Path) -> Registry:
     return Registry(models, default)
 
 
+def is_inside(name: str) -> bool:
+    """Whether a path in a repository, or a revision, stays in the folder that it is put under."""
+    return not (name.startswith("/") or "\\" in name or ":" in name or ".." in PurePosixPath(name).parts)
+
+
 def runs(spec: ModelSpec) -> bool:
     """Whether this version has the network of a model; found out without importing torch."""
-    return (_PACKAGE / "networks" / f"{spec.family}.py").is_file()
+    return spec.family in {path.stem for path in (_PACKAGE / "networks").glob("[!_]*.py")}
 
 
 def parse(text: str, source: str, *, known: Collection[str] = ()) -> Registry:
@@ -189,7 +195,7 @@ def _parse_file(table: Any, stems: tuple[str, ...], where: str) -> WeightFile:
     pinned = table.get("sha256") != UNPINNED
     _check_keys(table, ("name", "sha256", *(("size",) if pinned else ())), ("size", "gives"), where)
     name, size, sha256 = table["name"], table.get("size"), table["sha256"]
-    if not isinstance(name, str) or ".." in PurePosixPath(name).parts or not name.endswith(SUFFIXES) or "\\" in name:
+    if not isinstance(name, str) or not is_inside(name) or not name.endswith(SUFFIXES):
         raise ModelError(f"{where}: name must be a path in the repository that ends in {' or '.join(SUFFIXES)}")
     if not (size is None or (type(size) is int and size > 0)):
         raise ModelError(f"{where}: size must be a whole number of bytes")
@@ -202,9 +208,15 @@ def _parse_file(table: Any, stems: tuple[str, ...], where: str) -> WeightFile:
 
 
 def _parse_names(value: Any, where: str) -> tuple[str, ...]:
-    if not (isinstance(value, list) and value and all(isinstance(item, str) and item.isidentifier() for item in value)):
+    if not isinstance(value, list) or not _are_stems(value):
         raise ModelError(f"{where} must be a list of names")
     return tuple(value)
+
+
+def _are_stems(names: Collection[Any]) -> bool:
+    """Whether these can be the names of stems, and with that of files."""
+    good = all(isinstance(name, str) and name.isidentifier() and len(name) <= 40 for name in names)
+    return good and 0 < len(names) == len(set(names))
 
 
 def _parse_sdr(table: Any, stems: tuple[str, ...], where: str) -> tuple[dict[str, float], str, str]:
@@ -235,19 +247,16 @@ def _check_keys(table: Mapping[str, Any], needed: tuple[str, ...], optional: tup
 def _hub_spec(model: str) -> ModelSpec:
     """A repository that the user named: `hf://owner/name[@revision]`."""
     repo, at, revision = model.removeprefix(HUB).partition("@")
-    if not REPO.fullmatch(repo) or (at and not _REVISION.fullmatch(revision)):
+    if not REPO.fullmatch(repo) or (at and not (_REVISION.fullmatch(revision) and is_inside(revision))):
         raise ModelError(f"{model!r} is no address on the Hub", f"write {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")
     summary, license = "a repository that you named", "see https://huggingface.co/" + repo
     return ModelSpec(name=model, summary=summary, license=license, repo=repo, revision=revision or "main")
 
 
 def _file_spec(path: Path, known: Collection[str]) -> ModelSpec:
-    """Look into the header of a checkpoint: 8 bytes of length, then JSON (the safetensors format), with ours in it.
-
-    `checkpoint.load` checks the whole file; this is what can be said about it without torch.
-    """
+    """What the header of a checkpoint says; `checkpoint.load` checks the whole file."""
     name = str(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (never raises)
         raise ModelError(f"{name!r} is a folder, not a model", f"give the {SUFFIX} file in it")
     if path.suffix in PICKLES:
         reason = f"{name!r} is a pickle, which can run any program when it is opened: stemsplit never opens one"
@@ -260,7 +269,7 @@ def _file_spec(path: Path, known: Collection[str]) -> ModelSpec:
         raise ModelError(f"{name!r} has no stemsplit header", "only models saved by stemsplit can be run from a file")
     try:
         family, stems = str(header["family"]), tuple(header["stems"])
-        if not stems or not all(stem.isidentifier() for stem in stems):  # they will name files
+        if not _are_stems(stems):
             raise ValueError(stems)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"the header of {name!r} is damaged", "get the file again") from error
@@ -268,7 +277,7 @@ def _file_spec(path: Path, known: Collection[str]) -> ModelSpec:
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
-    """The stemsplit header of a safetensors file, or None if it has none of ours.
+    """The stemsplit header of a safetensors file (8 bytes of length, then JSON), or None if it has none of ours.
 
     Raises FileNotFoundError, and ModelError when the file cannot be read or is no safetensors file.
     """

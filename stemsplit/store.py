@@ -10,9 +10,10 @@ import json
 import os
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from stemsplit import registry
 from stemsplit.errors import ModelError
 from stemsplit.registry import ModelSpec, WeightFile
 
@@ -41,13 +42,37 @@ def hub_cache() -> Path:
 
 
 def find(spec: ModelSpec, file: WeightFile) -> Path | None:
-    """A file of a model in the cache, checked or not; None if it is not there."""
-    if _exists(known := _snapshot(spec, file)):  # by far the most frequent case needs no import of the client
-        return known
-    from huggingface_hub import try_to_load_from_cache
+    """A file of a model in the cache, checked or not; None if it is not there.
 
-    found = try_to_load_from_cache(spec.repo, file.name, cache_dir=hub_cache(), revision=spec.revision)
+    Raises ModelError for names that lead out of the cache.
+    """
+    if not (registry.is_inside(file.name) and registry.is_inside(spec.revision)):
+        raise ModelError(f"{file.name!r} at {spec.revision!r} leads out of the cache", "is it a model for stemsplit?")
+    if _exists(known := _snapshot(spec, file)):
+        return known
+    if registry.COMMIT.fullmatch(spec.revision):
+        return None
+    from huggingface_hub import try_to_load_from_cache  # which commit was a branch the last time?
+
+    try:
+        found = try_to_load_from_cache(spec.repo, file.name, cache_dir=hub_cache(), revision=spec.revision)
+    except OSError:
+        return None
     return Path(found) if isinstance(found, str) else None
+
+
+def find_weights(spec: ModelSpec) -> Path | None:
+    """The one file of weights that is here of a repository that the user named, or None."""
+    if usual := find(spec, WeightFile(registry.FILE)):
+        return usual
+    revision = spec.revision
+    if not registry.COMMIT.fullmatch(revision):
+        try:
+            revision = (_repo_folder(spec) / "refs" / revision).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+    found = [*(_repo_folder(spec) / "snapshots" / revision).glob(f"*{registry.SUFFIX}")]
+    return found[0] if len(found) == 1 else None
 
 
 def check(file: WeightFile, path: Path, *, again: bool = False) -> None:
@@ -57,7 +82,7 @@ def check(file: WeightFile, path: Path, *, again: bool = False) -> None:
     Raises DamagedError when it differs, ModelError when it cannot be read.
     """
     record = _recall(path)
-    expected = file.sha256 or (record.sha256 if record else "")
+    expected = file.sha256 or (record.sha256 if record else _hash_in_name(path))
     try:
         status = path.stat()
         if not again and record == _Record(os.fspath(path), status.st_size, status.st_mtime_ns, expected):
@@ -68,6 +93,8 @@ def check(file: WeightFile, path: Path, *, again: bool = False) -> None:
     except OSError as error:
         raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache") from error
     if expected and found != expected:
+        if record:  # its time of change has not told, so it shall not do so again
+            _remember(path, replace(record, mtime_ns=0))
         raise DamagedError(f"{file.name!r} has the SHA-256 {found[:12]}... instead of {expected[:12]}...")
     _remember(path, _Record(os.fspath(path), status.st_size, status.st_mtime_ns, found))
 
@@ -83,6 +110,8 @@ def discard(path: Path) -> int:
 
     Raises ModelError when that is not allowed.
     """
+    if hub_cache() not in path.parents:
+        raise ModelError(f"{str(path)!r} is not in the cache of the Hub, and stays")
     try:
         blob = _target(path) or path
         if blob is not path:
@@ -136,6 +165,12 @@ def _target(path: Path) -> Path | None:
 def _is_referred_to(blob: Path) -> bool:
     """Whether any snapshot of the same repository still leads to `blob`."""
     return any(_target(link) == blob for link in (blob.parent.parent / "snapshots").rglob("*"))
+
+
+def _hash_in_name(path: Path) -> str:
+    """The Hub's client calls the content of a large file by its SHA-256."""
+    blob = _target(path)
+    return blob.name if blob and registry.SHA256.fullmatch(blob.name) else ""
 
 
 def _sha256(path: Path) -> str:

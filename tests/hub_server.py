@@ -1,7 +1,7 @@
 """A Hugging Face Hub in miniature, on this machine: what the real client asks for, answered as the real Hub does.
 
-Small files are answered at once, large ones are redirected to another host, with the hash and the size in headers of
-their own; errors carry X-Error-Code. What goes wrong on purpose is set in `faults`.
+Small files are answered at once, under an ETag that is no SHA-256; large ones are redirected to another host, with the
+hash and the size in headers of their own; errors carry X-Error-Code. What goes wrong on purpose is set in `faults`.
 """
 
 import base64
@@ -28,7 +28,8 @@ class Faults:
         corrupt: so many downloads have a byte of them changed. truncate: end the body early, though its size is right.
         cut_after: close the connection after so many bytes, `cuts` times.
         delay_seconds: wait before every answer. drip: send a byte every tenth of a second.
-        size: what HEAD says instead of the true size.
+        size: what HEAD says instead of the true size. commit: what it says instead of the commit.
+        metadata: how /api/validate-yaml likes a model card.
     """
 
     status: int = 0
@@ -40,6 +41,11 @@ class Faults:
     delay_seconds: float = 0.0
     drip: bool = False
     size: int = 0
+    commit: str = COMMIT
+    metadata: int = 200
+
+
+SMALL = 1000  # bytes; smaller files are no LFS files
 
 
 @dataclass
@@ -51,6 +57,8 @@ class Hub:
     requests: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    private: set[str] = field(default_factory=set)
     port: int = 0
 
     @property
@@ -88,7 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
                 sized = files.items()
                 self._send_json([{"type": "file", "path": p, "oid": "0" * 40, "size": len(c)} for p, c in sized])
             else:
-                self._send_json({"id": f"{owner}/{name}", "sha": COMMIT, "siblings": [{"rfilename": p} for p in files]})
+                private = f"{owner}/{name}" in self.hub.private
+                siblings = [{"rfilename": p} for p in files]
+                self._send_json({"id": f"{owner}/{name}", "sha": COMMIT, "private": private, "siblings": siblings})
         elif self.path.startswith("/api/"):  # whatever else the client is curious about
             self._fail(404, "")
         else:
@@ -104,24 +114,41 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts[:2] == ["api", "repos"]:
             table = json.loads(body)
             repo = f"{table.get('organization') or 'me'}/{table['name']}"
+            if repo not in self.hub.files and (table.get("private") or table.get("visibility") == "private"):
+                self.hub.private.add(repo)
             self.hub.files.setdefault(repo, {})
             self._send_json({"url": f"{self.hub.endpoint}/{repo}"})
         elif parts[:2] == ["api", "validate-yaml"]:
-            self._send_json({"errors": [], "warnings": []})
+            wrong = [] if self.hub.faults.metadata == 200 else [{"message": "odd"}]
+            self._send_json({"errors": wrong, "warnings": []}, self.hub.faults.metadata)
         elif parts[4:5] == ["preupload"]:
-            files = json.loads(body)["files"]
+            modes = {file["path"]: "regular" if file["size"] < SMALL else "lfs" for file in json.loads(body)["files"]}
             self._send_json(
-                {"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]}
+                {"files": [{"path": p, "uploadMode": mode, "shouldIgnore": False} for p, mode in modes.items()]}
             )
+        elif parts[2:] == ["info", "lfs", "objects", "batch"]:
+            wanted = json.loads(body)["objects"]
+            for each in wanted:
+                each["actions"] = {"upload": {"href": f"http://localhost:{self.hub.port}/upload/{each['oid']}"}}
+            self._send_json({"transfer": "basic", "objects": wanted})
         elif parts[4:5] == ["commit"]:
             for line in map(json.loads, body.splitlines()):
+                value, into = line["value"], "/".join(parts[2:4])
                 if line["key"] == "file":
-                    value = line["value"]
-                    self.hub.add("/".join(parts[2:4]), value["path"], base64.b64decode(value["content"]))
+                    self.hub.add(into, value["path"], base64.b64decode(value["content"]))
+                elif line["key"] == "lfsFile":
+                    self.hub.add(into, value["path"], self.hub.uploads[value["oid"]])
             repo = "/".join(parts[2:4])
             self._send_json({"commitUrl": f"{self.hub.endpoint}/{repo}/commit/{COMMIT}", "commitOid": COMMIT})
         else:
             self._fail(404, "")
+
+    def do_PUT(self) -> None:
+        """A large file on its way into a commit."""
+        self._note()
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.hub.uploads[self.path.rpartition("/")[2]] = content
+        self._send_json({})
 
     def log_message(self, format: str, *args: Any) -> None: ...
 
@@ -150,13 +177,23 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in self.hub.files[repo]:
             return self._fail(404, "EntryNotFound")
         content = self.hub.files[repo][path]
+        if len(content) < SMALL:
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", faults.commit)
+            self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+            return None
         self.send_response(302)
         self.send_header("Location", f"http://localhost:{self.hub.port}/cdn/{repo}/{path}")
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", faults.commit)
         self.send_header("X-Linked-ETag", f'"{hashlib.sha256(content).hexdigest()}"')
         self.send_header("X-Linked-Size", str(faults.size or len(content)))
         self.send_header("Content-Length", "0")
         self.end_headers()
+        return None
 
     def _send_file(self, repo: str, content: bytes) -> None:
         self._note()
@@ -202,9 +239,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _send_json(self, value: Any) -> None:
+    def _send_json(self, value: Any, status: int = 200) -> None:
         body = json.dumps(value).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -37,8 +37,10 @@ def test_the_list(run: Run, cache: Path) -> None:
     assert [row.split()[0] for row in rows] == ["model", *OURS]
     assert rows[1].startswith("mini *")
     assert err.startswith("* runs when no model is named")
+    assert "(" in rows[1]  # measured in another way
     assert run("models", "list", model=False).out == out
-    listed = json.loads(run("models", "list", "--json", model=False).out)
+    listed = json.loads(run("models", "--json", model=False).out)
+    assert json.loads(run("models", "list", "--json", model=False).out) == listed
     assert listed["default"] == "mini"
     states = {model["name"]: (model["state"], model["runs"], model["size"]) for model in listed["models"]}
     assert states["mini"] == ("here", True, None)
@@ -72,14 +74,16 @@ def test_the_life_of_a_model(run: Run, own: Path, server: Hub, here: Path) -> No
     assert run("models", "pull", *mine, model=False) == (0, out, "mine is here\n")
     assert server.requests == []
     assert run("models", "verify", *mine, model=False) == (0, "mine: w.safetensors is good\n", "")
+    assert json.loads(run("models", "path", *mine, "--json", model=False).out) == {"paths": [str(path)]}
     path.resolve().write_bytes(b"?")
     code, out, err = run("models", "verify", *mine, model=False)
     assert (code, out) == (1, "")
     assert "the model 'mine' is damaged: 'w.safetensors' has 1 bytes instead of" in err
 
-    assert run("models", "remove", *mine, model=False).err.startswith("mine: 1 files removed")
+    assert run("models", "remove", *mine, model=False) == (0, "", "mine: 0 MB free\n")
     assert not path.exists()
-    assert run("models", "verify", *mine, model=False) == (0, "", "no downloaded weights are here\n")
+    assert run("models", "verify", "--registry", str(own), model=False) == (0, "", "no downloaded weights are here\n")
+    assert run("models", "verify", *mine, model=False).code == 1
 
 
 def test_all_models_are_pulled_and_one_failure_stops_none(run: Run, own: Path) -> None:

@@ -119,15 +119,66 @@ def test_another_size_is_refused_before_the_download(server: Hub, spec: ModelSpe
     assert server.asked("GET") == 0
 
 
+def test_another_hash_is_refused_before_the_download(server: Hub, spec: ModelSpec) -> None:
+    _, paths = hub.obtain(spec)
+    server.requests.clear()
+    wrong = replace(spec, files=(replace(spec.files[0], sha256="0" * 64),))
+    with pytest.raises(ModelError, match=r"has 'a\.safetensors' of the model 'mine' with the SHA-256") as caught:
+        hub.obtain(wrong)
+    assert "models.toml" in caught.value.hint
+    assert server.asked("GET") == 0
+    assert paths[0].exists()  # it is the table that is wrong
+
+
+def test_damage_that_left_no_trace_but_one_is_not_forgotten(spec: ModelSpec, server: Hub) -> None:
+    _, paths = hub.obtain(spec)
+    good, status = paths[0].read_bytes(), paths[0].stat()
+    paths[0].resolve().write_bytes(good[:-1] + b"?")
+    os.utime(paths[0], ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(store.DamagedError):
+        store.check(spec.files[0], paths[0], again=True)
+    assert hub.obtain(spec)[1][0].read_bytes() == good
+
+
+def test_without_any_record_a_file_is_held_to_its_name(spec: ModelSpec) -> None:
+    unpinned = replace(spec, files=(WeightFile("a.safetensors"),))
+    _, (path,) = hub.obtain(unpinned)
+    store.forget(path)
+    path.resolve().write_bytes(b"something else")
+    with pytest.raises(store.DamagedError):
+        store.check(unpinned.files[0], path)
+
+
+def test_a_small_file_has_no_hash_on_the_hub(server: Hub, spec: ModelSpec) -> None:
+    server.add(REPO, "small.safetensors", b"tiny")
+    _, (path,) = hub.obtain(replace(spec, files=(WeightFile("small.safetensors"),)))
+    assert path.read_bytes() == b"tiny"
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../../x.safetensors", "a/../../x.safetensors", "C:/x.safetensors"])
+def test_nothing_outside_the_cache_is_touched(spec: ModelSpec, tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim.safetensors"
+    victim.write_bytes(b"mine")
+    for bad in (
+        replace(spec, files=(WeightFile(str(victim)), WeightFile(name))),
+        replace(spec, revision=str(tmp_path)),
+    ):
+        with pytest.raises(ModelError, match="leads out of the cache"):
+            hub.obtain(bad)
+    with pytest.raises(ModelError, match="is not in the cache of the Hub"):
+        store.discard(victim)
+    assert victim.read_bytes() == b"mine"
+
+
 def test_the_first_download_of_an_unpinned_file_is_remembered(server: Hub, spec: ModelSpec) -> None:
     unpinned = replace(spec, files=(WeightFile("a.safetensors"),))
     _, (path,) = hub.obtain(unpinned)
     assert store.discard(path) == len(path.name) + len(CONTENT)
-    server.add(REPO, "a.safetensors", b"something else")
-    with pytest.raises(ModelError, match="is refused"):
+    server.add(REPO, "a.safetensors", CONTENT)
+    with pytest.raises(ModelError, match="SHA-256"):
         hub.obtain(unpinned)
     store.forget(path)
-    assert hub.obtain(unpinned)[1][0].read_bytes() == b"something else"
+    assert hub.obtain(unpinned)[1][0].read_bytes() == CONTENT
 
 
 def test_the_hubs_own_hash_is_held_against_an_unpinned_file(server: Hub, spec: ModelSpec) -> None:
@@ -243,9 +294,54 @@ def test_a_connection_that_is_cut_goes_on_where_it_was(spec: ModelSpec, server: 
     assert 0 < int(wanted.removeprefix("bytes=").removesuffix("-")) <= 600_000
 
 
+def test_a_hub_that_fails_between_two_tries(spec: ModelSpec, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.faults.corrupt = 1
+    check = store.check
+
+    def fails_after(*arguments: Any) -> None:
+        server.faults.status = 503
+        check(*arguments)
+
+    monkeypatch.setattr(store, "check", fails_after)
+    with pytest.raises(UnreachableError, match=r"has a problem of its own \(503\)|broke off"):
+        hub.obtain(replace(spec, files=spec.files[:1]))
+
+
+def test_a_hub_that_names_no_commit(server: Hub, spec: ModelSpec, tmp_path: Path) -> None:
+    server.add(REPO, "model.safetensors", CONTENT)
+    for odd in ("", str(tmp_path)):
+        server.faults.commit = odd
+        with pytest.raises(ModelError, match=r"is no Hub: it names no commit|broke off"):
+            hub.obtain(Registry({}, "").find(f"hf://{REPO}"))
+
+
+@pytest.mark.parametrize("endpoint", ["huggingface.co", "http://host:abc", "ftp://host", "http://"])
+def test_an_endpoint_that_is_none(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    point_to(endpoint, monkeypatch)
+    with pytest.raises(ModelError, match="HF_ENDPOINT is no address"):
+        hub.obtain(spec)
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy:abc", "foo://proxy"])
+def test_a_proxy_that_is_none(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(ModelError, match="the proxy of the environment is no address"):
+        hub.obtain(spec)
+
+
+def test_a_listing_that_never_comes(server: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.add(REPO, "odd.safetensors", CONTENT)
+    monkeypatch.setattr(hub, "_PATIENCE_SECONDS", 0.5)
+    server.faults.delay_seconds = 0.4
+    with pytest.raises(UnreachableError, match="it took more than"):
+        hub.obtain(Registry({}, "").find(f"hf://{REPO}"))
+
+
 def test_a_body_that_ends_early(spec: ModelSpec, server: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client's pauses between its tries
-    server.faults.cuts, server.faults.cut_after = 1000, 0
+    server.faults.truncate = True
     with pytest.raises(UnreachableError, match=r"the transfer of 'a\.safetensors' of 'mine' broke off"):
         hub.obtain(spec)
     assert left_in(cache) == []
@@ -355,7 +451,11 @@ def test_what_a_repository_has(
             hub.obtain(named)
         assert left_in(cache) == []
     else:
-        assert hub.obtain(named)[1][0].name == names[0]
+        paths = hub.obtain(named)[1]
+        assert paths[0].name == names[0]
+        server.requests.clear()
+        assert hub.obtain(Registry({}, "").find(f"hf://someone/mine@{COMMIT}"))[1] == paths
+        assert server.requests == []
 
 
 def test_a_model_is_published_and_runs_from_there(
@@ -374,9 +474,39 @@ def test_a_model_is_published_and_runs_from_there(
     assert server.tokens[-1] == "Bearer hf_secret"
     _, (fetched,) = hub.obtain(Registry({}, "").find("hf://me/new"))
     assert fetched.read_bytes() == path.read_bytes()
+    assert any(request.startswith("PUT ") for request in server.requests)  # as a large file
     server.files["me/new"]["README.md"] = b"written by hand"
     publishing.push(path, "me/new")
     assert server.files["me/new"]["README.md"] == b"written by hand"
+
+
+def test_what_is_private_stays_so(
+    server: Hub, cache: Path, tmp_path: Path, unet_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    path = tmp_path / "trained.safetensors"
+    checkpoint.save(unet_model(), path)
+    publishing.push(path, "me/secret", private=True)
+    assert server.private == {"me/secret"}
+    publishing.push(path, "me/public")
+    before = dict(server.files["me/public"])
+    with pytest.raises(ModelError, match="'me/public' exists, and is public"):
+        publishing.push(path, "me/public", private=True)
+    assert server.files["me/public"] == before
+
+
+def test_a_card_that_the_hub_does_not_like(
+    server: Hub, cache: Path, tmp_path: Path, unet_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    path = tmp_path / "trained.safetensors"
+    checkpoint.save(unet_model(), path)
+    with pytest.raises(UsageError, match="'MIT License' is not the name of a licence"):
+        publishing.push(path, "me/new", license="MIT License")
+    assert server.requests == []
+    server.faults.metadata = 400
+    with pytest.raises(ModelError, match=r"the Hub's client refuses 'me/new'|answers 400"):
+        publishing.push(path, "me/new", license="unheard-of")
 
 
 def test_only_models_are_published(tmp_path: Path, cache: Path, server: Hub) -> None:
@@ -391,13 +521,20 @@ def test_only_models_are_published(tmp_path: Path, cache: Path, server: Hub) -> 
 # Programs of their own
 
 
-def program(server: Hub, folder: Path, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
+def program(
+    server: Hub, folder: Path, *arguments: str, settings: dict[str, str] | None = None
+) -> "subprocess.Popen[str]":
     """A `stemsplit` with caches of its own below `folder`."""
     homes = {"HF_HOME": folder / "hf", "XDG_CACHE_HOME": folder / "cache", "XDG_CONFIG_HOME": folder / "config"}
-    env = {**os.environ, **{name: str(path) for name, path in homes.items()}, "HF_ENDPOINT": server.endpoint}
+    env = {
+        **os.environ,
+        **{name: str(path) for name, path in homes.items()},
+        "HF_ENDPOINT": server.endpoint,
+        **(settings or {}),
+    }
     command = [sys.executable, "-m", "stemsplit", *arguments]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, cwd=folder, **options)
+    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, cwd=folder)
 
 
 def test_two_programs_at_once_download_once(server: Hub, spec: ModelSpec, tmp_path: Path) -> None:
@@ -425,6 +562,28 @@ def test_ctrl_c_leaves_nothing(server: Hub, spec: ModelSpec, tmp_path: Path) -> 
     assert "licence of its weights: MIT, as its author says" in err
     assert err.endswith("stemsplit: stopped by SIGINT\n")
     assert left_in(tmp_path / "hf") == []
+
+
+def test_the_settings_of_the_client_are_heeded(server: Hub, spec: ModelSpec, tmp_path: Path) -> None:
+    own = str(write_registry(tmp_path / "own.toml", spec))
+    pull = ("models", "pull", "mine", "--registry", own, "--json")
+
+    def ended(**env: str) -> tuple[int, str, str]:
+        running = program(server, tmp_path, *pull, settings={"HF_HUB_CACHE": str(tmp_path / "else"), **env})
+        out, err = running.communicate(timeout=60)
+        return running.returncode, out, err
+
+    code, _, err = ended(HF_HUB_OFFLINE="1")
+    assert code == 1
+    assert "HF_HUB_OFFLINE is set" in err
+    code, out, _ = ended(HF_TOKEN="hf_mine")
+    assert code == 0
+    assert f"{tmp_path / 'else'}/models--someone--mine" in out
+    assert "Bearer hf_mine" in server.tokens
+    server.requests.clear()
+    assert ended()[:2] == (0, out)
+    assert ended(HF_HUB_OFFLINE="1")[:2] == (0, out)
+    assert server.requests == []
 
 
 def test_obtaining_in_another_thread(spec: ModelSpec) -> None:

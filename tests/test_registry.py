@@ -119,6 +119,17 @@ def test_a_wrong_table_is_refused(text: str, message: str) -> None:
         registry.parse(text, "m.toml")
 
 
+def test_a_family_is_no_path(tmp_path: Path) -> None:
+    for family in ("../cli/models", "a" * 5000, "_masking", ""):
+        text = TABLE.replace('"unet"', f'"{family}"') if family else TABLE
+        spec = registry.parse(text, "m.toml").models["one"]
+        assert registry.runs(spec) == (not family)
+    with pytest.raises(ModelError, match="there is no model"):
+        OURS.find("m" * 5000)
+    with pytest.raises(ModelError, match="cannot read the model"):
+        OURS.find("m" * 5000 + ".safetensors")
+
+
 def test_own_files_add_to_ours(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(f'default = "one"\n{TABLE}')
     (tmp_path / "b.toml").write_text(REMOTE)
@@ -151,7 +162,11 @@ def test_a_repository_is_a_model() -> None:
     assert OURS.find("hf://a/b@v1.0").revision == "v1.0"
 
 
-@pytest.mark.parametrize("address", ["hf://", "hf://one", "hf://a/b/c", "hf://a/b@", "hf://a/b@x y", "hf://../b"])
+@pytest.mark.parametrize("address", [
+        "hf://", "hf://one", "hf://a/b/c", "hf://a/b@", "hf://a/b@x y", "hf://../b", "hf://a/b--c", "hf://a/b.git",
+        "hf://a/b@/tmp", "hf://a/b@../../x", "hf://a/b@x/../../y",
+    ],
+)  # fmt: skip
 def test_what_is_no_repository_is_refused(address: str) -> None:
     with pytest.raises(ModelError, match="is no address on the Hub"):
         OURS.find(address)
@@ -187,6 +202,7 @@ def with_header(path: Path, header: object) -> Path:
         ([], "is damaged"),
         ({}, "has no stemsplit header"),
         ({"__metadata__": {"stemsplit": "{"}}, "is damaged"),
+        ({"__metadata__": {"stemsplit": '{"family": "unet", "stems": ["a", "a"]}'}}, "is damaged"),
         ({"__metadata__": {"stemsplit": "[]"}}, "is damaged"),
         ({"__metadata__": {"stemsplit": "{}"}}, "is damaged"),
         ({"__metadata__": {"stemsplit": '{"family": "unet", "stems": ["../x"]}'}}, "is damaged"),

@@ -19,10 +19,10 @@ All = Annotated[bool, typer.Option("--all", help="All models of the list.")]
 
 
 @app.callback()
-def default(context: typer.Context) -> None:
+def default(context: typer.Context, own: RegistryFile = None, as_json: Json = False) -> None:
     """List, fetch, check and remove models. Without a command: list."""
     if context.invoked_subcommand is None:
-        list_models()
+        list_models(own, as_json)
 
 
 @app.command("list")
@@ -41,7 +41,8 @@ def list_models(own: RegistryFile = None, as_json: Json = False) -> None:
         license = re.split(r"[;(]", spec.license)[0].strip()
         rows.append([name, str(len(spec.stems)), _quality(spec), _megabytes(spec), license, state])
     console.write_rows(["model", "stems", "SDR", "size", "licence", "state"], rows)
-    console.Messages().note("* runs when no model is named; all about one:  stemsplit models info MODEL")
+    note = "* runs when no model is named; SDR in brackets is of another kind; all about one:"
+    console.Messages().note(f"{note}  stemsplit models info MODEL")
 
 
 @app.command()
@@ -107,17 +108,25 @@ def pull(
 
 @app.command()
 def verify(models: Models = None, own: RegistryFile = None, as_json: Json = False) -> None:
-    """Hash the files of models that are here once more; all of them if none is named."""
+    """Hash the files of models once more: of all that are here, or of those that are named."""
     from stemsplit import console, store
 
-    messages, results = console.Messages(), []
+    messages = console.Messages()
+    results: list[dict[str, Any]] = []
     for spec in _chosen(read_registry(own), models, everything=not models):
-        for file, path in _cached(spec):
+        cached = _cached(spec)
+        if models and not spec.path and len(cached) < (len(spec.files) or 1):
+            error = ModelError(
+                f"the model {spec.name!r} is not here, or not all of it", f"stemsplit models pull {spec.name}"
+            )
+            messages.error(error)
+            results.append({"model": spec.name, "file": None, "path": None, "good": False, "error": str(error)})
+        for file, path in cached:
             result = {"model": spec.name, "file": file.name, "path": str(path), "good": True}
             try:
                 store.check(file, path, again=True)
             except ModelError as error:
-                hint = f"get it again:  stemsplit models remove {spec.name} && stemsplit models pull {spec.name}"
+                hint = f"it is fetched again when it is used, or by  stemsplit models pull {spec.name}"
                 messages.error(ModelError(f"the model {spec.name!r} is damaged: {error}", hint))
                 result |= {"good": False, "error": str(error)}
             results.append(result)
@@ -136,36 +145,50 @@ def remove(models: Models = None, everything: All = False, own: RegistryFile = N
     """Delete the downloaded weights of models. The bundled one stays."""
     from stemsplit import console, store
 
-    messages, results = console.Messages(), []
+    messages = console.Messages()
+    results: list[dict[str, Any]] = []
     for spec in _chosen(read_registry(own), models, everything, needed=True):
-        freed, cached = 0, _cached(spec)
-        for file, path in cached:
-            store.forget(path)
-            freed += store.discard(path)
-            results.append({"model": spec.name, "file": file.name, "freed": freed})
+        freed = 0
+        for file, path in _cached(spec):
+            result: dict[str, Any] = {"model": spec.name, "file": file.name}
+            try:
+                result["freed"] = store.discard(path)
+            except ModelError as error:
+                messages.error(error)
+                result["error"] = str(error)
+            else:
+                store.forget(path)
+                freed += result["freed"]
+            results.append(result)
         if spec.path:
             messages.note(f"{spec.name} is a part of stemsplit, or a file of your own, and stays")
         else:
-            messages.note(f"{spec.name}: {len(cached)} files removed, {freed / 1e6:.0f} MB free")
+            messages.note(f"{spec.name}: {freed / 1e6:.0f} MB free")
     if as_json:
         console.write_json({"removed": results})
+    if any("error" in result for result in results):
+        raise typer.Exit(1)
 
 
 @app.command()
 def path(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model's name.")] = None,
     own: RegistryFile = None,
+    as_json: Json = False,
 ) -> None:
     """Print where the weights of a model are, or where all downloads are kept."""
     from stemsplit import console, store
 
     if model is None:
-        console.write(str(store.hub_cache()))
+        paths = [store.hub_cache()]
+    else:
+        spec = read_registry(own).find(model)
+        paths = _paths(spec)
+        if not paths:
+            raise ModelError(f"the model {spec.name!r} is not here", f"stemsplit models pull {spec.name}")
+    if as_json:
+        console.write_json({"paths": [str(each) for each in paths]})
         return
-    spec = read_registry(own).find(model)
-    paths = _paths(spec)
-    if not paths:
-        raise ModelError(f"the model {spec.name!r} is not here", f"stemsplit models pull {spec.name}")
     for each in paths:
         console.write(str(each))
 
@@ -177,7 +200,9 @@ def push(
     license: Annotated[
         str, typer.Option(help="Under which licence you publish the weights, as the Hub names it, for example mit.")
     ] = "",
-    private: Annotated[bool, typer.Option("--private", help="Nobody else sees a repository that is made.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private; one that is public is refused.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -207,11 +232,14 @@ def _chosen(known: Registry, names: list[str] | None, everything: bool, *, neede
 
 
 def _cached(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
-    """The downloaded files of a model, with what is known about them; one named by the user is searched for."""
-    from stemsplit import hub, store
+    """The downloaded files of a model, with what is known about them."""
+    if spec.path:
+        return []
+    from stemsplit import store
 
-    files = () if spec.path else spec.files or (WeightFile(hub.FILE),)
-    return [(file, found) for file in files if (found := store.find(spec, file))]
+    if not spec.files:  # a repository that the user named
+        return [(WeightFile(found.name), found)] if (found := store.find_weights(spec)) else []
+    return [(file, found) for file in spec.files if (found := store.find(spec, file))]
 
 
 def _paths(spec: ModelSpec) -> list[Path]:
@@ -226,8 +254,11 @@ def _state(spec: ModelSpec) -> str:
 
 
 def _quality(spec: ModelSpec) -> str:
-    """Mean SDR where it is published for all stems; not all figures are of the same kind, as `info` tells."""
-    return f"{sum(spec.sdr.values()) / len(spec.sdr):.1f} dB" if spec.sdr and set(spec.sdr) == set(spec.stems) else "-"
+    """Mean SDR where it is published for all stems, in brackets if it is not the kind that most models have."""
+    if not spec.sdr or set(spec.sdr) != set(spec.stems):
+        return "-"
+    mean = f"{sum(spec.sdr.values()) / len(spec.sdr):.1f} dB"
+    return mean if spec.sdr_metric.startswith("BSS Eval") else f"({mean})"
 
 
 def _megabytes(spec: ModelSpec) -> str:
