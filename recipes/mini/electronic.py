@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -104,6 +105,20 @@ def other(piece: Piece, rng: np.random.Generator) -> Audio:
     return mix
 
 
+def bass(patch: synths.Patch, line: list[Note], seconds: float, rng: np.random.Generator) -> Audio:
+    """A line; in two of five songs with a second sound, one to three octaves above: by itself it would be a lead."""
+    audio = synths.play(patch, line, seconds, rng, slow=float(rng.choice([0, 0, 1.5])))
+    if rng.random() >= 0.4:
+        return audio
+    octaves = 12 * int(rng.integers(1, 4))
+    above = [Note(note.start, note.end, note.key + octaves, note.velocity) for note in line]
+    second = synths.random_lead(rng) if rng.random() < 0.5 else synths.random_bass(rng)
+    second = replace(second, sustain=max(second.sustain, 0.5), cutoff=max(second.cutoff, 800.0))
+    layer = synths.play(second, above, seconds, rng)
+    level = 10 ** (rng.uniform(-12, 3) / 20) * float(audio.std()) / max(1e-6, float(layer.std()))
+    return audio + np.float32(level) * layer
+
+
 def _song(sources: Path, test: bool, rng: np.random.Generator) -> Song:
     piece = composing.random_piece(rng, 42)
     bars, seconds = len(piece.chords), piece.seconds
@@ -117,7 +132,7 @@ def _song(sources: Path, test: bool, rng: np.random.Generator) -> Song:
     )
     song = {
         "drums": drums,
-        "bass": synths.play(patch, line, seconds, rng, slow=float(rng.choice([0, 0, 1.5]))),
+        "bass": bass(patch, line, seconds, rng),
         "other": other(piece, rng),
     }
     if rng.random() < 0.5:

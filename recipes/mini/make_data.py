@@ -28,7 +28,7 @@ PARTS = {
     "arrangements": lambda options: arrangements.jobs(options.sources, options.fonts)[:73],
     "drumming": lambda options: drumming.jobs(options.sources, options.fonts, count=160),
     "vocals": lambda options: vocals.jobs(options.sources, count=70),
-    "electronic": lambda options: electronic.jobs(options.sources, count=160),
+    "electronic": lambda options: electronic.jobs(options.sources, count=240),
     "bands": lambda options: bands.jobs(options.sources, options.fonts, count=32),
     "heldout": lambda options: heldout.jobs(options.sources, options.fonts),
     "varied": lambda options: arrangements.jobs(options.sources, options.fonts, again=True)[:24],
