@@ -18,7 +18,12 @@ from stemsplit.errors import ModelError
 from stemsplit.networks import build, families
 from stemsplit.networks._masking import MaskNetwork
 
-TINY: dict[str, dict[str, Any]] = {"unet": TINY_UNET}  # families not here are built as they come
+TINY: dict[str, dict[str, Any]] = {  # families not here are built as they come
+    "unet": TINY_UNET,
+    "demucs": {"width": 8, "depth": 2, "norm_starts": 1, "memory_starts": 1},
+    "hdemucs": {"n_fft": 64, "width": 8, "depth": 3, "norm_starts": 1, "memory_starts": 2},
+    "htdemucs": {"n_fft": 256, "width": 8, "depth": 2, "bottom_channels": 16, "layers": 2, "heads": 2, "length": 4410},
+}
 LENGTH = 4410  # samples
 
 

@@ -1,0 +1,83 @@
+"""Hybrid Demucs: two U-Nets, on the spectrogram and on the samples, that become one where they are narrowest.
+
+Défossez, "Hybrid Spectrogram and Waveform Source Separation" (MDX workshop at ISMIR 2021). Once frequency has been
+narrowed to one bin, the samples have been narrowed to one step a frame: from there on both go through the same layers,
+first with what the two encoders give added up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from stemsplit.networks._demucs import KERNEL, NEVER, STRIDE, check_flags, check_sizes, check_widths
+from stemsplit.networks._hybrid import BANDED_LAYERS, HybridNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Shape of the network.
+
+    Args:
+        n_fft: of the STFT, samples: 64, 256, 1024, 4096 or 16384.
+        width: feature maps after the first layer; every further one doubles them.
+        depth: layers; the first 1 + log4(n_fft / 16) of them narrow frequency, the others time.
+        compress: how many times narrower the residual branches are.
+        norm_starts: the first layer with normalisations; 999 for none.
+        memory_starts: the first layer whose residual branches have an LSTM and attention.
+        magnitude: work on magnitudes and use the mixture's phase again, not on real and imaginary parts.
+        bands: where to split the spectrum for the two outermost layers, as shares of it, ascending; none by default.
+        zero_padding: see HybridNetwork.
+    """
+
+    n_fft: int = 4096
+    width: int = 48
+    depth: int = 6
+    compress: int = 4
+    norm_starts: int = 4
+    memory_starts: int = 4
+    magnitude: bool = False
+    bands: Sequence[float] = ()
+    zero_padding: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bands", tuple(self.bands))
+        starts = {"norm_starts": (0, NEVER), "memory_starts": (0, NEVER)}
+        check_sizes(self, {"n_fft": (64, 16384), "width": (1, 1024), "depth": (1, 10), "compress": (1, 1024), **starts})
+        check_flags(self, "magnitude", "zero_padding")
+        narrowing = [levels for levels in range(2, 7) if 2 * KERNEL * STRIDE ** (levels - 1) == self.n_fft]
+        if not narrowing or self.depth < narrowing[0]:
+            raise ValueError(f"{self.depth} layers cannot bring both {self.n_fft} samples a frame and its bins to one")
+        check_widths(
+            self.width,
+            self.depth,
+            self.compress,
+            norm_starts=self.norm_starts,
+            memory_starts=self.memory_starts,
+        )
+        if not all(type(share) is float for share in self.bands) or len(self.bands) > KERNEL:
+            raise ValueError(f"bands must be at most {KERNEL} numbers between 0 and 1")
+        if not all(below < above for below, above in pairwise([0.0, *self.bands, 1.0])):
+            raise ValueError("bands must ascend between 0 and 1")
+        if self.bands and (self.norm_starts < BANDED_LAYERS or narrowing[0] <= BANDED_LAYERS):
+            raise ValueError(
+                "layers that narrow frequency to one bin, or have normalisations, cannot be split in bands"
+            )
+
+
+class Network(HybridNetwork):
+    """See the module. `forward` takes any length."""
+
+    def __init__(self, config: Config, *, stems: int, channels: int) -> None:
+        super().__init__(
+            stems=stems,
+            channels=channels,
+            n_fft=config.n_fft,
+            width=config.width,
+            depth=config.depth,
+            compress=config.compress,
+            norm_starts=config.norm_starts,
+            memory_starts=config.memory_starts,
+            magnitude=config.magnitude,
+            bands=config.bands,
+            zero_padding=config.zero_padding,
+        )
