@@ -1,17 +1,21 @@
-"""Files of weights <-> models that run. Our own format is safetensors with a JSON header in its metadata."""
+"""Files of weights <-> models that run. Our own format is safetensors with a JSON header in its metadata.
+
+Files that the author of Demucs has published are read as well.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
+from stemsplit import headers
 from stemsplit.errors import ModelError
 from stemsplit.networks import build
 from stemsplit.networks._masking import MaskNetwork
@@ -106,18 +110,51 @@ def load(path: Path, device: str = "cpu") -> Model:
     return Model(header, network.to(device).eval())
 
 
+def load_all(paths: Sequence[Path], gives: Sequence[Sequence[str]], device: str = "cpu") -> Model:
+    """A model of one file, or of several networks, each of which gives the stems named beside it (none: all it has).
+
+    Raises ModelError as `load` does, and when the networks are not of one kind or lack a stem.
+    """
+    models = [load(path, device) for path in paths]
+    if len(models) == 1:
+        return models[0]
+    first = models[0].header
+    rows: list[list[int]] = []
+    for model, path, stems in zip(models, paths, gives, strict=True):
+        header = model.header
+        if replace(header, config=first.config, stems=first.stems) != first:
+            raise ModelError(f"{str(path)!r} and {str(paths[0])!r} are not for the same audio", DAMAGED)
+        if missing := [stem for stem in stems if stem not in header.stems]:
+            raise ModelError(f"{str(path)!r} does not give {missing[0]!r}", f"it gives {', '.join(header.stems)}")
+        rows.append([header.stems.index(stem) for stem in stems or header.stems])
+    stems = tuple(m.header.stems[row] for m, chosen in zip(models, rows, strict=True) for row in chosen)
+    return Model(replace(first, stems=stems), Bag([model.network for model in models], rows).eval())
+
+
+class Bag(nn.Module):
+    """Several networks as one: of each the outputs in `rows`."""
+
+    def __init__(self, networks: Sequence[nn.Module], rows: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.networks, self.rows = nn.ModuleList(networks), [list(chosen) for chosen in rows]
+
+    def forward(self, mix: Tensor) -> Tensor:
+        """Mixture `(B, C, N)` -> stems `(B, S, C, N)`."""
+        return torch.cat([network(mix)[:, rows] for network, rows in zip(self.networks, self.rows, strict=True)], 1)
+
+
 def _parse_header(metadata: Mapping[str, str]) -> Header:
-    if "stemsplit" not in metadata:
+    if "stemsplit" not in metadata and "klass" not in metadata:
         raise ModelError("it has no stemsplit header", "only models saved by stemsplit can be run from a file")
     try:
-        table = json.loads(metadata["stemsplit"])
+        table = json.loads(metadata["stemsplit"]) if "stemsplit" in metadata else headers.translate(metadata)
         if table.get("format", FORMAT) > FORMAT:
             raise ModelError("it was written by a newer stemsplit", "upgrade stemsplit")
         unknown = set(table) - {field.name for field in fields(Header)}
         if unknown:
             raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
         return Header(**{**table, "stems": tuple(table["stems"])})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
         raise ModelError(f"its header is damaged: {error}") from error
 
 

@@ -4,16 +4,15 @@ What a table must have is written at the top of models.toml.
 """
 
 import difflib
-import json
 import os
 import re
-import struct
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from stemsplit import headers
 from stemsplit.errors import ModelError
 
 if sys.version_info >= (3, 11):
@@ -30,7 +29,6 @@ FILE = "model.safetensors"  # what publishing calls the weights, and what a repo
 UNPINNED = "unpinned"
 
 _PACKAGE = Path(__file__).parent
-_HEADER_LIMIT = 2**24  # bytes; the largest real safetensors headers have a few hundred kB
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?")
@@ -63,6 +61,7 @@ class ModelSpec:
         stems: what it gives; empty when only its file tells.
         path: the file of weights, if it needs no download.
         repo, revision, files: where the weights are on the Hub. Without `files`, its one file of weights is looked up.
+        layout: how the tensors lie in the files, if not as their author has them.
         branch: what the user called `revision`, when that was looked up.
         sdr: published SDR in dB by stem, empty if there is none. sdr_metric, sdr_source: how and where it was measured.
     """
@@ -76,6 +75,7 @@ class ModelSpec:
     repo: str = ""
     revision: str = ""
     files: tuple[WeightFile, ...] = ()
+    layout: str = ""
     branch: str = ""
     sdr: Mapping[str, float] = field(default_factory=dict)
     sdr_metric: str = ""
@@ -142,7 +142,8 @@ def is_inside(name: str) -> bool:
 
 def runs(spec: ModelSpec) -> bool:
     """Whether this version has the network of a model; found out without importing torch."""
-    return spec.family in {path.stem for path in (_PACKAGE / "networks").glob("[!_]*.py")}
+    families = {path.stem for path in (_PACKAGE / "networks").glob("[!_]*.py")}
+    return spec.family in families and not spec.layout  # no other layout can be read yet
 
 
 def parse(text: str, source: str, *, known: Collection[str] = ()) -> Registry:
@@ -169,8 +170,9 @@ def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
     if not _NAME.fullmatch(name):
         raise ModelError(f"{where}: the name may have letters, digits, '.', '_' and '-' only")
     texts = ("summary", "family", "license", *(("bundled",) if "bundled" in table else ("repo", "revision")))
-    _check_keys(table, (*texts, "stems", *(() if "bundled" in table else ("files",))), ("sdr",), where)
-    for key in texts:
+    optional = ("sdr",) if "bundled" in table else ("sdr", "layout")
+    _check_keys(table, (*texts, "stems", *(() if "bundled" in table else ("files",))), optional, where)
+    for key in (*texts, *(("layout",) if "layout" in table else ())):
         if not isinstance(table[key], str) or not table[key]:
             raise ModelError(f"{where}: {key} must be text")
     stems = _parse_names(table["stems"], f"{where}: stems")
@@ -186,7 +188,8 @@ def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
     if not isinstance(table["files"], list) or not table["files"]:
         raise ModelError(f"{where}: files must be a list of tables")
     files = [_parse_file(file, stems, f"{where}: files[{i}]") for i, file in enumerate(table["files"])]
-    return replace(spec, repo=table["repo"], revision=table["revision"], files=tuple(files))
+    at = {key: table.get(key, "") for key in ("repo", "revision", "layout")}
+    return replace(spec, **at, files=tuple(files))
 
 
 def _parse_file(table: Any, stems: tuple[str, ...], where: str) -> WeightFile:
@@ -262,7 +265,7 @@ def _file_spec(path: Path, known: Collection[str]) -> ModelSpec:
         reason = f"{name!r} is a pickle, which can run any program when it is opened: stemsplit never opens one"
         raise ModelError(reason, f"get the model as {SUFFIX}, or use one of {', '.join(known)}")
     try:
-        header = read_header(path)
+        header = headers.read(path)
     except FileNotFoundError as error:
         raise ModelError(f"there is no model file {name!r}", f"known models: {', '.join(known)}") from error
     if header is None:
@@ -274,27 +277,3 @@ def _file_spec(path: Path, known: Collection[str]) -> ModelSpec:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"the header of {name!r} is damaged", "get the file again") from error
     return ModelSpec(name=name, summary="a file", family=family, stems=stems, license="see its author", path=path)
-
-
-def read_header(path: Path) -> dict[str, Any] | None:
-    """The stemsplit header of a safetensors file (8 bytes of length, then JSON), or None if it has none of ours.
-
-    Raises FileNotFoundError, and ModelError when the file cannot be read or is no safetensors file.
-    """
-    name = str(path)
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > _HEADER_LIMIT:
-                raise ValueError("its header is too long")
-            metadata = json.loads(file.read(length)).get("__metadata__", {})
-        header = json.loads(metadata["stemsplit"]) if "stemsplit" in metadata else None
-        if not (header is None or isinstance(header, dict)):
-            raise TypeError(header)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ModelError(f"cannot read the model {name!r}: {error.strerror}", "check the path") from error
-    except (ValueError, TypeError, AttributeError, RecursionError, struct.error) as error:
-        raise ModelError(f"{name!r} is not a {SUFFIX} file, or it is damaged", "get the file again") from error
-    return header

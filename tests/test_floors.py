@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "stemsplit"
 # From the bottom up. A module imports from floors below its own, never from its own.
 FLOORS = [
     {"errors", "interruption"},
+    {"headers"},
     {"registry", "decoding", "encoding"},
     {"audio", "store"},
     {"connection"},
@@ -35,7 +36,17 @@ FLOORS = [
     {"cli"},
     {"__main__"},
 ]
-WITHOUT_TORCH = {"__init__", "errors", "interruption", "registry", "decoding", "encoding", "audio", "resampling"}
+WITHOUT_TORCH = {
+    "__init__",
+    "errors",
+    "interruption",
+    "headers",
+    "registry",
+    "decoding",
+    "encoding",
+    "audio",
+    "resampling",
+}
 WITHOUT_TORCH |= {"store", "connection", "hub", "console", "batch", "__main__"}
 WITHOUT_TORCH |= {"cli", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
 LONGEST = 300  # lines

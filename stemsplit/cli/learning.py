@@ -42,7 +42,7 @@ def evaluate(
 
         found = find_songs(data, spec.stems)
         chosen = devices.choose(device)
-        loaded = checkpoint.load(obtained.paths[0], chosen)
+        loaded = checkpoint.load_all(obtained.paths, obtained.gives, chosen)
     scorers = {spec.name: evaluation.evaluate(loaded, found, device=chosen)}
     if references:
         scorers["mixture"] = evaluation.evaluate_mixture(found, spec.stems)

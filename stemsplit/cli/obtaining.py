@@ -28,6 +28,11 @@ class Obtained:
     paths: tuple[Path, ...]
     fallback: dict[str, str] | None = None
 
+    @property
+    def gives(self) -> list[tuple[str, ...]]:
+        """Which stems each file is for; none for all."""
+        return [file.gives for file in self.spec.files] or [()]
+
 
 def read_registry(own: Path | None) -> Registry:
     """Our models, those of the user's configuration folder, and those of the file that `--registry` names."""

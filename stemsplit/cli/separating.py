@@ -99,7 +99,7 @@ def _separate(
             from stemsplit.separation import separate_file
 
             chosen = devices.choose(device)
-            model = checkpoint.load(obtained.paths[0], chosen)
+            model = checkpoint.load_all(obtained.paths, obtained.gives, chosen)
     for number, track in enumerate(ready, start=1):
         label = track.source.name if len(ready) == 1 else f"{number}/{len(ready)} {track.source.name}"
         with messages.progress(label) as on_progress, devices.memory_checked(chosen):

@@ -36,10 +36,35 @@ def spectrum(network: nn.Module, stems: Tensor) -> Tensor:
     return error.abs().mean()
 
 
+def distortion(network: nn.Module, stems: Tensor) -> Tensor:
+    """Energy of the error of every stem's spectrum, relative to the stem's own and a tenth of the mixture's.
+
+    Which is the SDR, inverted and not in dB; the tenth keeps it finite for stems that are silent. Where it cannot be
+    known what a bin belongs to, this loss wants the mean of what is likely, and an absolute error the likeliest.
+    """
+    assert isinstance(network, MaskNetwork)
+    true = network.stft(stems)
+    mix = network.stft(stems.sum(1))
+    error = network.masks(mix) * mix.unsqueeze(1) - true
+    energy, of_mix = _energy(true), _energy(mix).unsqueeze(1)
+    ratio: Tensor = _energy(error) / (energy + 0.1 * of_mix + 1e-6)
+    return ratio.mean()
+
+
+def _energy(spectra: Tensor) -> Tensor:
+    """`(..., C, F, T)` complex -> `(...)`."""
+    return (spectra.real.square() + spectra.imag.square()).sum((-3, -2, -1))
+
+
 def waveform(network: nn.Module, stems: Tensor) -> Tensor:
     """Mean absolute error of the samples; for any family."""
     estimate: Tensor = network(stems.sum(1))
     return (estimate - stems).abs().mean()
 
 
-LOSSES: dict[str, Loss] = {"magnitude": magnitude, "spectrum": spectrum, "waveform": waveform}
+LOSSES: dict[str, Loss] = {
+    "magnitude": magnitude,
+    "spectrum": spectrum,
+    "distortion": distortion,
+    "waveform": waveform,
+}
