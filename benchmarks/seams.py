@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from material import demo_song
 
-from stemsplit import checkpoint, registry
+from stemsplit import checkpoint, hub, registry
 from stemsplit.separation import separate
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mini")
     arguments = parser.parse_args()
-    model = checkpoint.load(registry.find(arguments.model).path)
+    model = checkpoint.load(hub.obtain(registry.read().find(arguments.model))[1][0])
     samples, rate = demo_song()
     mixture = np.ascontiguousarray(samples.T)
     windowed = torch.from_numpy(np.concatenate(list(separate([mixture], rate, model)), axis=-1))

@@ -12,7 +12,7 @@ import torch
 from material import demo_song, write_song
 from memory import measure
 
-from stemsplit import checkpoint, registry
+from stemsplit import checkpoint, hub, registry
 from stemsplit.separation import separate_file
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=180, help="length of the song")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
-    model = checkpoint.load(registry.find(arguments.model).path)
+    model = checkpoint.load(hub.obtain(registry.read().find(arguments.model))[1][0])
     plan, rate = model.header.plan, model.header.rate
     samples, _ = demo_song()
     window = torch.from_numpy(samples[: plan.length].T[None].copy())
