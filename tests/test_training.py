@@ -620,7 +620,7 @@ def test_lengths_are_whole_samples() -> None:
         ("window_seconds = inf", "window_seconds = inf"),
         ("overlap_seconds = -1.0", "overlap_seconds = -1.0"),
         ("seed = -1", "seed = -1"),
-        ('loss = "mean"', "loss = 'mean' should be one of magnitude, spectrum, waveform"),
+        ('loss = "mean"', "loss = 'mean' should be one of magnitude, spectrum, distortion, waveform"),
         ('precision = "float16"', "precision = 'float16' should be one of auto, float32, bfloat16"),
         ('stems = "vocals"', "stems = 'vocals'"),
         ("stems = [1, 2]", "stems = [1, 2]"),
