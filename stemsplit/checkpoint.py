@@ -144,10 +144,10 @@ class Bag(nn.Module):
 
 
 def _parse_header(metadata: Mapping[str, str]) -> Header:
-    if "stemsplit" not in metadata and "klass" not in metadata:
-        raise ModelError("it has no stemsplit header", "only models saved by stemsplit can be run from a file")
     try:
-        table = json.loads(metadata["stemsplit"]) if "stemsplit" in metadata else headers.translate(metadata)
+        table = headers.parse(metadata)
+        if table is None:
+            raise ModelError("it has no stemsplit header", "only models saved by stemsplit can be run from a file")
         if table.get("format", FORMAT) > FORMAT:
             raise ModelError("it was written by a newer stemsplit", "upgrade stemsplit")
         unknown = set(table) - {field.name for field in fields(Header)}

@@ -115,8 +115,6 @@ def in_our_words(spec: ModelSpec, file: str) -> Iterator[None]:
     transport = errors.HfHubHTTPError.__bases__[0]  # of httpx or httpx2, whichever the client uses
     try:
         yield
-    except ModelError:
-        raise
     except (transport, errors.EntryNotFoundError, OSError, RuntimeError, ValueError, ImportError) as error:
         raise _explain(error, spec, file, errors) from error
 
@@ -124,8 +122,8 @@ def in_our_words(spec: ModelSpec, file: str) -> Iterator[None]:
 def _explain(error: Exception, spec: ModelSpec, file: str, errors: Any) -> ModelError:
     """What went wrong, from the innermost cause that the client names."""
     host = urlsplit(client().constants.ENDPOINT).hostname
-    wraps = isinstance(error, (errors.LocalEntryNotFoundError, ValueError)) and isinstance(error.__cause__, Exception)
-    cause = error.__cause__ if wraps and error.__cause__ else error
+    wraps = isinstance(error, (errors.LocalEntryNotFoundError, ValueError))
+    cause = error.__cause__ if wraps and isinstance(error.__cause__, Exception) else error
     log_in = "set HF_TOKEN, or log in with  hf auth login"
     if isinstance(cause, errors.GatedRepoError):
         hint = f"ask for access at https://huggingface.co/{spec.repo}, then {log_in}"

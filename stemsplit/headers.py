@@ -81,16 +81,26 @@ def read(path: Path) -> dict[str, Any] | None:
             if length > LIMIT:
                 raise ValueError("its header is too long")
             metadata = json.loads(file.read(length)).get("__metadata__", {})
-        header = json.loads(metadata["stemsplit"]) if "stemsplit" in metadata else None
-        header = translate(metadata) if "klass" in metadata else header
-        if not (header is None or isinstance(header, dict)):
-            raise TypeError(header)
+        header = parse(metadata)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise ModelError(f"cannot read the model {name!r}: {error.strerror}", "check the path") from error
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, struct.error) as error:
         raise ModelError(f"{name!r} is not a .safetensors file, or it is damaged", "get the file again") from error
+    return header
+
+
+def parse(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The header in a file's metadata, ours or translated into ours; None if it says nothing of itself.
+
+    Raises ValueError, TypeError, LookupError or ArithmeticError when it makes no sense.
+    """
+    if "stemsplit" not in metadata:
+        return translate(metadata) if "klass" in metadata else None
+    header = json.loads(metadata["stemsplit"])
+    if not isinstance(header, dict):
+        raise TypeError("it is no table")
     return header
 
 

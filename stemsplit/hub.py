@@ -12,7 +12,7 @@ from stemsplit.errors import ModelError, UnreachableError
 from stemsplit.registry import COMMIT, FILE, SHA256, ModelSpec, WeightFile
 
 # A download that takes longer than this pace asks for, and this time, is given up.
-_SLOWEST = 20_000  # bytes a second
+SLOWEST = 20_000  # bytes a second
 _PATIENCE_SECONDS = 60.0
 
 Progress = Callable[[int, int | None], None]
@@ -46,7 +46,7 @@ def obtain(
         _fetch_all(spec, missing, on_download, on_progress)
     paths = tuple(_here(spec, file) for file in wanted)
     if not spec.stems:
-        known = registry.Registry({}, "").find(str(paths[0]))
+        known = registry.file_spec(paths[0], ())
         spec = replace(spec, family=known.family, stems=known.stems)
     return spec, paths
 
@@ -177,7 +177,7 @@ def _download(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], None]
     client = connection.client()
     with (
         connection.in_our_words(spec, file.name),
-        connection.deadline(_PATIENCE_SECONDS + (file.size or 2**32) / _SLOWEST),
+        connection.deadline(_PATIENCE_SECONDS + (file.size or 2**32) / SLOWEST),
     ):
         return Path(
             client.hf_hub_download(

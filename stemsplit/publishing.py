@@ -3,14 +3,13 @@
 import re
 from pathlib import Path
 
-from stemsplit import __version__, checkpoint, connection
+from stemsplit import __version__, checkpoint, connection, hub
 from stemsplit.checkpoint import Header
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.registry import FILE, REPO, ModelSpec
 
 CARD = "README.md"
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
-_SLOWEST = 20_000  # bytes a second; see hub.py
 
 
 def push(path: Path, repo: str, *, license: str = "", private: bool = False) -> str:
@@ -31,7 +30,7 @@ def push(path: Path, repo: str, *, license: str = "", private: bool = False) -> 
         raise UsageError(
             f"{license!r} is not the name of a licence on the Hub", "write mit, apache-2.0, cc-by-4.0, ..."
         )
-    seconds = 120 + path.stat().st_size / _SLOWEST
+    seconds = 120 + path.stat().st_size / hub.SLOWEST
     with connection.in_our_words(spec, FILE), connection.deadline(seconds):
         api = client.HfApi(library_name="stemsplit", library_version=__version__)
         api.create_repo(repo, private=private, exist_ok=True)

@@ -106,7 +106,7 @@ class Registry:
             return _hub_spec(model)
         path = Path(model)
         if path.suffix in (*SUFFIXES, *PICKLES) or os.sep in model or os.path.exists(model):  # noqa: PTH110 (never raises)
-            return _file_spec(path, self.models)
+            return file_spec(path, self.models)
         close = difflib.get_close_matches(model, self.models, n=1)
         guess = f"did you mean {close[0]}? " if close else ""
         known = f"known models: {', '.join(self.models)}"
@@ -256,7 +256,7 @@ def _hub_spec(model: str) -> ModelSpec:
     return ModelSpec(name=model, summary=summary, license=license, repo=repo, revision=revision or "main")
 
 
-def _file_spec(path: Path, known: Collection[str]) -> ModelSpec:
+def file_spec(path: Path, known: Collection[str]) -> ModelSpec:
     """What the header of a checkpoint says; `checkpoint.load` checks the whole file."""
     name = str(path)
     if os.path.isdir(path):  # noqa: PTH112 (never raises)

@@ -48,30 +48,15 @@ def find(spec: ModelSpec, file: WeightFile) -> Path | None:
     """
     if not (registry.is_inside(file.name) and registry.is_inside(spec.revision)):
         raise ModelError(f"{file.name!r} at {spec.revision!r} leads out of the cache", "is it a model for stemsplit?")
-    if _exists(known := _snapshot(spec, file)):
-        return known
-    if registry.COMMIT.fullmatch(spec.revision):
-        return None
-    from huggingface_hub import try_to_load_from_cache  # which commit was a branch the last time?
-
-    try:
-        found = try_to_load_from_cache(spec.repo, file.name, cache_dir=hub_cache(), revision=spec.revision)
-    except OSError:
-        return None
-    return Path(found) if isinstance(found, str) else None
+    path = _snapshot(spec, file)
+    return path if os.path.exists(path) else None  # noqa: PTH110 (never raises)
 
 
 def find_weights(spec: ModelSpec) -> Path | None:
     """The one file of weights that is here of a repository that the user named, or None."""
     if usual := find(spec, WeightFile(registry.FILE)):
         return usual
-    revision = spec.revision
-    if not registry.COMMIT.fullmatch(revision):
-        try:
-            revision = (_repo_folder(spec) / "refs" / revision).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            return None
-    found = [*(_repo_folder(spec) / "snapshots" / revision).glob(f"*{registry.SUFFIX}")]
+    found = [*_snapshot(spec, WeightFile(registry.FILE)).parent.glob(f"*{registry.SUFFIX}")]
     return found[0] if len(found) == 1 else None
 
 
@@ -146,15 +131,13 @@ def _repo_folder(spec: ModelSpec) -> Path:
 
 
 def _snapshot(spec: ModelSpec, file: WeightFile) -> Path:
-    """Where the cache has a file of a commit."""
-    return _repo_folder(spec) / "snapshots" / spec.revision / file.name
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        return False
+    """Where the cache has a file of a commit, or of the commit that a branch was the last time."""
+    folder, commit = _repo_folder(spec), spec.revision
+    if not registry.COMMIT.fullmatch(commit):
+        with suppress(OSError, UnicodeDecodeError):
+            last = (folder / "refs" / commit).read_text(encoding="utf-8").strip()
+            commit = last if registry.COMMIT.fullmatch(last) else commit
+    return folder / "snapshots" / commit / file.name
 
 
 def _target(path: Path) -> Path | None:

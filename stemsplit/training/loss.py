@@ -29,10 +29,7 @@ def spectrum(network: nn.Module, stems: Tensor) -> Tensor:
     A mask that knows the mixture's phase to be wrong does better to stay below the true magnitude (Erdogan et al.,
     "Phase-sensitive and recognition-boosted speech separation", 2015): this loss tells it so.
     """
-    assert isinstance(network, MaskNetwork)
-    true = network.stft(stems)
-    mix = network.stft(stems.sum(1))
-    error: Tensor = network.masks(mix) * mix.unsqueeze(1) - true
+    _, _, error = _spectra(network, stems)
     return error.abs().mean()
 
 
@@ -42,13 +39,17 @@ def distortion(network: nn.Module, stems: Tensor) -> Tensor:
     Which is the SDR, inverted and not in dB; the tenth keeps it finite for stems that are silent. Where it cannot be
     known what a bin belongs to, this loss wants the mean of what is likely, and an absolute error the likeliest.
     """
-    assert isinstance(network, MaskNetwork)
-    true = network.stft(stems)
-    mix = network.stft(stems.sum(1))
-    error = network.masks(mix) * mix.unsqueeze(1) - true
+    true, mix, error = _spectra(network, stems)
     energy, of_mix = _energy(true), _energy(mix).unsqueeze(1)
     ratio: Tensor = _energy(error) / (energy + 0.1 * of_mix + 1e-6)
     return ratio.mean()
+
+
+def _spectra(network: nn.Module, stems: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Complex spectra of the stems, of the mixture, and of what masking the one lacks of the others."""
+    assert isinstance(network, MaskNetwork)
+    true, mix = network.stft(stems), network.stft(stems.sum(1))
+    return true, mix, network.masks(mix) * mix.unsqueeze(1) - true
 
 
 def _energy(spectra: Tensor) -> Tensor:
