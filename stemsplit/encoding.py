@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import stat
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -65,13 +66,17 @@ class StemWriter:
         self._format = "RF64" if expected_bytes > WAV_LIMIT else "WAV"
         self._folders: list[Path] = []
         self._parts: list[_Part] = []
+        # A signal may strike anywhere, even where `__exit__` begins: at the latest when the program ends, this runs.
+        self._discard = weakref.finalize(self, _discard, self._parts, self._folders)
         self._check_free()
 
     def __enter__(self) -> "StemWriter":
         try:
             for path in self._paths:
                 self._make_folder(path.parent)
-                self._parts.append(_Part(path, self._rate, self._channels, self._subtype, self._format))
+                part = _Part(path)
+                self._parts.append(part)  # first, so that what it makes is removed whenever a signal strikes
+                part.open(self._rate, self._channels, self._subtype, self._format)
         except BaseException as error:
             self._discard()
             if isinstance(error, OSError):
@@ -89,6 +94,7 @@ class StemWriter:
             self._check_free()
             for part in self._parts:
                 part.publish()
+            self._discard.detach()
         except BaseException:
             self._discard()
             raise
@@ -138,39 +144,41 @@ class StemWriter:
     def _make_folder(self, folder: Path) -> None:
         missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         for parent in reversed(missing):
-            parent.mkdir(exist_ok=True)
             self._folders.append(parent)
+            parent.mkdir(exist_ok=True)
 
-    def _discard(self) -> None:
-        for part in self._parts:
-            part.discard()
-        for folder in reversed(self._folders):
-            with contextlib.suppress(OSError):  # somebody else has put something there
-                folder.rmdir()
+
+def _discard(parts: "Sequence[_Part]", folders: Sequence[Path]) -> None:
+    for part in parts:
+        part.discard()
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):  # somebody else has put something there
+            folder.rmdir()
 
 
 class _Part:
     """One stem while it is being written."""
 
-    def __init__(self, path: Path, rate: int, channels: int, subtype: str, format: str) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         # The name is cut so that the longest allowed one leaves room for the ending, 4 bytes a letter.
         self._temporary = path.with_name(f"{path.name[:48]}.{secrets.token_hex(4)}.part")
         self._published = False
-        self._file: BinaryIO = self._temporary.open("xb", buffering=0)
+        self._file: BinaryIO | None = None
+        self._sound: soundfile.SoundFile | None = None
+
+    def open(self, rate: int, channels: int, subtype: str, format: str) -> None:
+        self._file = self._temporary.open("xb", buffering=0)
         try:
             # By number, not by name: soundfile takes no name that is not UTF-8.
             self._sound = soundfile.SoundFile(
                 self._file.fileno(), "w", rate, channels, subtype, format=format, closefd=False
             )
-        except BaseException as error:
-            self._file.close()
-            self._temporary.unlink()
-            if isinstance(error, soundfile.LibsndfileError):
-                raise self._full() from error
-            raise
+        except soundfile.LibsndfileError as error:
+            raise self._full() from error
 
     def write(self, samples: npt.NDArray[np.float32] | npt.NDArray[np.int32]) -> None:
+        assert self._sound
         try:
             self._sound.write(samples)
         except soundfile.LibsndfileError as error:
@@ -178,6 +186,7 @@ class _Part:
 
     def finish(self, data_bytes: int) -> None:
         """Close the file, and make sure that all of it is there."""
+        assert self._sound and self._file
         try:
             self._sound.close()
             size = os.fstat(self._file.fileno()).st_size
@@ -188,19 +197,23 @@ class _Part:
             raise self._full()
 
     def publish(self) -> None:
+        self._published = True
         try:
             self._temporary.replace(self.path)
         except OSError as error:
             raise _unwritable(self.path, error) from error
-        self._published = True
 
     def discard(self) -> None:
-        with contextlib.suppress(soundfile.LibsndfileError):  # a full disk, which was reported already
-            self._sound.close()
+        for file in (self._sound, self._file):
+            with contextlib.suppress(soundfile.LibsndfileError, OSError):  # a full disk, which was reported already
+                if file is not None:
+                    file.close()
         with contextlib.suppress(OSError):
-            self._file.close()
-        with contextlib.suppress(OSError):
-            (self.path if self._published else self._temporary).unlink()
+            try:
+                self._temporary.unlink()
+            except FileNotFoundError:
+                if self._published:  # it has the final name already
+                    self.path.unlink()
 
     def _full(self) -> AudioError:
         hint = "make room, or choose another folder"

@@ -1,10 +1,13 @@
 """Stems on disk: exact, complete or not there, never over something else."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import av
 import numpy as np
@@ -116,6 +119,42 @@ def test_an_exception_leaves_nothing(tmp_path: Path, error: type[BaseException])
     with pytest.raises(error):
         work()
     assert everything(tmp_path) == []
+
+
+def test_ctrl_c_at_any_line_leaves_all_or_nothing(tmp_path: Path) -> None:
+    def write() -> None:
+        with StemWriter(names(tmp_path / "new/song"), rate=RATE, channels=1) as writer:
+            writer.write(noise(2, 1, 10))
+
+    def stop_at(line: int) -> bool:
+        """Whether there was such a line to be stopped at."""
+        count = 0
+
+        def trace(frame: FrameType, event: str, argument: object) -> "Callable[..., Any] | None":
+            nonlocal count
+            if frame.f_code.co_filename != stemsplit.encoding.__file__:
+                return None
+            count += event == "line"
+            if event == "line" and count == line:
+                raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            write()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+    line, seen = 1, set()
+    while stop_at(line):
+        seen.add(tuple(everything(tmp_path)))
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+        line += 1
+    assert line > 50
+    assert seen == {()}
 
 
 def test_an_abandoned_generator_leaves_nothing(tmp_path: Path) -> None:
