@@ -11,7 +11,7 @@ import torch
 from material import demo_song
 
 from stemsplit import checkpoint, hub, registry
-from stemsplit.separation import separate
+from stemsplit.separation import Separator
 
 
 def decibels(part: torch.Tensor, whole: torch.Tensor) -> float:
@@ -25,7 +25,7 @@ def main() -> None:
     model = checkpoint.load(hub.obtain(registry.read().find(arguments.model))[1][0])
     samples, rate = demo_song()
     mixture = np.ascontiguousarray(samples.T)
-    windowed = torch.from_numpy(np.concatenate(list(separate([mixture], rate, model)), axis=-1))
+    windowed = torch.from_numpy(np.concatenate(list(Separator(model).separate([mixture], rate)), axis=-1))
     with torch.inference_mode():
         whole = model.network(torch.from_numpy(mixture)[None])[0]
     difference = windowed - whole

@@ -13,7 +13,7 @@ from material import demo_song, write_song
 from memory import measure
 
 from stemsplit import checkpoint, hub, registry
-from stemsplit.separation import separate_file
+from stemsplit.separation import Separator
 
 
 def median_seconds(work: Callable[[], object], runs: int) -> float:
@@ -45,7 +45,7 @@ def main() -> None:
         song, out = Path(folder) / "song.wav", Path(folder) / "out"
         write_song(song, arguments.seconds)
         outputs = {stem: out / f"{stem}.wav" for stem in model.header.stems}
-        seconds = median_seconds(lambda: separate_file(song, outputs, model, overwrite=True), arguments.runs)
+        seconds = median_seconds(lambda: Separator(model).separate_file(song, outputs, overwrite=True), arguments.runs)
         print(f"file to files in a warm process: {arguments.seconds / seconds:6.1f} x real time")
         command = [
             sys.executable,

@@ -4,9 +4,9 @@ Files that the author of Demucs has published are read as well.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stemsplit import headers
 from stemsplit.errors import ModelError
-from stemsplit.networks import build
+from stemsplit.networks import build, seen_by
 from stemsplit.networks._masking import MaskNetwork
 from stemsplit.windows import WindowPlan
 
@@ -68,6 +68,8 @@ def new_model(header: Header) -> Model:
     except (TypeError, ValueError) as error:
         raise ModelError(f"no model can be like this: {error}") from error
     network = build(header.family, header.config, stems=len(header.stems), channels=header.channels)
+    if seen_by(network, header.length, header.length) < header.length:
+        raise ModelError(f"windows of {header.length} samples are longer than the network takes")
     if isinstance(network, MaskNetwork) and header.length < network.stft.n_fft:
         raise ModelError(f"windows of {header.length} samples are shorter than frames of {network.stft.n_fft}")
     return Model(header, network)
@@ -88,59 +90,49 @@ def save(model: Model, path: Path) -> None:
 
 
 def load(path: Path, device: str = "cpu") -> Model:
-    """Read a model, in eval mode on `device`.
+    """Read a model, in eval mode on `device`, in single precision.
 
     Raises ModelError when the file is missing, damaged, not one of ours, or does not fit the network that it names.
     """
+    header, weights = read(path)
+    network = new_model(header).network
+    network.load_state_dict(weights)
+    return Model(header, network.to(device).eval())
+
+
+def read_header(path: Path) -> Header:
+    """What a file says of itself. Raises ModelError as `load` does."""
+    with _opened(path) as file:
+        return _parse_header(file.metadata() or {})
+
+
+def read(path: Path) -> tuple[Header, dict[str, Tensor]]:
+    """What a file holds: weights that fit the network that its header names, in the precision of the file.
+
+    Raises ModelError as `load` does.
+    """
+    with _opened(path) as file:
+        header = _parse_header(file.metadata() or {})
+        _check_weights(header, {key: file.get_slice(key) for key in file.keys()})  # noqa: SIM118 (not a dict)
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
+            raise ModelError("its weights are not all finite numbers")
+    return header, weights
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; what is wrong with it is told with its name."""
     name = repr(str(path))
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            header = _parse_header(file.metadata() or {})
-            _check_weights(header, {key: file.get_slice(key) for key in file.keys()})  # noqa: SIM118 (not a dict)
-            network = new_model(header).network
-            network.load_state_dict({key: file.get_tensor(key) for key in network.state_dict()}, strict=True)
+            yield file
     except FileNotFoundError as error:
         raise ModelError(f"there is no model file {name}", "check the path") from error
     except (SafetensorError, OSError, UnicodeError) as error:
         raise ModelError(f"{name} is not a readable safetensors file: {_one_line(error)}", DAMAGED) from error
     except ModelError as error:
         raise ModelError(f"cannot use the model file {name}: {_one_line(error)}", error.hint or DAMAGED) from error
-    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
-        raise ModelError(f"the weights in {name} are not all finite numbers", DAMAGED)
-    return Model(header, network.to(device).eval())
-
-
-def load_all(paths: Sequence[Path], gives: Sequence[Sequence[str]], device: str = "cpu") -> Model:
-    """A model of one file, or of several networks, each of which gives the stems named beside it (none: all it has).
-
-    Raises ModelError as `load` does, and when the networks are not of one kind or lack a stem.
-    """
-    models = [load(path, device) for path in paths]
-    if len(models) == 1:
-        return models[0]
-    first = models[0].header
-    rows: list[list[int]] = []
-    for model, path, stems in zip(models, paths, gives, strict=True):
-        header = model.header
-        if replace(header, config=first.config, stems=first.stems) != first:
-            raise ModelError(f"{str(path)!r} and {str(paths[0])!r} are not for the same audio", DAMAGED)
-        if missing := [stem for stem in stems if stem not in header.stems]:
-            raise ModelError(f"{str(path)!r} does not give {missing[0]!r}", f"it gives {', '.join(header.stems)}")
-        rows.append([header.stems.index(stem) for stem in stems or header.stems])
-    stems = tuple(m.header.stems[row] for m, chosen in zip(models, rows, strict=True) for row in chosen)
-    return Model(replace(first, stems=stems), Bag([model.network for model in models], rows).eval())
-
-
-class Bag(nn.Module):
-    """Several networks as one: of each the outputs in `rows`."""
-
-    def __init__(self, networks: Sequence[nn.Module], rows: Sequence[Sequence[int]]) -> None:
-        super().__init__()
-        self.networks, self.rows = nn.ModuleList(networks), [list(chosen) for chosen in rows]
-
-    def forward(self, mix: Tensor) -> Tensor:
-        """Mixture `(B, C, N)` -> stems `(B, S, C, N)`."""
-        return torch.cat([network(mix)[:, rows] for network, rows in zip(self.networks, self.rows, strict=True)], 1)
 
 
 def _parse_header(metadata: Mapping[str, str]) -> Header:

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stemsplit.checkpoint import Model
 from stemsplit.metrics import Sdr
-from stemsplit.separation import separate
+from stemsplit.separation import Separator
 from stemsplit.songs import Song, read_stems, require_format
 from stemsplit.stft import Stft
 
@@ -25,16 +24,16 @@ class SongScores:
     sdr: Mapping[str, float]
 
 
-def evaluate(model: Model, songs: Iterable[Song], *, device: str = "cpu") -> Iterator[SongScores]:
-    """Separate every song's mixture with the very `separate()` that the command line uses, and score it.
+def evaluate(separator: Separator, songs: Iterable[Song]) -> Iterator[SongScores]:
+    """Separate every song's mixture as the command line does, and score it.
 
     Raises DatasetError when a song does not have the model's rate, or has more channels.
     """
-    stems = model.header.stems
+    header = separator.bag.header
     for song in songs:
-        require_format([song], model.header.rate, model.header.channels)
-        mixture = (read.sum(0).numpy() for read in _blocks(song, stems, 0))
-        yield _score(song, stems, map(torch.from_numpy, separate(mixture, song.rate, model, device=device)))
+        require_format([song], header.rate, header.channels)
+        mixture = (read.sum(0).numpy() for read in _blocks(song, header.stems, 0))
+        yield _score(song, header.stems, map(torch.from_numpy, separator.separate(mixture, song.rate)))
 
 
 def evaluate_mixture(songs: Iterable[Song], stems: tuple[str, ...]) -> Iterator[SongScores]:
@@ -92,7 +91,7 @@ def _score(song: Song, stems: tuple[str, ...], estimates: Iterable[Tensor]) -> S
     """Score a stream of estimates in blocks of any size against the song."""
     total, start = Sdr(len(stems)), 0
     for estimate in estimates:
-        # A stereo model's estimates of a mono song are folded down, as `separate_file` does.
+        # A stereo model's estimates of a mono song are folded down, as `Separator.separate_file` does.
         folded = estimate.mean(1, keepdim=True) if song.channels == 1 else estimate
         total.update(read_stems(song, stems, start, estimate.shape[-1]), folded)
         start += estimate.shape[-1]

@@ -6,8 +6,10 @@ every argument has to be one that our networks can honour.
 """
 
 import json
+import re
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,58 +17,139 @@ from typing import Any
 from stemsplit.errors import ModelError
 
 LIMIT = 2**24  # bytes; the largest real headers have a few hundred kB
-CLASSES = {"demucs.htdemucs.HTDemucs": "htdemucs"}
 OVERLAP = 0.25  # of a window, as the author's own program has it
+LAYOUTS = ("mlx", "bag")  # in which others have put these networks; stemsplit/layouts.py reads them
 
-# Arguments that decide the network's shape, and what ours calls them; their defaults are those of the class.
-_SHAPE: dict[str, tuple[str, Any]] = {
-    "nfft": ("n_fft", 4096),
-    "channels": ("width", 48),
-    "depth": ("depth", 4),
-    "dconv_comp": ("compress", 8),
-    "bottom_channels": ("bottom_channels", 0),
-    "t_layers": ("layers", 5),
-    "t_heads": ("heads", 8),
-}
-# Arguments that have to be as they are in all published checkpoints, and the defaults of the class.
-_FIXED: dict[str, tuple[Any, Any]] = {
-    "channels_time": (None, None),
+
+@dataclass(frozen=True, slots=True)
+class Class:
+    """A class of the demucs package, and what becomes of the arguments of its networks.
+
+    Args:
+        family: our module, which has the same name as theirs.
+        limited: a network takes no more than its window, which is one of our settings then.
+        segment: the default of the window, seconds.
+        config: arguments that our networks have too: what ours are called, and the default of the class.
+        fixed: arguments that our networks cannot honour: the only value that means what ours do, and the default.
+        idle: arguments that matter in training only, or not at all when the others are as they have to be.
+    """
+
+    family: str
+    limited: bool
+    segment: int
+    config: Mapping[str, tuple[str, Any]]
+    fixed: Mapping[str, tuple[Any, Any]]
+    idle: frozenset[str]
+
+
+_EVERYWHERE = frozenset("sources audio_channels samplerate segment dconv_init rescale".split())
+_LAYERS: dict[str, tuple[Any, Any]] = {
     "growth": (2, 2),
+    "kernel_size": (8, 8),
+    "stride": (4, 4),
+    "context": (1, 1),
+    "norm_groups": (4, 4),
+    "dconv_depth": (2, 2),
+}
+_SPECTRAL: dict[str, tuple[Any, Any]] = {
+    **_LAYERS,
+    "channels_time": (None, None),
     "wiener_iters": (0, 0),
-    "cac": (True, True),
+    "end_iters": (0, 0),
     "rewrite": (True, True),
     "freq_emb": (0.2, 0.2),
     "emb_scale": (10, 10),
-    "kernel_size": (8, 8),
     "time_stride": (2, 2),
-    "stride": (4, 4),
-    "context": (1, 1),
     "context_enc": (0, 0),
-    "norm_starts": (4, 4),
-    "dconv_mode": (3, 1),
-    "dconv_depth": (2, 2),
-    "t_emb": ("sin", "sin"),
-    "t_hidden_scale": (4.0, 4.0),
-    "t_norm_in": (True, True),
-    "t_norm_in_group": (False, False),
-    "t_group_norm": (False, False),
-    "t_norm_first": (True, True),
-    "t_norm_out": (True, True),
-    "t_max_period": (10000.0, 10000.0),
-    "t_layer_scale": (True, True),
-    "t_gelu": (True, True),
-    "t_weight_pos_embed": (1.0, 1.0),
-    "t_cross_first": (False, False),
-    "t_sparse_self_attn": (False, False),
-    "t_sparse_cross_attn": (False, False),
 }
-# Arguments that matter in training only, or not at all when the others are as they have to be.
-_IDLE = set(
-    "sources audio_channels samplerate segment multi_freqs multi_freqs_depth end_iters wiener_residual emb_smooth "
-    "norm_groups dconv_init rescale use_train_segment t_dropout t_max_positions t_weight_decay t_lr t_sin_random_shift "
-    "t_cape_mean_normalize t_cape_augment t_cape_glob_loc_scale t_mask_type t_mask_random_seed t_sparse_attn_window "
-    "t_global_window t_sparsity t_auto_sparsity".split()
-)
+CLASSES = {
+    "HTDemucs": Class(
+        family="htdemucs",
+        limited=True,
+        segment=10,
+        config={
+            "nfft": ("n_fft", 4096),
+            "channels": ("width", 48),
+            "depth": ("depth", 4),
+            "dconv_comp": ("compress", 8),
+            "bottom_channels": ("bottom_channels", 0),
+            "t_layers": ("layers", 5),
+            "t_heads": ("heads", 8),
+        },
+        fixed={
+            **_SPECTRAL,
+            "cac": (True, True),
+            "multi_freqs": (None, None),
+            "norm_starts": (4, 4),
+            "dconv_mode": (3, 1),
+            "t_emb": ("sin", "sin"),
+            "t_hidden_scale": (4.0, 4.0),
+            "t_norm_in": (True, True),
+            "t_norm_in_group": (False, False),
+            "t_group_norm": (False, False),
+            "t_norm_first": (True, True),
+            "t_norm_out": (True, True),
+            "t_max_period": (10000.0, 10000.0),
+            "t_layer_scale": (True, True),
+            "t_gelu": (True, True),
+            "t_weight_pos_embed": (1.0, 1.0),
+            "t_sin_random_shift": (0, 0),
+            "t_cross_first": (False, False),
+            "t_sparse_self_attn": (False, False),
+            "t_sparse_cross_attn": (False, False),
+            "use_train_segment": (True, True),
+        },
+        idle=_EVERYWHERE
+        | set(
+            "multi_freqs_depth wiener_residual emb_smooth t_dropout t_max_positions t_weight_decay t_lr "
+            "t_cape_mean_normalize t_cape_augment t_cape_glob_loc_scale t_mask_type t_mask_random_seed "
+            "t_sparse_attn_window t_global_window t_sparsity t_auto_sparsity".split()
+        ),
+    ),
+    "HDemucs": Class(
+        family="hdemucs",
+        limited=False,
+        segment=40,
+        config={
+            "nfft": ("n_fft", 4096),
+            "channels": ("width", 48),
+            "depth": ("depth", 6),
+            "dconv_comp": ("compress", 4),
+            "norm_starts": ("norm_starts", 4),
+            "dconv_lstm": ("memory_starts", 4),
+            "dconv_attn": ("memory_starts", 4),
+            "cac": ("magnitude", True),
+            "multi_freqs": ("bands", None),
+            "hybrid_old": ("zero_padding", False),
+        },
+        fixed={**_SPECTRAL, "hybrid": (True, True), "multi_freqs_depth": (2, 2), "dconv_mode": (1, 1)},
+        idle=_EVERYWHERE | {"wiener_residual", "emb_smooth"},
+    ),
+    "Demucs": Class(
+        family="demucs",
+        limited=False,
+        segment=40,
+        config={
+            "channels": ("width", 64),
+            "depth": ("depth", 6),
+            "rewrite": ("rewrite", True),
+            "dconv_comp": ("compress", 4),
+            "norm_starts": ("norm_starts", 4),
+            "dconv_lstm": ("memory_starts", 4),
+            "dconv_attn": ("memory_starts", 4),
+            "normalize": ("normalize", True),
+        },
+        fixed={
+            **_LAYERS,
+            "lstm_layers": (0, 0),
+            "gelu": (True, True),
+            "glu": (True, True),
+            "dconv_mode": (1, 1),
+            "resample": (True, True),
+        },
+        idle=_EVERYWHERE,
+    ),
+}
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -80,7 +163,7 @@ def read(path: Path) -> dict[str, Any] | None:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > LIMIT:
                 raise ValueError("its header is too long")
-            metadata = json.loads(file.read(length)).get("__metadata__", {})
+            metadata = json.loads(file.read(length)).get("__metadata__") or {}
         header = parse(metadata)
     except FileNotFoundError:
         raise
@@ -105,41 +188,74 @@ def parse(metadata: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def translate(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata of a published checkpoint -> what our header has: family, config, stems, rate, channels, windows.
+    """The metadata of a file that the author of Demucs has published -> our header, as `describe` gives it.
 
-    Raises ValueError, which says what our networks do not know.
+    Raises ValueError, which says what our networks do not know, or one of the errors of `describe`.
     """
-    family = CLASSES.get(metadata["klass"])
-    if family is None:
+    names = {f"demucs.{known.family}.{name}": name for name, known in CLASSES.items()}
+    if metadata["klass"] not in names:
         raise ValueError(f"a network of the class {metadata['klass'][:80]!r} is not known")
     if "structure" in metadata:
         raise ValueError("its weights are packed with DiffQ, which is not supported")
-    if json.loads(metadata.get("args", "[]")):
+    return describe(names[metadata["klass"]], json.loads(metadata.get("args", "[]")), json.loads(metadata["kwargs"]))
+
+
+def describe(name: str, args: Any, kwargs: Any, *, segment: Any = None) -> dict[str, Any]:
+    """A network of the demucs package -> what our header has: family, config, stems, rate, channels, windows.
+
+    Args:
+        name: of its class. args, kwargs: what it was made with, from JSON.
+        segment: the window of a bag that it is in, seconds. Networks that take no more than their own keep a shorter.
+
+    Raises ValueError, which says what our networks do not know, or TypeError, LookupError or ArithmeticError when it
+    makes no sense.
+    """
+    known = CLASSES.get(name)
+    if known is None:
+        raise ValueError(f"a network of the class {name[:80]!r} is not known")
+    if args:
         raise ValueError("its arguments have no names")
-    given = json.loads(metadata["kwargs"])
-    if not isinstance(given, dict):
-        raise TypeError("kwargs is no table")
-    for name, (needed, default) in _FIXED.items():
-        if given.get(name, default) != needed:
-            raise ValueError(f"{name} = {given.get(name, default)!r} is not supported, only {needed!r}")
-    if given.get("multi_freqs"):
-        raise ValueError("multi_freqs is not supported")
-    if unknown := sorted(set(given) - set(_FIXED) - set(_SHAPE) - _IDLE):
-        raise ValueError(f"{unknown[0]!r} is not known")
-    rate = given.get("samplerate", 44_100)
-    length = int(_number(given.get("segment", 10)) * rate)  # of a window
-    config = {ours: given.get(name, default) for name, (ours, default) in _SHAPE.items()}
+    if not isinstance(kwargs, dict) or not isinstance(kwargs["sources"], list):
+        raise TypeError("kwargs is no table, or its sources no list")
+    if unknown := sorted(set(kwargs) - set(known.config) - set(known.fixed) - known.idle):
+        raise ValueError(f"{unknown[0][:80]!r} is not known")
+    given = {argument: None if value == [] else value for argument, value in kwargs.items()}
+    for argument, (needed, default) in known.fixed.items():
+        value = given.get(argument, default)
+        if value != needed and not (argument == "multi_freqs_depth" and given.get("multi_freqs") is None):
+            raise ValueError(f"{argument} = {str(value)[:80]} is not supported, only {needed}")
+    config: dict[str, Any] = {}
+    for argument, (ours, default) in known.config.items():
+        value = _ours(argument, given.get(argument, default))
+        if config.setdefault(ours, value) != value:
+            raise ValueError(f"{argument} = {str(value)[:80]} is not supported, only what is given beside it")
+    rate = kwargs.get("samplerate", 44_100)
+    seconds = _number(kwargs.get("segment", known.segment))
+    if segment is not None and not (known.limited and seconds < _number(segment)):
+        seconds = _number(segment)
+    length = int(seconds * rate)  # of a window
     return {
-        "family": family,
-        "config": {**config, "length": length},
-        "stems": list(given["sources"]),
+        "family": known.family,
+        "config": {**config, "length": length} if known.limited else config,
+        "stems": kwargs["sources"],
         "rate": rate,
-        "channels": given.get("audio_channels", 2),
+        "channels": kwargs.get("audio_channels", 2),
         "length": length,
         "hop": int((1 - OVERLAP) * length),
     }
 
 
+def _ours(argument: str, value: Any) -> Any:
+    """The value of an argument in our settings."""
+    if argument == "cac":  # complex as channels
+        if type(value) is not bool:
+            raise TypeError("cac must be true or false")
+        return not value
+    return [] if argument == "multi_freqs" and value is None else value
+
+
 def _number(value: Any) -> float | Fraction:
-    """A number, or a fraction as the author writes it into JSON."""
+    """A number, or a fraction in one of the ways in which it has been written into JSON."""
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9})/(\d{1,9})", value)):
+        return Fraction(int(match[1]), int(match[2]))
     return Fraction(value["numerator"], value["denominator"]) if isinstance(value, dict) else float(value)

@@ -22,14 +22,12 @@ Progress = Callable[[int, int | None], None]
 def obtain(
     spec: ModelSpec,
     *,
-    stems: Sequence[str] = (),
     on_download: Callable[[ModelSpec, int | None], None] = lambda spec, size: None,
     on_progress: Progress = lambda done, total: None,
 ) -> tuple[ModelSpec, tuple[Path, ...]]:
     """The files of a model, from this machine if they are here, else from the Hub, with hashes as they should be.
 
     Args:
-        stems: only what is needed for these; all by default.
         on_download: called once before anything is fetched, with the size in bytes if it is known.
 
     Returns what is known of the model now, and the path of every file, in the order of `files`.
@@ -40,11 +38,10 @@ def obtain(
         return spec, (spec.path,)
     if not spec.files:
         spec = _look_up(spec)
-    wanted = [file for file in spec.files if not (stems and file.gives) or set(stems) & set(file.gives)]
-    missing = [file for file in wanted if not _is_here(spec, file)]
+    missing = [file for file in spec.files if not _is_here(spec, file)]
     if missing:
         _fetch_all(spec, missing, on_download, on_progress)
-    paths = tuple(_here(spec, file) for file in wanted)
+    paths = tuple(_here(spec, file) for file in spec.files)
     if not spec.stems:
         known = registry.file_spec(paths[0], ())
         spec = replace(spec, family=known.family, stems=known.stems)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stemsplit import headers
-from stemsplit.errors import ModelError
+from stemsplit.errors import ModelError, UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -86,6 +86,20 @@ class ModelSpec:
         """Bytes to download, if the sizes of all files are known."""
         sizes = [file.size for file in self.files]
         return None if None in sizes else sum(size or 0 for size in sizes)
+
+    def only(self, stems: Collection[str]) -> "ModelSpec":
+        """The same model for some of its stems, without the files that the others are for; all if none is named.
+
+        Raises UsageError when it has no such stem.
+        """
+        if not stems:
+            return self
+        if unknown := [stem for stem in stems if stem not in self.stems]:
+            told = f"the model {self.name!r} has no stem {unknown[0]!r}"
+            raise UsageError(told, f"its stems are {', '.join(self.stems)}")
+        # In other layouts files are parts of one network.
+        files = [file for file in self.files if self.layout or not file.gives or set(file.gives) & set(stems)]
+        return replace(self, stems=tuple(stem for stem in self.stems if stem in stems), files=tuple(files))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,16 @@
-"""Cut a stream into overlapping windows, and cross-fade what was made of them back into a stream."""
+"""Cut a stream into overlapping windows, and cross-fade what was made of them back into a stream.
 
-from collections.abc import Iterable, Iterator
+Window k stands for the samples from `k * hop` on, `length` of them or as many as there are. Windows begin where those
+of Demucs do, fade as they do, and see what they see around them, so that the results can be compared.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,64 +24,75 @@ class WindowPlan:
         if not 0 < self.hop <= self.length:
             raise ValueError(f"hop must be in 1..{self.length}, not {self.hop}")
 
-    @property
-    def lead(self) -> int:
-        """Zeros put before the stream, so that its first sample lies in as many windows as any other."""
-        return self.length - self.hop
-
     def fade(self) -> Tensor:
-        """Weight of every sample of a window, `(length,)`; over all windows the weights of a sample add up to one.
+        """Weight of every sample of a window, `(length,)`: a triangle, above 0 and at most 1.
 
-        A raised cosine over the overlap. The sum is periodic in `hop`: it can be divided out once and for all.
+        Divided by the sum of all windows' weights, neighbours that overlap by half a window or less fade linearly.
         """
-        edge = min(self.lead, self.length // 2)
-        ramp = torch.sin((torch.arange(edge, dtype=torch.float64) + 0.5) / max(edge, 1) * torch.pi / 2).square()
-        weights = torch.ones(self.length, dtype=torch.float64)
-        weights[:edge], weights[self.length - edge :] = ramp, ramp.flip(0)
-        padded = torch.nn.functional.pad(weights, (0, -self.length % self.hop))
-        total = padded.reshape(-1, self.hop).sum(0)
-        return (padded.reshape(-1, self.hop) / total).reshape(-1)[: self.length].float()
+        place = torch.arange(1, self.length + 1)
+        distance = torch.minimum(place, place.flip(0))  # from the window's end
+        return distance / distance.max()
 
 
 class Window(NamedTuple):
-    """One window: `samples` is `(C, length)`; `keep` says which of its first `hop` samples belong to the stream."""
+    """`samples`, `(..., M)`: the middle `length` of them are the window's place in the stream, the others its context.
+
+    Of an odd rest the larger half goes after the window.
+    """
 
     samples: Tensor
-    keep: slice
+    length: int
+
+    def seen(self, size: int) -> Tensor:
+        """The middle `size` samples, `length <= size <= M`."""
+        start = (self.samples.shape[-1] - self.length) // 2 - (size - self.length) // 2
+        return self.samples[..., start : start + size]
 
 
-def cut(blocks: Iterable[Tensor], plan: WindowPlan, *, channels: int) -> Iterator[Window]:
-    """Blocks `(C, n)` of any size -> windows, with zeros before and after the stream; no window for an empty stream.
+def cut(
+    blocks: Iterable[Tensor], plan: WindowPlan, *, channels: int, room: Callable[[int], int] | None = None
+) -> Iterator[Window]:
+    """Blocks `(C, n)` of any size -> windows; none for an empty stream, whose length is learnt at its end.
 
-    The stream's length is learnt at its end, never from a header.
+    room: how many samples are to be seen, context included, for so many of a window; never fewer than these, and more
+    for more. Without it, always `plan.length`: at the end of the stream, where windows are cut short, they see more of
+    what was before. Zeros stand in for what is beyond the ends.
     """
-    buffer = torch.zeros(channels, plan.length)
-    filled, start, length = plan.lead, -plan.lead, 0  # start: where the window begins in the stream
+    room = room or (lambda length: plan.length)
+    past = room(plan.length) // 2  # what has to be kept from before a window
+    future = room(plan.length) - plan.length - (room(plan.length) - plan.length) // 2
+    held, count = [torch.zeros(channels, past)], past
     for block in blocks:
-        length += block.shape[-1]
-        while block.shape[-1]:
-            taken = min(plan.length - filled, block.shape[-1])
-            buffer[:, filled : filled + taken] = block[:, :taken]
-            filled, block = filled + taken, block[:, taken:]
-            if filled == plan.length:
-                yield Window(buffer.clone(), slice(max(-start, 0), plan.hop))
-                buffer[:, : plan.lead] = buffer[:, plan.hop :].clone()
-                filled, start = plan.lead, start + plan.hop
-    while length and start < length:
-        buffer[:, filled:] = 0
-        yield Window(buffer.clone(), slice(min(max(-start, 0), plan.hop), min(length - start, plan.hop)))
-        buffer[:, : plan.lead] = buffer[:, plan.hop :].clone()
-        filled, start = max(filled - plan.hop, 0), start + plan.hop
+        for piece in torch.split(block, plan.hop, dim=1):
+            held.append(piece.clone())  # the caller may use its block again
+            count += piece.shape[1]
+            if count >= past + plan.length + future:
+                samples = torch.cat(held, dim=1)
+                yield _window(samples, past, plan.length, room)
+                held, count = [samples[:, plan.hop :]], count - plan.hop
+    samples = torch.cat(held, dim=1)
+    while samples.shape[1] > past:
+        yield _window(samples, past, min(plan.length, samples.shape[1] - past), room)
+        samples = samples[:, plan.hop :]
+
+
+def _window(samples: Tensor, past: int, length: int, room: Callable[[int], int]) -> Window:
+    size = room(length)
+    start = past - (size - length) // 2
+    seen = samples[:, start : start + size]
+    return Window(functional.pad(seen, (0, size - seen.shape[1])), length)
 
 
 def overlap_add(windows: Iterable[Window], plan: WindowPlan) -> Iterator[Tensor]:
-    """Windows `(..., length)` in the order of `cut` -> the stream `(..., n)`, in pieces of at most `hop` samples."""
-    fade, total = plan.fade(), None
-    for samples, keep in windows:
-        faded = samples * fade
-        if total is not None:
-            faded[..., : plan.lead] += total
-        total = faded[..., plan.hop :]
-        piece = faded[..., keep]
-        if piece.shape[-1]:
-            yield piece
+    """Windows `(..., length)` as `cut` has them, without context -> the stream `(..., n)`, at most `hop` at a time."""
+    fade, weight = plan.fade(), torch.zeros(plan.length)
+    total: Tensor | None = None
+    for samples, length in windows:
+        if total is None:
+            total = samples.new_zeros(*samples.shape[:-1], plan.length)
+        total[..., :length].addcmul_(samples, fade[:length])
+        weight[:length] += fade[:length]
+        ready = min(plan.hop, length)
+        yield total[..., :ready] / weight[:ready]
+        total = functional.pad(total[..., plan.hop :], (0, plan.hop))
+        weight = functional.pad(weight[plan.hop :], (0, plan.hop))

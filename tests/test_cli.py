@@ -216,7 +216,7 @@ def test_running_out_of_memory(run: Run, here: Path, monkeypatch: pytest.MonkeyP
     def fail(*arguments: object, **options: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("stemsplit.separation.separate_file", fail)
+    monkeypatch.setattr("stemsplit.separation.Separator.separate_file", fail)
     write_song(here / "song.wav")
     outcome = run("song.wav")
     assert outcome.code == 1
@@ -227,7 +227,7 @@ def test_a_bug_keeps_its_traceback(run: Run, here: Path, monkeypatch: pytest.Mon
     def fail(*arguments: object, **options: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("stemsplit.separation.separate_file", fail)
+    monkeypatch.setattr("stemsplit.separation.Separator.separate_file", fail)
     write_song(here / "song.wav")
     with pytest.raises(ValueError, match="a bug"):
         run("song.wav")

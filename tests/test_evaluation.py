@@ -20,7 +20,7 @@ from stemsplit.evaluation import (
     mean_sdr,
 )
 from stemsplit.metrics import sdr
-from stemsplit.separation import separate
+from stemsplit.separation import Separator
 from stemsplit.songs import Song, find_songs
 
 MakeModel = Callable[..., Model]
@@ -43,9 +43,9 @@ def test_a_perfect_network(shares_model: MakeModel, tmp_path: Path, channels: in
     tune = np.random.default_rng(0).uniform(-1, 1, (10_000, channels)).astype(np.float32)
     for stem, share in zip(STEMS, (0.5, 0.25, 0.125, 0.125), strict=True):
         soundfile.write(tmp_path / f"{stem}.wav", tune * share, 44_100, subtype="FLOAT")
-    (score,) = evaluate(shares_model(), find_songs(tmp_path, STEMS))
+    (score,) = evaluate(Separator(shares_model()), find_songs(tmp_path, STEMS))
     assert min(scores_of(score)) > 100
-    (worse,) = evaluate(shares_model(shares=(0.25, 0.5, 0.125, 0.125)), find_songs(tmp_path, STEMS))
+    (worse,) = evaluate(Separator(shares_model(shares=(0.25, 0.5, 0.125, 0.125))), find_songs(tmp_path, STEMS))
     assert worse.sdr["vocals"] == pytest.approx(6.0206, abs=1e-3)  # half of it
     assert worse.sdr["drums"] == pytest.approx(0, abs=1e-3)  # twice as much
     assert worse.sdr["bass"] > 100
@@ -63,12 +63,12 @@ def test_against_separate_and_sdr_on_the_whole(
 ) -> None:
     true = stack(make_song(tmp_path / "song", channels=channels))
     model = unet_model(rate=8000)
-    estimate = torch.from_numpy(np.concatenate(list(separate([true.sum(0).numpy()], 8000, model)), axis=-1))
+    estimate = torch.from_numpy(np.concatenate(list(Separator(model).separate([true.sum(0).numpy()], 8000)), axis=-1))
     if channels == 1:
         assert estimate.shape[1] == 2
         estimate = estimate.mean(1, keepdim=True)
     monkeypatch.setattr(evaluation, "BLOCK", block)
-    (score,) = evaluate(model, find_songs(tmp_path, STEMS))
+    (score,) = evaluate(Separator(model), find_songs(tmp_path, STEMS))
     assert score.song == "song"
     assert scores_of(score) == pytest.approx(sdr(true, estimate).tolist(), abs=1e-3)
 
@@ -81,7 +81,7 @@ def test_mono_songs_score_like_their_stereo_copies(unet_model: MakeModel, make_s
     # Like channels go in, but the masks of the two need not be alike: compare where they are.
     model = unet_model(rate=8000, channels=1)
     songs = find_songs(tmp_path, STEMS)
-    (one,) = evaluate(model, songs[:1])
+    (one,) = evaluate(Separator(model), songs[:1])
     assert all(math.isfinite(value) for value in scores_of(one))
     for reference in (evaluate_mixture, evaluate_ideal_mask):
         one, other = reference(songs, STEMS)
@@ -92,9 +92,9 @@ def test_songs_that_do_not_fit_the_model(unet_model: MakeModel, make_song: MakeS
     make_song(tmp_path / "song")
     songs = find_songs(tmp_path, STEMS)
     with pytest.raises(DatasetError, match="'song' have 8000 Hz and 2 channels, not 44100 Hz"):
-        list(evaluate(unet_model(), songs))
+        list(evaluate(Separator(unet_model()), songs))
     with pytest.raises(DatasetError, match="2 channels, not 8000 Hz and 1 channel"):
-        list(evaluate(unet_model(rate=8000, channels=1), songs))
+        list(evaluate(Separator(unet_model(rate=8000, channels=1)), songs))
 
 
 @pytest.mark.parametrize("block", [1000, 2**18])
@@ -139,7 +139,7 @@ def test_a_missing_stem_has_no_score(unet_model: MakeModel, make_song: MakeSong,
     make_song(tmp_path / "2", stems=("vocals", "bass"), seed=1)
     songs = find_songs(tmp_path, STEMS)
     for one, two in (
-        tuple(evaluate(unet_model(rate=8000), songs)),
+        tuple(evaluate(Separator(unet_model(rate=8000)), songs)),
         tuple(evaluate_mixture(songs, STEMS)),
         tuple(evaluate_ideal_mask(songs, STEMS)),
     ):
@@ -173,6 +173,6 @@ def test_songs_are_scored_one_at_a_time(unet_model: MakeModel, make_song: MakeSo
             asked += 1
             yield song
 
-    for done, score in enumerate(evaluate(unet_model(rate=8000), songs()), start=1):
+    for done, score in enumerate(evaluate(Separator(unet_model(rate=8000)), songs()), start=1):
         assert score.song == str(done)
         assert asked == done

@@ -22,7 +22,7 @@ FLOORS = [
     {"networks.unet", "networks.demucs", "networks.hdemucs", "networks.htdemucs"},
     {"networks"},
     {"checkpoint"},
-    {"publishing"},
+    {"publishing", "bags"},
     {"separation"},
     {"evaluation"},
     {"training"},

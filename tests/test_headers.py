@@ -1,7 +1,6 @@
 """Checkpoints of others: files in exactly the layout in which the author of Demucs publishes his."""
 
 import json
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 
 from stemsplit import checkpoint, headers, registry
 from stemsplit.errors import ModelError
-from stemsplit.separation import separate
+from stemsplit.separation import Separator
 
 SOURCES = ["drums", "bass", "other", "vocals"]
 KWARGS: dict[str, Any] = {
@@ -74,29 +73,9 @@ def test_its_stems_are_those_of_the_authors_program(half: Any, tmp_path: Path) -
         ours, theirs = model.network(mix), half(mix)
     assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
     song = np.random.default_rng(0).standard_normal((2, 21_001)).astype(np.float32) * 0.1
-    stems = np.concatenate(list(separate(np.array_split(song, 7, axis=1), 8000, model)), axis=2)
+    stems = np.concatenate(list(Separator(model).separate(np.array_split(song, 7, axis=1), 8000)), axis=2)
     assert stems.shape == (4, 2, 21_001)
     assert np.isfinite(stems).all()
-
-
-def test_networks_for_a_stem_each_are_one_model(tmp_path: Path) -> None:
-    paths = [publish(reference(seed), tmp_path / f"{seed}.safetensors") for seed in range(2)]
-    both = checkpoint.load_all(paths, [["vocals"], ["drums", "bass"]])
-    assert both.header.stems == ("vocals", "drums", "bass")
-    mix = torch.randn(1, 2, both.header.length) * 0.1
-    with torch.inference_mode():
-        first, second = (checkpoint.load(path).network(mix) for path in paths)
-        assert torch.equal(both.network(mix), torch.cat([first[:, 3:], second[:, :2]], 1))
-    assert checkpoint.load_all(paths[:1], [()]).header.stems == tuple(SOURCES)
-    with pytest.raises(ModelError, match="does not give 'piano'"):
-        checkpoint.load_all(paths, [["vocals"], ["piano"]])
-
-
-def test_networks_for_different_audio_are_no_model(tmp_path: Path, unet_model: Callable[..., Any]) -> None:
-    publish(reference(), tmp_path / "a.safetensors")
-    checkpoint.save(unet_model(), tmp_path / "b.safetensors")
-    with pytest.raises(ModelError, match="are not for the same audio"):
-        checkpoint.load_all([tmp_path / "a.safetensors", tmp_path / "b.safetensors"], [[], []])
 
 
 @pytest.mark.parametrize(

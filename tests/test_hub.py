@@ -55,7 +55,7 @@ def test_a_model_is_fetched_once(server: Hub, spec: ModelSpec) -> None:
 
 
 def test_only_what_the_wanted_stems_need_is_fetched(spec: ModelSpec, cache: Path) -> None:
-    _, paths = hub.obtain(spec, stems=["drums"])
+    _, paths = hub.obtain(spec.only(["drums"]))
     assert [path.name for path in paths] == left_in(cache) == ["b.safetensors"]
 
 

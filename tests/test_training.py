@@ -19,6 +19,7 @@ from stemsplit import checkpoint
 from stemsplit.errors import DatasetError, ModelError, UsageError
 from stemsplit.evaluation import evaluate, evaluate_mixture, mean_sdr
 from stemsplit.networks._masking import MaskNetwork
+from stemsplit.separation import Separator
 from stemsplit.songs import Song, find_songs
 from stemsplit.stft import Stft
 from stemsplit.training.crops import Crops, augment, distort, equalize
@@ -383,7 +384,7 @@ def test_a_tiny_network_learns_a_tiny_song(songs: list[Song], tmp_path: Path) ->
     assert epochs[-1].loss < 0.5 * epochs[0].loss
     (mixture,) = evaluate_mixture(songs[:1], STEMS)
     assert mean_sdr(epochs[-1].scores[0]) > mean_sdr(mixture) + 4
-    (again,) = evaluate(checkpoint.load(tmp_path / WEIGHTS), songs[:1])  # what was scored is what was saved
+    (again,) = evaluate(Separator(checkpoint.load(tmp_path / WEIGHTS)), songs[:1])  # what was scored is what was saved
     assert again == epochs[-1].scores[0]
 
 

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -19,8 +19,14 @@ def blocks(samples: Tensor, size: int) -> Iterator[Tensor]:
         yield samples[:, start : start + size]
 
 
+def without_context(windows: Iterable[Window]) -> Iterator[Window]:
+    for window in windows:
+        yield Window(window.seen(window.length), window.length)
+
+
 def there_and_back(samples: Tensor, plan: WindowPlan, size: int) -> Tensor:
-    pieces = list(overlap_add(cut(blocks(samples, size), plan, channels=len(samples)), plan))
+    windows = without_context(cut(blocks(samples, size), plan, channels=len(samples)))
+    pieces = list(overlap_add(windows, plan))
     assert all(0 < piece.shape[-1] <= plan.hop for piece in pieces)
     return torch.cat([samples[:, :0], *pieces], dim=-1)
 
@@ -40,7 +46,7 @@ def test_an_empty_stream_has_no_windows() -> None:
     plan = WindowPlan(10, 4)
     for nothing in ([], [torch.zeros(2, 0)]):
         assert not list(cut(nothing, plan, channels=2))
-        assert not list(overlap_add(cut(nothing, plan, channels=2), plan))
+        assert not list(overlap_add(without_context(cut(nothing, plan, channels=2)), plan))
 
 
 def test_irregular_and_empty_blocks_make_no_difference() -> None:
@@ -49,23 +55,41 @@ def test_irregular_and_empty_blocks_make_no_difference() -> None:
     pieces = [samples[:, start:end] for start, end in pairwise(borders)]
     expected = list(cut([samples], plan, channels=2))
     for window, other in zip(cut(pieces, plan, channels=2), expected, strict=True):
-        assert window.keep == other.keep
+        assert window.length == other.length
         assert torch.equal(window.samples, other.samples)
+
+
+ROOMS: dict[str, Callable[[int], int]] = {
+    "as much as there is": lambda length: length,
+    "a little more": lambda length: length + 3,
+    "steps": lambda length: -(-length // 16) * 16,
+}
 
 
 @pytest.mark.parametrize(("length", "hop"), PLANS)
 @pytest.mark.parametrize("total", [1, 5, 64, 333, 2500])
-def test_windows_are_where_the_plan_says(length: int, hop: int, total: int) -> None:
-    """Window k begins `lead` samples before k hops; zeros stand in for what lies outside the stream."""
-    plan, samples = WindowPlan(length, hop), stream(total)
-    lead = length - hop
-    padded = torch.nn.functional.pad(samples, (lead, length))
-    windows = list(cut(blocks(samples, 64), plan, channels=2))
-    for k, window in enumerate(windows):
-        assert torch.equal(window.samples, padded[:, k * hop : k * hop + length])
-        real = [n for n in range(hop) if 0 <= k * hop - lead + n < total]
-        assert list(range(hop))[window.keep] == real
-    assert (len(windows) - 1) * hop - lead < total <= len(windows) * hop - lead  # neither too few nor too many
+@pytest.mark.parametrize("room", [None, *ROOMS.values()], ids=["always the same", *ROOMS])
+def test_windows_are_where_the_plan_says(length: int, hop: int, total: int, room: Callable[[int], int] | None) -> None:
+    """Window k begins after k hops, in the middle of its context; zeros stand in for what lies outside the stream."""
+    plan, samples, beyond = WindowPlan(length, hop), stream(total), length + 16
+    padded = torch.nn.functional.pad(samples, (beyond, beyond))
+    windows = list(cut(blocks(samples, 64), plan, channels=2, room=room))
+    assert len(windows) == -(-total // hop)
+    for start, window in zip(range(0, total, hop), windows, strict=True):
+        assert window.length == min(length, total - start)
+        size = room(window.length) if room else length
+        first = beyond + start - (size - window.length) // 2
+        assert torch.equal(window.samples, padded[:, first : first + size])
+        assert torch.equal(window.seen(size), window.samples)
+        assert torch.equal(window.seen(window.length), samples[:, start : start + length])
+
+
+def test_less_context_is_the_middle_of_more() -> None:
+    samples = stream(100)
+    narrow = cut([samples], WindowPlan(10, 7), channels=2, room=lambda length: length + 3)
+    wide = cut([samples], WindowPlan(10, 7), channels=2, room=lambda length: length + 8)
+    for one, other in zip(narrow, wide, strict=True):
+        assert torch.equal(one.samples, other.seen(one.length + 3))
 
 
 @pytest.mark.parametrize(("length", "hop"), PLANS)
@@ -73,34 +97,39 @@ def test_overlap_add_against_a_loop(length: int, hop: int) -> None:
     plan, total = WindowPlan(length, hop), 3 * length + 1
     generator = torch.Generator().manual_seed(0)
     windows = [
-        Window(torch.rand(4, 2, length, generator=generator), window.keep)
+        Window(torch.rand(4, 2, window.length, generator=generator), window.length)
         for window in cut([stream(total)], plan, channels=2)
     ]
-    slow = torch.zeros(4, 2, len(windows) * hop + length)
-    for k, window in enumerate(windows):
-        slow[..., k * hop : k * hop + length] += window.samples * plan.fade()
-    slow = slow[..., plan.lead : plan.lead + total]
-    torch.testing.assert_close(torch.cat(list(overlap_add(windows, plan)), dim=-1), slow, rtol=0, atol=1e-6)
+    slow, weights = torch.zeros(4, 2, total), torch.zeros(total)
+    for start, window in zip(range(0, total, hop), windows, strict=True):
+        place, fade = slice(start, start + window.length), plan.fade()[: window.length]
+        slow[..., place] += window.samples * fade
+        weights[place] += fade
+    torch.testing.assert_close(torch.cat(list(overlap_add(windows, plan)), dim=-1), slow / weights, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("length", "hop"), [*PLANS, (132_300, 99_225)])
-def test_the_weights_of_a_sample_add_up_to_one(length: int, hop: int) -> None:
-    fade = WindowPlan(length, hop).fade()
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 132_300, 343_980])
+def test_the_fade_is_a_triangle(length: int) -> None:
+    fade = WindowPlan(length, 1).fade()
     assert fade.shape == (length,)
     assert fade.min() > 0
-    for n in {0, 1, hop // 3, hop - 1} & set(range(hop)):
-        assert fade[n::hop].double().sum().item() == pytest.approx(1, abs=1e-6)
+    assert fade.max() == 1
+    assert torch.equal(fade, fade.flip(0))
+    torch.testing.assert_close(fade.diff().abs()[: length // 2 - 1], fade[0].expand(max(length // 2 - 1, 0)))
 
 
-def test_the_fade_is_smooth_and_starts_near_zero() -> None:
-    fade = WindowPlan(4000, 3000).fade()
-    assert fade[0] < 1e-5
-    assert fade.diff().abs().max() < 2 / 1000  # a raised cosine over 1000 samples: pi / 2 / 1000 at its steepest
-    assert torch.equal(fade[1000:3000], torch.ones(2000))
+def test_windows_take_turns_linearly() -> None:
+    plan = WindowPlan(4000, 3000)
+    windows = [Window(torch.full((1, 4000), float(k % 2)), 4000) for k in range(4)]
+    result = torch.cat(list(overlap_add(windows, plan)), dim=-1)[0]
+    assert result[:3000].abs().max() == 0
+    torch.testing.assert_close(result[3000:4000], (torch.arange(1000) + 1) / 1001, rtol=0, atol=1e-6)
+    torch.testing.assert_close(result[4000:6000], torch.ones(2000))
 
 
 def test_without_overlap_there_is_no_fade() -> None:
-    assert torch.equal(WindowPlan(9, 9).fade(), torch.ones(9))
+    plan, samples = WindowPlan(9, 9), stream(30)
+    torch.testing.assert_close(there_and_back(samples, plan, 9), samples, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("length", "hop"), PLANS)
@@ -116,7 +145,7 @@ def test_cut_reads_no_further_than_the_window_it_gives(length: int, hop: int, si
     plan, windows = WindowPlan(length, hop), 0
     reader = cut(source(), plan, channels=1)
     while True:
-        allowed = (windows + 1) * hop  # where this window ends in the stream
+        allowed = windows * hop + length  # where this window ends in the stream
         if allowed > 4 * length:
             break
         next(reader)
@@ -129,7 +158,7 @@ def test_overlap_add_takes_one_window_at_a_time() -> None:
 
     def source() -> Iterator[Window]:
         nonlocal taken
-        for window in cut([torch.ones(1, 60)], plan, channels=1):
+        for window in without_context(cut([torch.ones(1, 60)], plan, channels=1)):
             taken += 1
             yield window
 

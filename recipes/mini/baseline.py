@@ -18,6 +18,7 @@ from torch import Tensor
 from stemsplit.checkpoint import Header, Model
 from stemsplit.evaluation import evaluate, mean_scores, mean_sdr
 from stemsplit.networks._masking import MaskNetwork
+from stemsplit.separation import Separator
 from stemsplit.songs import find_songs
 from stemsplit.stft import Stft
 
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of songs as folders of stems")
     songs = find_songs(parser.parse_args().data, STEMS)
     header = Header("", {}, STEMS, RATE, 2, length=3 * RATE, hop=9 * RATE // 4)
-    scores = list(evaluate(Model(header, Heuristic(Stft(4096, 1024))), songs))
+    scores = list(evaluate(Separator(Model(header, Heuristic(Stft(4096, 1024)))), songs))
     for score in scores:
         told = "  ".join(f"{stem} {value:6.2f}" for stem, value in score.sdr.items())
         print(f"{score.song:24} {told}  mean {mean_sdr(score):6.2f}")

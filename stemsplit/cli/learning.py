@@ -37,13 +37,14 @@ def evaluate(
     obtained = obtain(read_registry(own), model, messages)
     spec = obtained.spec
     with messages.progress(f"loading {spec.name}"):
-        from stemsplit import checkpoint, devices, evaluation
+        from stemsplit import bags, devices, evaluation
+        from stemsplit.separation import Separator
         from stemsplit.songs import find_songs
 
         found = find_songs(data, spec.stems)
         chosen = devices.choose(device)
-        loaded = checkpoint.load_all(obtained.paths, obtained.gives, chosen)
-    scorers = {spec.name: evaluation.evaluate(loaded, found, device=chosen)}
+        separator = Separator(bags.load_bag(obtained.paths, obtained.gives, device=chosen), device=chosen)
+    scorers = {spec.name: evaluation.evaluate(separator, found)}
     if references:
         scorers["mixture"] = evaluation.evaluate_mixture(found, spec.stems)
         scorers["ideal ratio mask"] = evaluation.evaluate_ideal_mask(found, spec.stems)

@@ -1,6 +1,7 @@
 """From the name of a model to its files: what the commands that run one share."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,25 +42,32 @@ def read_registry(own: Path | None) -> Registry:
     return registry.read(*([usual] if there else []), *([own] if own else []))
 
 
-def obtain(known: Registry, model: str | None, messages: "Messages") -> Obtained:
-    """Fetch the model of that name unless it is here.
+def obtain(known: Registry, model: str | None, messages: "Messages", stems: Sequence[str] = ()) -> Obtained:
+    """Fetch the model of that name, or what is needed for some of its stems, unless it is here.
 
     When nobody named one and the default cannot be had, the bundled one takes its place. A model that was named is
     never replaced by another.
     """
-    spec = known.find(model or known.default)
+    spec = find(known, model, stems)
     require_family(spec)
     try:
-        obtained = Obtained(*fetch(spec, messages))
+        spec, paths = fetch(spec, messages)
+        obtained = Obtained(spec.only(stems), paths)
         require_family(obtained.spec)  # of a repository it is known only now
         return obtained
     except UnreachableError as error:
         if model or spec.name == registry.FALLBACK:
             raise
-        fallback = known.find(registry.FALLBACK)
+        fallback = find(known, registry.FALLBACK, stems)
         hint = f"better: connect to the network once and run  stemsplit models pull {spec.name}"
         messages.warn(f"{error}; {fallback.name}, which travels with stemsplit, takes its place", hint)
         return Obtained(*fetch(fallback, messages), {"instead_of": spec.name, "reason": str(error)})
+
+
+def find(known: Registry, model: str | None, stems: Sequence[str]) -> ModelSpec:
+    """The model of that name, or the default, for these stems; those of a repository may not be known yet."""
+    spec = known.find(model or known.default)
+    return spec.only(stems) if spec.stems else spec
 
 
 def fetch(spec: ModelSpec, messages: "Messages") -> tuple[ModelSpec, tuple[Path, ...]]:

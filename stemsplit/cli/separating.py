@@ -1,14 +1,28 @@
 """The commands that separate songs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stemsplit.cli.obtaining import obtain, read_registry
-from stemsplit.cli.options import Device, Json, ModelName, Output, Overwrite, Quiet, RegistryFile
+from stemsplit.cli.obtaining import find, obtain, read_registry
+from stemsplit.cli.options import (
+    BatchSize,
+    Device,
+    Json,
+    ModelName,
+    Output,
+    Overlap,
+    Overwrite,
+    Precision,
+    Quiet,
+    RegistryFile,
+    Shifts,
+    Stems,
+)
 from stemsplit.registry import FALLBACK, Registry
 
 if TYPE_CHECKING:
@@ -23,7 +37,12 @@ def separate(
     output: Output = Path("separated"),
     model: ModelName = None,
     own: RegistryFile = None,
+    stems: Stems = None,
     device: Device = "auto",
+    overlap: Overlap = None,
+    shifts: Shifts = 0,
+    precision: Precision = "full",
+    batch_size: BatchSize = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -37,9 +56,12 @@ def separate(
     from stemsplit.console import Messages
 
     messages, known = Messages(quiet=quiet), read_registry(own)
-    known.find(model or known.default)  # a wrong name is told before anything else
+    wanted = _parse_names(stems)
+    find(known, model, wanted)  # a wrong name is told before anything else
     tracks, failed = batch.find(songs, output)
-    _separate(tracks, failed, known, model, device, overwrite=overwrite, as_json=as_json, messages=messages)
+    how = {"overlap": overlap, "shifts": shifts, "precision": precision, "batch_size": batch_size}
+    request = _Request(model, wanted, device, how, overwrite=overwrite, as_json=as_json)
+    _separate(tracks, failed, known, request, messages)
 
 
 def demo(
@@ -56,38 +78,49 @@ def demo(
 
     tracks, failed = batch.find([str(DEMO)], output)
     messages = Messages()
-    _separate(
-        tracks, failed, read_registry(None), FALLBACK, device, overwrite=overwrite, as_json=False, messages=messages
-    )
+    _separate(tracks, failed, read_registry(None), _Request(FALLBACK, device=device, overwrite=overwrite), messages)
     messages.note(f"The song is {DEMO}, its stems are in {tracks[0].folder.absolute()}: listen to them.")
+
+
+def _parse_names(text: str | None) -> tuple[str, ...]:
+    """`"a, b"` -> `("a", "b")`."""
+    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """How the songs are to be separated: `model` and `stems` as named, `how` as arguments of a Separator."""
+
+    model: str | None
+    stems: Sequence[str] = ()
+    device: str = "auto"
+    how: Mapping[str, Any] = field(default_factory=dict)
+    overwrite: bool = False
+    as_json: bool = False
 
 
 def _separate(
     tracks: Sequence["Track"],
     failed: Sequence["Failed"],
     known: Registry,
-    named: str | None,
-    device: str,
-    *,
-    overwrite: bool,
-    as_json: bool,
+    request: _Request,
     messages: "Messages",
 ) -> None:
     """What `separate` and `demo` share; exits with 1 if any song failed."""
     from stemsplit import batch, console
 
     # Songs that cannot be opened cost no download, and existing stems neither where it is known which there will be.
-    spec = known.find(named or known.default)
-    ready, refused = batch.check(tracks, spec.stems, overwrite=overwrite)
+    spec = find(known, request.model, request.stems)
+    ready, refused = batch.check(tracks, spec.stems, overwrite=request.overwrite)
     for failure in (*failed, *refused):
         messages.error(failure.error)
     results: list[batch.Done | batch.Failed] = [*failed, *refused]
     fallback: dict[str, str] | None = None
     if ready:
-        obtained = obtain(known, named, messages)
+        obtained = obtain(known, request.model, messages, request.stems)
         fallback = obtained.fallback
         if obtained.spec.stems != spec.stems:
-            ready, refused = batch.check(ready, obtained.spec.stems, overwrite=overwrite)
+            ready, refused = batch.check(ready, obtained.spec.stems, overwrite=request.overwrite)
             for failure in refused:
                 messages.error(failure.error)
             results += refused
@@ -95,25 +128,26 @@ def _separate(
     if ready:
         # Only now, as torch takes seconds to import.
         with messages.progress(f"loading {spec.name}"):
-            from stemsplit import checkpoint, devices
-            from stemsplit.separation import separate_file
+            from stemsplit import bags, devices
+            from stemsplit.separation import Separator
 
-            chosen = devices.choose(device)
-            model = checkpoint.load_all(obtained.paths, obtained.gives, chosen)
+            device = devices.choose(request.device)
+            bag = bags.load_bag(obtained.paths, obtained.gives, stems=spec.stems, device=device)
+            separator = Separator(bag, device=device, **request.how)
     for number, track in enumerate(ready, start=1):
         label = track.source.name if len(ready) == 1 else f"{number}/{len(ready)} {track.source.name}"
-        with messages.progress(label) as on_progress, devices.memory_checked(chosen):
-            work = partial(separate_file, model=model, device=chosen, overwrite=overwrite, on_progress=on_progress)
+        with messages.progress(label) as on_progress, devices.memory_checked(device):
+            work = partial(separator.separate_file, overwrite=request.overwrite, on_progress=on_progress)
             result = batch.run(track, spec.stems, work)
         results.append(result)
         if isinstance(result, batch.Failed):
             messages.error(result.error)
             continue
         messages.separated(track.source, track.folder, result.report, result.seconds)
-        if not as_json:
+        if not request.as_json:
             for path in track.outputs(spec.stems).values():
                 console.write(str(path))
-    if as_json:
+    if request.as_json:
         songs = [batch.describe(result, spec.stems) for result in results]
         console.write_json({"model": spec.name, "fallback": fallback, "songs": songs})
     broken = sum(isinstance(result, batch.Failed) for result in results)

@@ -3,7 +3,9 @@
 The contract is the same for all of them: a module `networks/<family>.py` has a frozen dataclass `Config` (every field
 can be written as JSON) and an `nn.Module` called `Network`, built as `Network(config, stems=S, channels=C)`, whose
 `forward` maps a mixture `(B, C, N)` to stems `(B, S, C, N)`, float32, deterministic in eval mode, with no state kept
-between calls.
+between calls. A network that does not want windows of always the same length has a method `room(n)`: how many samples
+it wants to see, context included, to separate `n` of them.
+
 A new family is one new file: nothing lists them.
 """
 
@@ -40,3 +42,8 @@ def build(family: str, config: Mapping[str, Any], *, stems: int, channels: int) 
         raise ModelError(f"network family {family!r} cannot be built with these settings: {error}") from error
     assert isinstance(network, nn.Module)
     return network
+
+
+def seen_by(network: nn.Module, length: int, usual: int) -> int:
+    """How many samples `network` wants to see to separate `length` of them; `usual` is its window."""
+    return int(network.room(length)) if hasattr(network, "room") else usual  # type: ignore[operator]

@@ -103,6 +103,10 @@ class Network(HybridNetwork):
             raise ValueError(f"{length} samples are more than the {self.length} that the network takes")
         return super().forward(functional.pad(mix, (0, self.length - length)))[..., :length]
 
+    def room(self, length: int) -> int:
+        """How many samples it wants to see, whatever the length."""
+        return self.length
+
     def between(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
         """The transformer: `(B, C', F, T)` and `(B, C', T')` -> the same shapes."""
         b, _, bins, frames = x.shape

@@ -18,6 +18,7 @@ from stemsplit import checkpoint
 from stemsplit.checkpoint import Header, Model
 from stemsplit.errors import DatasetError, UsageError
 from stemsplit.evaluation import SongScores, evaluate
+from stemsplit.separation import Separator
 from stemsplit.songs import Song, require_format
 from stemsplit.training.crops import Crops
 from stemsplit.training.loss import LOSSES
@@ -91,7 +92,7 @@ def fit(
         run.epoch += 1
         averaged = Model(header, run.averaged.module.eval())
         due = bool(valid) and (run.epoch % validate_every == 0 or run.epoch == recipe.epochs)
-        scores = tuple(evaluate(averaged, valid, device=device)) if due else ()
+        scores = tuple(evaluate(Separator(averaged, device=device), valid)) if due else ()
         checkpoint.save(averaged, folder / WEIGHTS)
         run.save(folder / STATE)
         yield Epoch(run.epoch, total / len(loader), scores, time.monotonic() - began)
