@@ -237,7 +237,7 @@ def describe(name: str, args: Any, kwargs: Any, *, segment: Any = None) -> dict[
     return {
         "family": known.family,
         "config": {**config, "length": length} if known.limited else config,
-        "stems": kwargs["sources"],
+        "stems": list(kwargs["sources"]),
         "rate": rate,
         "channels": kwargs.get("audio_channels", 2),
         "length": length,

@@ -244,3 +244,18 @@ def test_more_windows_for_gpus() -> None:
 def test_settings_out_of_range(options: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         Separator(small(1), **options)
+
+
+@pytest.mark.parametrize("name", ["htdemucs", "hdemucs", "demucs"])
+@pytest.mark.parametrize(("level", "tolerance"), [(0.1, 1e-4), (0.01, 1e-3)])
+def test_scaling_the_song_first_would_change_nothing(name: str, level: float, tolerance: float) -> None:
+    """The author's program does that with the whole song's mean and deviation; his networks do it to every window.
+
+    What differs is 1e-5 that they add to each deviation, and a constant offset where zeros are beyond a song's ends.
+    """
+    theirs, model = couple(name)
+    mix = level * torch.randn(2, 21_347, generator=torch.Generator().manual_seed(0))
+    mix -= mix.mean()
+    deviation = mix.mean(0).std() + 1e-8
+    expected = apply_model(theirs, (mix / deviation)[None], shifts=0)[0] * deviation
+    assert difference(whole(Separator(model), mix), expected) <= tolerance
