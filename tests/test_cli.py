@@ -204,6 +204,32 @@ def test_what_cannot_be_done_is_said(run: Run, here: Path, arguments: list[str],
     assert files_in(here) == before
 
 
+def test_how_it_is_separated(run: Run, here: Path) -> None:
+    write_song(here / "song.wav")
+
+    def stem(*options: str) -> bytes:
+        assert run("song.wav", "--stems", "bass", "--overwrite", *options).code == 0
+        return (here / "separated/song/bass.wav").read_bytes()
+
+    usual = stem()
+    assert stem("--batch-size", "3") == usual
+    assert stem("--overlap", "0.25") == usual
+    results = [stem("--overlap", "0.5"), stem("--shifts", "2"), stem("--precision", "half")]
+    assert len({usual, *results}) == 4
+    assert stem("--shifts", "2") == results[1]
+    assert files_in(here / "separated") == ["song/bass.wav"]
+
+
+@pytest.mark.parametrize(
+    "option", [("--overlap", "1"), ("--shifts", "-1"), ("--precision", "double"), ("--batch-size", "0")]
+)
+def test_settings_out_of_range(run: Run, here: Path, option: tuple[str, str]) -> None:
+    write_song(here / "song.wav")
+    code, out, err = run("song.wav", *option)
+    assert (code, out) == (2, "")
+    assert option[0] in err
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there(run: Run, here: Path) -> None:
     write_song(here / "song.wav")

@@ -60,6 +60,38 @@ def test_info(run: Run, cache: Path, name: str) -> None:
     assert (told["license"], told["revision"]) == (spec.license, spec.revision or None)
 
 
+@pytest.fixture
+def bag(server: Hub, cache: Path, here: Path, unet_model: Callable[..., Model]) -> Path:
+    """A models.toml with a model of two networks, one for each of its stems."""
+    files = []
+    for seed, stem in enumerate(("vocals", "drums")):
+        checkpoint.save(unet_model(seed=seed, stems=("drums", "vocals"), rate=8_000), here / f"{stem}.safetensors")
+        content = (here / f"{stem}.safetensors").read_bytes()
+        sha256 = server.add(REPO, f"{stem}.safetensors", content)
+        files.append(WeightFile(f"{stem}.safetensors", len(content), sha256, (stem,)))
+    spec = ModelSpec(name="mine", summary="", license="", stems=("vocals", "drums"), repo=REPO, revision=COMMIT)
+    return write_registry(here / "bag.toml", replace(spec, files=tuple(files)))
+
+
+def test_what_other_stems_need_is_not_fetched(run: Run, bag: Path, server: Hub, here: Path) -> None:
+    write_song(here / "song.wav")
+    mine = ("song.wav", "--model", "mine", "--registry", str(bag))
+    code, out, _ = run(*mine, "--stems", "drums", model=False)
+    assert (code, out) == (0, "separated/song/drums.wav\n")
+    assert {request.rsplit("/")[-1] for request in server.requests} == {"drums.safetensors"}
+    alone = (here / "separated/song/drums.wav").read_bytes()
+    code, out, _ = run(*mine, "--overwrite", model=False)
+    assert (code, out.splitlines()) == (0, ["separated/song/vocals.wav", "separated/song/drums.wav"])
+    assert (here / "separated/song/drums.wav").read_bytes() == alone
+
+
+def test_a_stem_that_the_model_has_not(run: Run, bag: Path, server: Hub, here: Path) -> None:
+    write_song(here / "song.wav")
+    code, out, err = run("song.wav", "--model", "mine", "--registry", str(bag), "--stems", "vocals,piano", model=False)
+    assert (code, out, server.requests) == (2, "", [])
+    assert err == "stemsplit: the model 'mine' has no stem 'piano'\nhint: its stems are vocals, drums\n"
+
+
 def test_the_life_of_a_model(run: Run, own: Path, server: Hub, here: Path) -> None:
     mine = ("mine", "--registry", str(own))
     assert run("models", "path", *mine, model=False).code == 1
