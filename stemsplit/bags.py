@@ -1,19 +1,23 @@
 """Models as they are run: one network or a bag of several, each with its share in every stem.
 
-A bag may have a network for every stem, or weigh what several networks give for the same one.
+A bag may have a network for every stem, or weigh what several networks give for the same one. Its networks are in a
+file each, or all in one.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
-from stemsplit import checkpoint
+from stemsplit import checkpoint, headers
 from stemsplit.checkpoint import Header, Model
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.networks import seen_by
+
+MOST_SHARE = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +76,13 @@ def load_bag(
     Raises ModelError as `checkpoint.load` does, and when the networks do not go together or lack a stem; UsageError
     when nothing gives a stem that is wanted.
     """
-    parts = [_Part.of(path, names) for path, names in zip(paths, gives, strict=True)]
+    parts = [part for path, names in zip(paths, gives, strict=True) for part in _parts(path, names)]
     first = parts[0].header
-    for part, path in zip(parts, paths, strict=True):
+    for part in parts:
         same = replace(part.header, family=first.family, config=first.config, stems=first.stems, notes=first.notes)
         if same != first:
-            raise ModelError(f"{str(path)!r} and {str(paths[0])!r} are not for the same audio", checkpoint.DAMAGED)
+            named = " and ".join(dict.fromkeys(repr(str(path)) for path in (paths[0], part.path)))
+            raise ModelError(f"the networks in {named} are not for the same audio", checkpoint.DAMAGED)
     known = list(dict.fromkeys(stem for part in parts for stem in part.shares))
     if missing := [stem for stem in stems if stem not in known]:
         raise UsageError(f"the model has no stem {missing[0]!r}", f"its stems are {', '.join(known)}")
@@ -88,23 +93,52 @@ def load_bag(
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A network before its weights are read; `shares` by the name of the stem."""
+    """A network before its weights are read: `shares` by the name of the stem, `prefix` of its weights in the file."""
 
+    path: Path
     header: Header
     shares: Mapping[str, float]
-    weights: Callable[[], dict[str, Tensor]]
-
-    @classmethod
-    def of(cls, path: Path, gives: Sequence[str]) -> "_Part":
-        header = checkpoint.read_header(path)
-        if missing := [stem for stem in gives if stem not in header.stems]:
-            raise ModelError(f"{str(path)!r} does not give {missing[0]!r}", f"it gives {', '.join(header.stems)}")
-        return cls(header, dict.fromkeys(gives or header.stems, 1.0), lambda: checkpoint.read(path)[1])
+    prefix: str = ""
 
     @property
     def shape(self) -> str:
         """Equal for networks that could have each other's weights."""
         return json.dumps([self.header.family, self.header.config, len(self.header.stems)])
+
+
+def _parts(path: Path, gives: Sequence[str]) -> list[_Part]:
+    """The networks in a file."""
+    with checkpoint.opened(path) as file:
+        metadata = file.metadata() or {}
+        if "signatures" not in metadata:
+            header = checkpoint.parse_header(metadata)
+            if missing := [stem for stem in gives if stem not in header.stems]:
+                raise ModelError(f"it does not give {missing[0]!r}", f"it gives {', '.join(header.stems)}")
+            return [_Part(path, header, dict.fromkeys(gives or header.stems, 1.0))]
+        with checkpoint.damage_told("its list of networks"):
+            tables = headers.describe_bag(metadata)
+            described = [checkpoint.make_header(table) for table in tables.values()]
+            shares = _parse_shares(json.loads(metadata.get("weights", "null")), described)
+        prefixes = [f"{signature}." for signature in tables]
+        if odd := [key for key in file.keys() if not key.startswith(tuple(prefixes))]:  # noqa: SIM118 (not a dict)
+            raise ModelError(f"{len(odd)} weights belong to none of its networks, {odd[0][:80]!r} among them")
+        return [_Part(path, *part) for part in zip(described, shares, prefixes, strict=True)]
+
+
+def _parse_shares(rows: Any, described: Sequence[Header]) -> list[dict[str, float]]:
+    """How much each network counts for each of the stems, which are those of all; 1 where nothing is said."""
+    stems = described[0].stems
+    if any(header.stems != stems for header in described):
+        raise ValueError("its networks do not give the same stems")
+    if rows is None:
+        rows = [[1] * len(stems)] * len(described)
+    if [len(row) for row in rows] != [len(stems)] * len(described):
+        raise ValueError(f"its shares are not {len(stems)} numbers for each of {len(described)} networks")
+    if not all(type(share) in (int, float) and 0 <= share <= MOST_SHARE for row in rows for share in row):
+        raise ValueError(f"its shares are not all numbers from 0 to {MOST_SHARE}")
+    if not all(map(any, zip(*rows, strict=True))):
+        raise ValueError("no network has a share in one of its stems")
+    return [{stem: float(share) for stem, share in zip(stems, row, strict=True)} for row in rows]
 
 
 def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str) -> list[Member]:
@@ -123,7 +157,7 @@ def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str) -> list
         network = networks.get(part.shape) if shared else None
         if network is None:
             network = networks[part.shape] = checkpoint.new_model(part.header).network.to(device).eval()
-        weights = part.weights()
+        weights = checkpoint.read_weights(part.path, part.header, part.prefix)
         if not shared:
             network.load_state_dict(weights)
         members.append(Member(network, shares, part.header.length, weights if shared else None))

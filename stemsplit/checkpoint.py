@@ -94,7 +94,8 @@ def load(path: Path, device: str = "cpu") -> Model:
 
     Raises ModelError when the file is missing, damaged, not one of ours, or does not fit the network that it names.
     """
-    header, weights = read(path)
+    header = read_header(path)
+    weights = read_weights(path, header)
     network = new_model(header).network
     network.load_state_dict(weights)
     return Model(header, network.to(device).eval())
@@ -102,27 +103,27 @@ def load(path: Path, device: str = "cpu") -> Model:
 
 def read_header(path: Path) -> Header:
     """What a file says of itself. Raises ModelError as `load` does."""
-    with _opened(path) as file:
-        return _parse_header(file.metadata() or {})
+    with opened(path) as file:
+        return parse_header(file.metadata() or {})
 
 
-def read(path: Path) -> tuple[Header, dict[str, Tensor]]:
-    """What a file holds: weights that fit the network that its header names, in the precision of the file.
+def read_weights(path: Path, header: Header, prefix: str = "") -> dict[str, Tensor]:
+    """The weights of a network, in the precision of the file, without what stands there before their names.
 
     Raises ModelError as `load` does.
     """
-    with _opened(path) as file:
-        header = _parse_header(file.metadata() or {})
-        _check_weights(header, {key: file.get_slice(key) for key in file.keys()})  # noqa: SIM118 (not a dict)
-        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    with opened(path) as file:
+        names = {key.removeprefix(prefix): key for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
+        _check_weights(header, {name: file.get_slice(key) for name, key in names.items()})
+        weights = {name: file.get_tensor(key) for name, key in names.items()}
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise ModelError("its weights are not all finite numbers")
-    return header, weights
+    return weights
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file; what is wrong with it is told with its name."""
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, open; what is wrong with it is told with its name (ModelError)."""
     name = repr(str(path))
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -135,19 +136,32 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ModelError(f"cannot use the model file {name}: {_one_line(error)}", error.hint or DAMAGED) from error
 
 
-def _parse_header(metadata: Mapping[str, str]) -> Header:
-    try:
+def parse_header(metadata: Mapping[str, str]) -> Header:
+    """The header in a file's metadata. Raises ModelError."""
+    with damage_told("its header"):
         table = headers.parse(metadata)
         if table is None:
             raise ModelError("it has no stemsplit header", "only models saved by stemsplit can be run from a file")
-        if table.get("format", FORMAT) > FORMAT:
-            raise ModelError("it was written by a newer stemsplit", "upgrade stemsplit")
-        unknown = set(table) - {field.name for field in fields(Header)}
-        if unknown:
-            raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
-        return Header(**{**table, "stems": tuple(table["stems"])})
+        return make_header(table)
+
+
+def make_header(table: Mapping[str, Any]) -> Header:
+    """A header from what a file has. Raises ModelError, ValueError, TypeError or LookupError."""
+    if table.get("format", FORMAT) > FORMAT:
+        raise ModelError("it was written by a newer stemsplit", "upgrade stemsplit")
+    unknown = set(table) - {field.name for field in fields(Header)}
+    if unknown:
+        raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
+    return Header(**{**table, "stems": tuple(table["stems"])})
+
+
+@contextmanager
+def damage_told(what: str) -> Iterator[None]:
+    """Turn what untrusted text can raise into a ModelError."""
+    try:
+        yield
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
-        raise ModelError(f"its header is damaged: {error}") from error
+        raise ModelError(f"{what} is damaged: {_one_line(error)}") from error
 
 
 def _check_weights(header: Header, weights: Mapping[str, Any]) -> None:

@@ -1,8 +1,10 @@
 """What a file of weights says of itself, read without torch.
 
 Our own files have a header in their metadata. Those that the author of Demucs has published have three strings there:
-`klass`, `args` and `kwargs`, the last as JSON. The class is compared with those that are known and never imported, and
-every argument has to be one that our networks can honour.
+`klass`, `args` and `kwargs`, the last as JSON. Files with a whole bag of his networks, as
+github.com/set-soft/AudioSeparation (tool/demucs2safetensors.py) writes them, have a list of `signatures`, which stand
+before the names of the tensors, too, and the same under each of them. Classes are compared with those that are known
+and never imported, and every argument has to be one that our networks can honour.
 """
 
 import json
@@ -18,7 +20,7 @@ from stemsplit.errors import ModelError
 
 LIMIT = 2**24  # bytes; the largest real headers have a few hundred kB
 OVERLAP = 0.25  # of a window, as the author's own program has it
-LAYOUTS = ("mlx", "bag")  # in which others have put these networks; stemsplit/layouts.py reads them
+MOST_NETWORKS = 32  # in a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +179,11 @@ def read(path: Path) -> dict[str, Any] | None:
 def parse(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """The header in a file's metadata, ours or translated into ours; None if it says nothing of itself.
 
+    Of a bag of networks it is that of the first, which has the stems of all.
     Raises ValueError, TypeError, LookupError or ArithmeticError when it makes no sense.
     """
+    if "signatures" in metadata:
+        return next(iter(describe_bag(metadata).values()))
     if "stemsplit" not in metadata:
         return translate(metadata) if "klass" in metadata else None
     header = json.loads(metadata["stemsplit"])
@@ -198,6 +203,16 @@ def translate(metadata: Mapping[str, str]) -> dict[str, Any]:
     if "structure" in metadata:
         raise ValueError("its weights are packed with DiffQ, which is not supported")
     return describe(names[metadata["klass"]], json.loads(metadata.get("args", "[]")), json.loads(metadata["kwargs"]))
+
+
+def describe_bag(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The metadata of a file with a bag of networks -> the header of each, by its signature. Raises as `parse` does."""
+    signatures = json.loads(metadata["signatures"])
+    if not isinstance(signatures, list) or not 1 <= len(set(signatures)) == len(signatures) <= MOST_NETWORKS:
+        raise ValueError(f"it has no list of 1 to {MOST_NETWORKS} networks")
+    segment = float(metadata["segment"]) if "segment" in metadata else None
+    tables = {signature: json.loads(metadata[signature]) for signature in signatures}
+    return {s: describe(t["class_name"], t["args"], t["kwargs"], segment=segment) for s, t in tables.items()}
 
 
 def describe(name: str, args: Any, kwargs: Any, *, segment: Any = None) -> dict[str, Any]:
@@ -228,7 +243,7 @@ def describe(name: str, args: Any, kwargs: Any, *, segment: Any = None) -> dict[
     for argument, (ours, default) in known.config.items():
         value = _ours(argument, given.get(argument, default))
         if config.setdefault(ours, value) != value:
-            raise ValueError(f"{argument} = {str(value)[:80]} is not supported, only what is given beside it")
+            raise ValueError(f"{argument} = {str(value)[:80]} is not supported beside {str(config[ours])[:80]}")
     rate = kwargs.get("samplerate", 44_100)
     seconds = _number(kwargs.get("segment", known.segment))
     if segment is not None and not (known.limited and seconds < _number(segment)):

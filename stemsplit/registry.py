@@ -61,7 +61,7 @@ class ModelSpec:
         stems: what it gives; empty when only its file tells.
         path: the file of weights, if it needs no download.
         repo, revision, files: where the weights are on the Hub. Without `files`, its one file of weights is looked up.
-        layout: how the tensors lie in the files, if not as their author has them.
+        joint: all files together make one network, so that none can be left out, whatever they give.
         branch: what the user called `revision`, when that was looked up.
         sdr: published SDR in dB by stem, empty if there is none. sdr_metric, sdr_source: how and where it was measured.
     """
@@ -75,7 +75,7 @@ class ModelSpec:
     repo: str = ""
     revision: str = ""
     files: tuple[WeightFile, ...] = ()
-    layout: str = ""
+    joint: bool = False
     branch: str = ""
     sdr: Mapping[str, float] = field(default_factory=dict)
     sdr_metric: str = ""
@@ -97,8 +97,7 @@ class ModelSpec:
         if unknown := [stem for stem in stems if stem not in self.stems]:
             told = f"the model {self.name!r} has no stem {unknown[0]!r}"
             raise UsageError(told, f"its stems are {', '.join(self.stems)}")
-        # In other layouts files are parts of one network.
-        files = [file for file in self.files if self.layout or not file.gives or set(file.gives) & set(stems)]
+        files = [file for file in self.files if self.joint or not file.gives or set(file.gives) & set(stems)]
         return replace(self, stems=tuple(stem for stem in self.stems if stem in stems), files=tuple(files))
 
 
@@ -157,7 +156,7 @@ def is_inside(name: str) -> bool:
 def runs(spec: ModelSpec) -> bool:
     """Whether this version has the network of a model; found out without importing torch."""
     families = {path.stem for path in (_PACKAGE / "networks").glob("[!_]*.py")}
-    return spec.family in families and not spec.layout  # no other layout can be read yet
+    return spec.family in families
 
 
 def parse(text: str, source: str, *, known: Collection[str] = ()) -> Registry:
@@ -184,9 +183,9 @@ def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
     if not _NAME.fullmatch(name):
         raise ModelError(f"{where}: the name may have letters, digits, '.', '_' and '-' only")
     texts = ("summary", "family", "license", *(("bundled",) if "bundled" in table else ("repo", "revision")))
-    optional = ("sdr",) if "bundled" in table else ("sdr", "layout")
+    optional = ("sdr",) if "bundled" in table else ("sdr", "joint")
     _check_keys(table, (*texts, "stems", *(() if "bundled" in table else ("files",))), optional, where)
-    for key in (*texts, *(("layout",) if "layout" in table else ())):
+    for key in texts:
         if not isinstance(table[key], str) or not table[key]:
             raise ModelError(f"{where}: {key} must be text")
     stems = _parse_names(table["stems"], f"{where}: stems")
@@ -202,8 +201,10 @@ def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
     if not isinstance(table["files"], list) or not table["files"]:
         raise ModelError(f"{where}: files must be a list of tables")
     files = [_parse_file(file, stems, f"{where}: files[{i}]") for i, file in enumerate(table["files"])]
-    at = {key: table.get(key, "") for key in ("repo", "revision", "layout")}
-    return replace(spec, **at, files=tuple(files))
+    joint = table.get("joint", False)
+    if type(joint) is not bool:
+        raise ModelError(f"{where}: joint must be true or false")
+    return replace(spec, repo=table["repo"], revision=table["revision"], files=tuple(files), joint=joint)
 
 
 def _parse_file(table: Any, stems: tuple[str, ...], where: str) -> WeightFile:

@@ -1,7 +1,9 @@
 """Models as they are run: whole songs as the author of Demucs separates them, bags of networks, small devices."""
 
+import json
+import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,19 @@ import pytest
 import soundfile  # type: ignore[import-untyped]
 import torch
 from demucs.apply import BagOfModels, apply_model
+from demucs.demucs import Demucs
+from demucs.hdemucs import HDemucs
+from safetensors import safe_open
+from safetensors.torch import save_file
 from test_demucs import SMALL, STEMS, difference, noise, pair
+from test_headers import BOMB, NETWORKS, as_json, reference
 from torch import Tensor, nn
 
-from stemsplit import checkpoint
+from stemsplit import checkpoint, headers, registry
 from stemsplit.bags import Bag, Member, load_bag
 from stemsplit.checkpoint import Header, Model, new_model
 from stemsplit.errors import ModelError, UsageError
+from stemsplit.networks import build
 from stemsplit.separation import Separator
 
 RATE = 44_100
@@ -259,3 +267,139 @@ def test_scaling_the_song_first_would_change_nothing(name: str, level: float, to
     deviation = mix.mean(0).std() + 1e-8
     expected = apply_model(theirs, (mix / deviation)[None], shifts=0)[0] * deviation
     assert difference(whole(Separator(model), mix), expected) <= tolerance
+
+
+def bag_file(path: Path, names: Sequence[str], shares: Any = None, **changes: str) -> Path:
+    """Networks in one file, as github.com/set-soft/AudioSeparation writes them."""
+    signatures = [f"{index:08x}" for index in range(len(names))]
+    metadata = {"signatures": json.dumps(signatures), "params": "1", "is_bag_of_models": "true"}
+    tensors: dict[str, Tensor] = {}
+    for signature, name in zip(signatures, names, strict=True):
+        kind, kwargs = NETWORKS[name]
+        table = {"class_module": f"source.{kind}", "class_name": kind, "args": [], "kwargs": kwargs}
+        metadata[signature] = json.dumps(table, default=as_json)
+        tensors |= {f"{signature}.{key}": tensor.half() for key, tensor in reference(name).state_dict().items()}
+    if shares is not None:
+        metadata["weights"] = json.dumps(shares)
+    save_file(tensors, path, {**metadata, **changes})
+    return path
+
+
+MIXED = ["demucs", "demucs with rewriting", "hdemucs of magnitudes", "hdemucs in bands"]
+WEIGHTS = [[1.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.5, 1.0]]
+
+
+def test_a_bag_in_one_file(tmp_path: Path) -> None:
+    path = bag_file(tmp_path / "x.safetensors", MIXED, WEIGHTS)
+    bag = load_bag([path], [()])
+    theirs = [reference(name) for name in MIXED]
+    for length in (301, 21_347):
+        mix = noise(2, length)
+        expected = apply_model(BagOfModels(theirs, WEIGHTS), mix[None], shifts=0)[0]
+        assert difference(run(bag, mix), expected) <= TOLERANCE
+    assert bag.header.stems == registry.file_spec(path, ()).stems == ("drums", "bass", "other", "vocals")
+    assert len(load_bag([path], [()], stems=["vocals"]).members) == 2
+    assert len(load_bag([path], [()], stems=["bass"]).members) == 2
+
+
+def test_without_weights_all_networks_count_the_same(tmp_path: Path) -> None:
+    bag = load_bag([bag_file(tmp_path / "x.safetensors", ["demucs", "hdemucs"])], [()])
+    mix = noise(2, 9000)
+    expected = apply_model(BagOfModels([reference("demucs"), reference("hdemucs")]), mix[None], shifts=0)[0]
+    assert difference(run(bag, mix), expected) <= TOLERANCE
+
+
+def test_the_window_of_a_bag_comes_before_those_of_its_networks(tmp_path: Path) -> None:
+    assert load_bag([bag_file(tmp_path / "x.safetensors", ["hdemucs"], segment="2")], [()]).header.length == 16_000
+    with pytest.raises(ModelError, match="not for the same audio"):  # one of them takes no more than its own
+        load_bag([bag_file(tmp_path / "y.safetensors", ["demucs", "htdemucs"], segment="44")], [()])
+
+
+PAIR = [[1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("weights", "changes", "told"),
+    [
+        (PAIR[:1], {}, "are not 4 numbers for each of 2"),
+        ([*PAIR, PAIR[0]], {}, "are not 4 numbers for each of 2"),
+        ([PAIR[0], PAIR[1][:3]], {}, "are not 4 numbers for each of 2"),
+        ([PAIR[0], [0.0, 1.0, 0.0, 0.0]], {}, "no network has a share"),
+        ([PAIR[0], [0.0, 1.0, -1.0, 0.0]], {}, "not all numbers from 0"),
+        ([PAIR[0], [0.0, 1.0, math.nan, 0.0]], {}, "not all numbers from 0"),
+        ([PAIR[0], [0.0, 1.0, 1e30, 0.0]], {}, "not all numbers from 0"),
+        ([PAIR[0], [0.0, 1.0, True, 0.0]], {}, "not all numbers from 0"),
+        ([PAIR[0], ["0"] * 4], {}, "not all numbers from 0"),
+        ("1", {}, "damaged"),
+        (1, {}, "damaged"),
+        ({"drums": 1}, {}, "damaged"),
+        (PAIR, {"weights": "["}, "damaged"),
+        (PAIR, {"weights": BOMB}, "damaged"),
+        (PAIR, {"signatures": "{}"}, "no list of 1 to 32"),
+        (PAIR, {"signatures": "[]"}, "no list of 1 to 32"),
+        (PAIR, {"signatures": json.dumps(["00000000"] * 2)}, "no list of 1 to 32"),
+        (PAIR, {"signatures": json.dumps([str(n) for n in range(33)])}, "no list of 1 to 32"),
+        (PAIR, {"signatures": "[[], {}]"}, "damaged"),
+        (PAIR, {"signatures": '["unheard"]'}, "'unheard'"),
+        (PAIR, {"signatures": BOMB}, "damaged"),
+        (PAIR[:1], {"signatures": '["00000000"]'}, "damaged|belong to none"),
+        (PAIR, {"00000001": "[]"}, "damaged"),
+        (PAIR, {"00000001": BOMB}, "damaged"),
+        (PAIR, {"00000001": json.dumps({"class_name": "Popen", "args": [], "kwargs": {}})}, "'Popen' is not known"),
+        (PAIR, {"segment": "inf"}, "damaged"),
+        (PAIR, {"segment": "nan"}, "damaged"),
+        (PAIR, {"segment": "a while"}, "damaged"),
+    ],
+)
+def test_bad_bags_are_refused(tmp_path: Path, weights: Any, changes: dict[str, str], told: str) -> None:
+    path = bag_file(tmp_path / "x.safetensors", ["demucs", "hdemucs"], weights, **changes)
+    with pytest.raises(ModelError, match=told) as caught:
+        load_bag([path], [()])
+    assert "x.safetensors" in str(caught.value)
+    assert len(str(caught.value)) < 600
+    assert caught.value.hint
+
+
+def test_a_bag_with_weights_of_another_shape(tmp_path: Path) -> None:
+    path = bag_file(tmp_path / "x.safetensors", ["demucs", "hdemucs"])
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for change, told in (
+        ({"00000001.novel": torch.zeros(1)}, "1 weights are missing or not known"),
+        ({"novel": torch.zeros(1)}, "belong to none of its networks"),
+        ({"00000001.encoder.0.conv.bias": torch.zeros(3)}, "has shape"),
+        ({"00000001.encoder.0.conv.bias": tensors["00000001.encoder.0.conv.bias"] * math.nan}, "not all finite"),
+    ):
+        save_file({**tensors, **change}, path, metadata)
+        with pytest.raises(ModelError, match=told):
+            load_bag([path], [()])
+
+
+# Of the published networks: class, arguments that make a difference here, tensors, values, and bytes of the author's
+# own file, in half precision, on https://dl.fbaipublicfiles.com/demucs/.
+PUBLISHED: dict[str, tuple[Any, dict[str, Any], int, int, int]] = {
+    "75fc33f5": (HDemucs, {}, 395, 83_637_832, 167_407_275),
+    "0d19c1c6": (Demucs, {"rewrite": False}, 252, 88_984_040, 178_048_329),
+    "7ecf8ec1": (Demucs, {"rewrite": False}, 252, 88_984_040, 178_048_329),
+    "c511e2ab": (HDemucs, {"cac": False, "norm_starts": 999}, 377, 83_607_872, 167_334_095),
+    "7d865c68": (HDemucs, {"multi_freqs": [0.1, 0.3], "norm_starts": 999}, 481, 83_884_248, 167_918_783),
+}
+BAGS = {"hdemucs_mmi": ["75fc33f5"], "mdx": ["0d19c1c6", "7ecf8ec1", "c511e2ab", "7d865c68"]}
+
+
+@pytest.mark.parametrize("name", BAGS)
+def test_the_networks_of_published_bags_have_as_many_values(name: str) -> None:
+    total = 0
+    for signature in BAGS[name]:
+        kind, kwargs, tensors, values, size = PUBLISHED[signature]
+        table = headers.describe(kind.__name__, [], {"sources": [*STEMS[:4]], "segment": 44, **kwargs})
+        with torch.device("meta"):
+            state = build(table["family"], table["config"], stems=4, channels=2).state_dict()
+        assert (len(state), sum(map(Tensor.numel, state.values()))) == (tensors, values)
+        assert 0 < size - 2 * values < 400 * tensors  # names and the like
+        assert (table["length"], table["rate"]) == (1_940_400, 44_100)
+        total += 2 * values
+    (file,) = registry.read().find(name).files
+    assert file.size is not None
+    assert 0 < file.size - total < 200 * sum(PUBLISHED[signature][2] for signature in BAGS[name])

@@ -35,13 +35,13 @@ def test_the_list(run: Run, cache: Path) -> None:
     assert code == 0
     rows = out.splitlines()
     assert [row.split()[0] for row in rows] == ["model", *OURS]
-    assert rows[1].startswith("mini *")
+    assert rows[2].startswith("htdemucs *")
     assert err.startswith("* runs when no model is named")
     assert "(" in rows[1]  # measured in another way
     assert run("models", "list", model=False).out == out
     listed = json.loads(run("models", "--json", model=False).out)
     assert json.loads(run("models", "list", "--json", model=False).out) == listed
-    assert listed["default"] == "mini"
+    assert listed["default"] == "htdemucs"
     states = {model["name"]: (model["state"], model["runs"], model["size"]) for model in listed["models"]}
     assert states["mini"] == ("here", True, None)
     assert states["htdemucs_ft"][::2] == ("not here", 4 * 84_025_440)
