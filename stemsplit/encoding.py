@@ -1,27 +1,32 @@
-"""Stems out: WAV files that appear complete or not at all."""
+"""Stems out: files of any format that appear complete or not at all."""
 
 import contextlib
-import os
+import errno
 import secrets
 import stat
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import soundfile  # type: ignore[import-untyped]
 
+from .encoders import Encoder, ResamplingEncoder, SndfileEncoder
 from .errors import AudioError, UsageError
+from .formats import Format
+from .stem_file import StemFile
+from .tags import Tags
+
+Stems = npt.NDArray[np.float32]
 
 # Bytes that the chunks of a WAV can have in all: its sizes are 32-bit numbers, and libsndfile does not notice when they
 # wrap. RF64 (EBU Tech 3306) is the same with 64-bit sizes, but not every player knows it.
 WAV_LIMIT = 2**32 - 2**16
 LENGTH_MARGIN = 1.01  # expected lengths are estimates
 
-_SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4}
+_FULL = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
+_NEVER_EMPTY = ("mp3", "opus", "m4a", "alac")  # no decoder reads such a file that has nothing in it
 
 
 class StemWriter:
@@ -30,8 +35,10 @@ class StemWriter:
     The stems grow in temporary files beside their final names, and get these names when the block ends without an
     exception, Ctrl-C included. Otherwise nothing is left: no file and no folder that was made for them.
 
-    clipped: samples beyond full scale so far, over all stems; they are written at full scale and never scale the rest.
-    Always 0 for FLOAT, which keeps them. length: samples per stem so far.
+    clipped: samples beyond full scale so far, over all stems. Integer formats write them at full scale, lossy ones keep
+    them, but most players do not; they never scale the rest. Always 0 for float, which keeps them.
+    peak: the greatest magnitude of a sample so far, over all stems.
+    length: samples per stem so far, at the caller's rate. warnings: sentences about what is written other than asked.
     """
 
     def __init__(
@@ -40,47 +47,57 @@ class StemWriter:
         *,
         rate: int,
         channels: int,
-        subtype: str = "PCM_24",
+        format: Format | None = None,
+        tags: Sequence[Tags] = (),
+        stem_file: StemFile | None = None,
         overwrite: bool = False,
         expected_length: int | None = None,
     ) -> None:
         """Check what can be checked before the work starts; nothing is written yet.
 
-        subtype: PCM_16, PCM_24, PCM_32 or FLOAT. expected_length: samples, an estimate, from which RF64 instead of WAV
-        is chosen if it takes that. UsageError: an unknown subtype, two stems of one name. AudioError: a stem exists
-        already and `overwrite` is not set, or is a folder.
+        paths: a file for each of the first rows of what is written. rate: Hz; a format that does not have it gets the
+        stems resampled, with a warning. format: WAV of 24 bits if None. tags: of every path; none if empty.
+        stem_file: written as well, or, without paths, alone. expected_length: samples, an estimate, from which RF64
+        instead of WAV is chosen if it takes that.
+
+        UsageError: two stems of one name. AudioError: a stem exists already and `overwrite` is not set, or is a folder;
+        or the format has no such rate.
         """
-        if subtype not in _SAMPLE_BYTES:
-            raise UsageError(f"unknown sample format {subtype!r}", f"one of {', '.join(_SAMPLE_BYTES)}")
-        if len(set(paths)) < len(paths):
+        format = format or Format()
+        everything = [*paths, *([stem_file.path] if stem_file else [])]
+        if len(set(everything)) < len(everything):
             raise UsageError("two stems would have the same file", "put {stem} into the name")
         self.clipped = 0
+        self.peak = 0.0
         self.length = 0
-        self._paths = list(paths)
-        self._rate = rate
-        self._channels = channels
-        self._subtype = subtype
+        self._paths = everything
         self._overwrite = overwrite
-        self._frame_bytes = channels * _SAMPLE_BYTES[subtype]
-        expected_bytes = (expected_length or 0) * LENGTH_MARGIN * self._frame_bytes
-        self._format = "RF64" if expected_bytes > WAV_LIMIT else "WAV"
+        together = set(stem_file.stems.values()) if stem_file else set()  # the mixture in a stem file is no stem
+        self._stems = sorted({*range(len(paths)), *together})
+        self._clipping = sorted({*(range(len(paths)) if format.clips else ()), *together})
+        self._shape = (max([len(paths), *(row + 1 for row in (stem_file.rows if stem_file else ()))]), channels)
+        self._frame_bytes = channels * (format.sample_bytes or 0) if format.name == "wav" else 0
+        self._rf64 = (expected_length or 0) * LENGTH_MARGIN * self._frame_bytes > WAV_LIMIT
         self._folders: list[Path] = []
-        self._parts: list[_Part] = []
+        self._parts = [
+            _Part(path, [row], format, rate, channels, tags=tag, rf64=self._rf64)
+            for row, (path, tag) in enumerate(zip(paths, tags or [Tags()] * len(paths), strict=True))
+        ]
+        if stem_file:
+            self._parts.append(_part_of(stem_file, rate, channels))
+        self.warnings = list(dict.fromkeys(part.warning for part in self._parts if part.warning))
         # A signal may strike anywhere, even where `__exit__` begins: at the latest when the program ends, this runs.
         self._discard = weakref.finalize(self, _discard, self._parts, self._folders)
         self._check_free()
 
     def __enter__(self) -> "StemWriter":
         try:
-            for path in self._paths:
-                self._make_folder(path.parent)
-                part = _Part(path)
-                self._parts.append(part)  # first, so that what it makes is removed whenever a signal strikes
-                part.open(self._rate, self._channels, self._subtype, self._format)
-        except BaseException as error:
+            for part in self._parts:
+                with _reporting(part.path.parent):
+                    self._make_folder(part.path.parent)
+                part.open()
+        except BaseException:
             self._discard()
-            if isinstance(error, OSError):
-                raise _unwritable(path.parent, error) from error
             raise
         return self
 
@@ -90,7 +107,7 @@ class StemWriter:
             return
         try:
             for part in self._parts:
-                part.finish(self.length * self._frame_bytes)
+                part.finish(self.length)
             self._check_free()
             for part in self._parts:
                 part.publish()
@@ -99,33 +116,25 @@ class StemWriter:
             self._discard()
             raise
 
-    def write(self, stems: npt.NDArray[np.float32]) -> None:
-        """Append (S, C, n) to the S files. AudioError: the disk is full, WAV is, or a sample is not a number.
+    def write(self, stems: Stems) -> None:
+        """Append (S, C, n), row by row to the files. AudioError: the disk or a WAV is full, or it is not all numbers.
 
-        Integer formats round to the nearest step, and 1.0 is 2^(bits - 1) steps as in `audio`, so that what was read
-        from such a file is written back unchanged.
+        Integer formats round to the nearest step, 16 bits with dither, and 1.0 is 2^(bits - 1) steps as in `audio`, so
+        that what was read from such a file is written back unchanged.
         """
-        if stems.shape[:2] != (len(self._parts), self._channels):
-            raise ValueError(f"stems of shape {stems.shape} for {len(self._parts)} files of {self._channels} channels")
+        if stems.shape[:2] != self._shape:
+            raise ValueError(f"stems of shape {stems.shape} for {self._shape[0]} rows of {self._shape[1]} channels")
         if not np.isfinite(stems).all():
             raise AudioError("the model gave values that are not numbers", "try another model, or another device")
-        size = (self.length + stems.shape[2]) * self._frame_bytes
-        if self._format == "WAV" and size > WAV_LIMIT:
+        if not self._rf64 and (self.length + stems.shape[2]) * self._frame_bytes > WAV_LIMIT:
             folder = str(self._paths[0].parent)
             hint = "convert the song to FLAC first, so that its length is known from the start"
             raise AudioError(f"the stems in {folder!r} get too long for WAV, which was not foreseeable", hint)
-        for part, stem in zip(self._parts, stems, strict=True):
-            part.write(np.ascontiguousarray(stem.T if self._subtype == "FLOAT" else self._quantised(stem.T)))
+        for part in self._parts:
+            part.write(stems)
+        self.clipped += int(np.count_nonzero(np.abs(stems[self._clipping]) > 1))
+        self.peak = max(self.peak, float(np.abs(stems[self._stems]).max(initial=0)))
         self.length += stems.shape[2]
-
-    def _quantised(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-        """Samples as libsndfile wants integers of any size: in the upper bits of 32."""
-        self.clipped += int(np.count_nonzero(np.abs(samples) > 1))
-        bits = 8 * _SAMPLE_BYTES[self._subtype]
-        steps = np.rint(samples * np.float64(2 ** (bits - 1)))
-        limited = np.clip(steps, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        upper: npt.NDArray[np.int32] = limited.astype(np.int32) << (32 - bits)
-        return upper
 
     def _check_free(self) -> None:
         for path in self._paths:
@@ -148,7 +157,93 @@ class StemWriter:
             parent.mkdir(exist_ok=True)
 
 
-def _discard(parts: "Sequence[_Part]", folders: Sequence[Path]) -> None:
+class _Part:
+    """One file while it is being written."""
+
+    def __init__(
+        self,
+        path: Path,
+        rows: Sequence[int],
+        format: Format,
+        rate: int,
+        channels: int,
+        *,
+        tags: Tags,
+        new_rate: int | None = None,
+        names: Sequence[str] = (),
+        rf64: bool = False,
+    ) -> None:
+        """rows: of what is written, a track each. new_rate: Hz, of the file. names: of the tracks of a stem file."""
+        self.path = path
+        self.warning = ""
+        self._rows = list(rows)
+        self._format = format
+        self._published = False
+        self._repeats = 2 if names and channels == 1 else 1  # in a stem file, every track is stereo
+        # The name is cut so that the longest allowed one leaves room for the endings, 4 bytes a letter.
+        temporary = path.with_name(f"{path.name[:48]}.{secrets.token_hex(4)}.part")
+        new_rate = new_rate or format.rate_for(rate)
+        what = (temporary, format, new_rate, channels * self._repeats)
+        self._encoder: Encoder
+        if format.name in ("wav", "ogg"):
+            self._encoder = SndfileEncoder(*what, tags=tags, rf64=rf64, seed=rows[0])
+        else:
+            from .ffmpeg_encoding import FFmpegEncoder  # it takes 0.1 s to import PyAV
+
+            self._encoder = FFmpegEncoder(*what, tags=tags, names=names, seed=rows[0])
+        if new_rate != rate:
+            self._encoder = ResamplingEncoder(self._encoder, rate, new_rate)
+            kind = "a stem file" if names else format.label
+            self.warning = f"{kind} has no sample rate of {rate} Hz, so it is written at {new_rate} Hz"
+
+    def open(self) -> None:
+        with _reporting(self.path):
+            self._encoder.open()
+
+    def write(self, stems: Stems) -> None:
+        with _reporting(self.path):
+            self._encoder.write(stems[self._rows].repeat(self._repeats, axis=1))
+
+    def finish(self, length: int) -> None:
+        """Complete the file, and make sure that all of it is there."""
+        if length == 0 and self._format.name in _NEVER_EMPTY:
+            raise AudioError(f"there is nothing in the song, which {self._format.label} cannot hold", "use WAV or FLAC")
+        with _reporting(self.path):
+            self._encoder.finish(length)
+
+    def publish(self) -> None:
+        self._published = True
+        with _reporting(self.path):
+            self._encoder.paths[0].replace(self.path)
+
+    def discard(self) -> None:
+        self._encoder.close()
+        for rest in self._encoder.paths[1:]:
+            with contextlib.suppress(OSError):
+                rest.unlink()
+        with contextlib.suppress(OSError):
+            try:
+                self._encoder.paths[0].unlink()
+            except FileNotFoundError:
+                if self._published:  # it has the final name already
+                    self.path.unlink()
+
+
+def _part_of(stem_file: StemFile, rate: int, channels: int) -> _Part:
+    """The part that becomes a stem file."""
+    return _Part(
+        stem_file.path,
+        stem_file.rows,
+        stem_file.format,
+        rate,
+        channels,
+        tags=stem_file.tags,
+        new_rate=stem_file.rate_for(rate),
+        names=["mixture", *stem_file.names],
+    )
+
+
+def _discard(parts: Sequence[_Part], folders: Sequence[Path]) -> None:
     for part in parts:
         part.discard()
     for folder in reversed(folders):
@@ -156,70 +251,18 @@ def _discard(parts: "Sequence[_Part]", folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-class _Part:
-    """One stem while it is being written."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # The name is cut so that the longest allowed one leaves room for the ending, 4 bytes a letter.
-        self._temporary = path.with_name(f"{path.name[:48]}.{secrets.token_hex(4)}.part")
-        self._published = False
-        self._file: BinaryIO | None = None
-        self._sound: soundfile.SoundFile | None = None
-
-    def open(self, rate: int, channels: int, subtype: str, format: str) -> None:
-        self._file = self._temporary.open("xb", buffering=0)
-        try:
-            # By number, not by name: soundfile takes no name that is not UTF-8.
-            self._sound = soundfile.SoundFile(
-                self._file.fileno(), "w", rate, channels, subtype, format=format, closefd=False
-            )
-        except soundfile.LibsndfileError as error:
-            raise self._full() from error
-
-    def write(self, samples: npt.NDArray[np.float32] | npt.NDArray[np.int32]) -> None:
-        assert self._sound
-        try:
-            self._sound.write(samples)
-        except soundfile.LibsndfileError as error:
-            raise self._full() from error
-
-    def finish(self, data_bytes: int) -> None:
-        """Close the file, and make sure that all of it is there."""
-        assert self._sound and self._file
-        try:
-            self._sound.close()
-            size = os.fstat(self._file.fileno()).st_size
-            self._file.close()
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise self._full() from error
-        if size < data_bytes:
-            raise self._full()
-
-    def publish(self) -> None:
-        self._published = True
-        try:
-            self._temporary.replace(self.path)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-
-    def discard(self) -> None:
-        for file in (self._sound, self._file):
-            with contextlib.suppress(soundfile.LibsndfileError, OSError):  # a full disk, which was reported already
-                if file is not None:
-                    file.close()
-        with contextlib.suppress(OSError):
-            try:
-                self._temporary.unlink()
-            except FileNotFoundError:
-                if self._published:  # it has the final name already
-                    self.path.unlink()
-
-    def _full(self) -> AudioError:
-        hint = "make room, or choose another folder"
-        return AudioError(f"cannot write to {str(self.path.parent)!r}: the disk is full, or sets a limit", hint)
+@contextlib.contextmanager
+def _reporting(path: Path) -> Iterator[None]:
+    """An OSError while `path` is being written as what a user is told."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def _unwritable(path: Path, error: OSError) -> AudioError:
+    if error.errno in _FULL:
+        hint = "make room, or choose another folder"
+        return AudioError(f"cannot write to {str(path.parent)!r}: the disk is full, or sets a limit", hint)
     hint = "choose another folder, or change its permissions"
     return AudioError(f"cannot write to {str(path)!r}: {error.strerror}", hint)

@@ -10,12 +10,15 @@ PACKAGE = Path(__file__).parent.parent / "stemsplit"
 # From the bottom up. A module imports from floors below its own, never from its own.
 FLOORS = [
     {"errors", "interruption"},
-    {"headers"},
-    {"registry", "decoding", "encoding"},
+    {"headers", "formats", "tags", "quantisation", "gapless"},
+    {"registry", "decoding", "ogg", "stem_file"},
     {"audio", "store"},
     {"connection"},
     {"hub"},
     {"resampling", "windows", "stft", "metrics", "songs", "devices"},
+    {"encoders"},
+    {"ffmpeg_encoding"},
+    {"encoding"},
     {"networks._masking", "networks._residual"},
     {"networks._demucs", "networks._transformer"},
     {"networks._hybrid"},
@@ -47,6 +50,7 @@ WITHOUT_TORCH = {
     "audio",
     "resampling",
 }
+WITHOUT_TORCH |= {"formats", "tags", "quantisation", "gapless", "ogg", "stem_file", "encoders", "ffmpeg_encoding"}
 WITHOUT_TORCH |= {"store", "connection", "hub", "console", "batch", "__main__"}
 WITHOUT_TORCH |= {"cli", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
 LONGEST = 300  # lines
