@@ -15,6 +15,7 @@ FLOORS = [
     {"audio", "store"},
     {"connection"},
     {"hub"},
+    {"overview", "segments"},
     {"resampling", "windows", "stft", "metrics", "songs", "devices"},
     {"encoders"},
     {"ffmpeg_encoding"},
@@ -33,7 +34,7 @@ FLOORS = [
     {"training.recipe"},
     {"training.crops"},
     {"training.fit"},
-    {"console", "batch"},
+    {"console", "batch", "player"},
     {"cli.options", "cli.obtaining"},
     {"cli.learning", "cli.models", "cli.separating"},
     {"cli"},
@@ -51,6 +52,7 @@ WITHOUT_TORCH = {
     "resampling",
 }
 WITHOUT_TORCH |= {"formats", "tags", "quantisation", "gapless", "ogg", "stem_file", "encoders", "ffmpeg_encoding"}
+WITHOUT_TORCH |= {"overview", "segments", "player"}
 WITHOUT_TORCH |= {"store", "connection", "hub", "console", "batch", "__main__"}
 WITHOUT_TORCH |= {"cli", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
 LONGEST = 300  # lines

@@ -1,0 +1,306 @@
+"use strict";
+
+// The sound: segments of MP3 in the page -> samples -> a gain for each stem -> one for all. Of the document, this knows
+// only where the segments are.
+
+const AHEAD = 4; // seconds that are on their way to the loudspeaker before they are heard
+const SOON = 0.05; // seconds from a command to the sound
+const FADE = 0.004; // seconds; the time constant with which gains change, so that nothing clicks
+const KEPT = 10; // pieces that stay decoded
+
+const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+const gainOf = (decibels) => (decibels <= -40 ? 0 : 10 ** (decibels / 20));
+
+/** What is in the page, decoded piece by piece. */
+class Tape {
+  constructor(song) {
+    this.song = song;
+    this.decoder = new OfflineAudioContext(song.channels, 1, song.rate);
+    this.kept = new Map(); // index -> promise of a piece; what was used last comes last
+    this.delay = null;
+  }
+
+  /** The stems of a piece, an AudioBuffer each, all of song.segment samples. */
+  piece(index) {
+    const piece = this.kept.get(index) ?? this.read(index);
+    this.kept.delete(index);
+    this.kept.set(index, piece);
+    piece.catch(() => this.kept.delete(index));
+    if (this.kept.size > KEPT) this.kept.delete(this.kept.keys().next().value);
+    return piece;
+  }
+
+  async read(index) {
+    const { channels, rate, segment } = this.song;
+    this.delay ??= this.measureDelay();
+    const [delay, text] = await Promise.all([this.delay, this.find(index)]);
+    return Promise.all(
+      text.split("\n").map(async (line) => {
+        const decoded = await this.decode(line);
+        if (decoded.length < delay + segment) throw new Error("this browser decodes only a part of the sound");
+        const samples = new AudioBuffer({ numberOfChannels: channels, length: segment, sampleRate: rate });
+        for (let c = 0; c < channels; c++) {
+          samples.copyToChannel(decoded.getChannelData(c).subarray(delay, delay + segment), c);
+        }
+        return samples;
+      }),
+    );
+  }
+
+  /** The sample in which the probe has its click: a decoder is late by as much for every piece. */
+  async measureDelay() {
+    const samples = (await this.decode(this.song.probe)).getChannelData(0);
+    let loudest = 0;
+    samples.forEach((sample, i) => {
+      if (Math.abs(sample) > Math.abs(samples[loudest])) loudest = i;
+    });
+    return loudest;
+  }
+
+  decode(base64) {
+    const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+    return this.decoder.decodeAudioData(bytes.buffer);
+  }
+
+  /** The text of a piece, once the browser has got so far in a large page. */
+  async find(index) {
+    for (;;) {
+      const loading = document.readyState === "loading";
+      const element = document.getElementById(`segment-${index}`);
+      if (element && (element.nextElementSibling || !loading)) return element.textContent.trim();
+      if (!loading) throw new Error("a part of this page is missing");
+      await sleep(0.05);
+    }
+  }
+}
+
+/** Gains of the stems, and the gain of all. */
+class Graph {
+  constructor(context, stems) {
+    this.context = context;
+    this.master = new GainNode(context);
+    this.master.connect(context.destination);
+    this.stems = Array.from({ length: stems }, () => new GainNode(context));
+    for (const gain of this.stems) gain.connect(this.master);
+  }
+
+  /** Set gains, at once before anything was heard, and smoothly later. */
+  set(levels, master) {
+    [...this.stems, this.master].forEach((gain, i) => {
+      const level = i < levels.length ? levels[i] : master;
+      gain.gain.cancelScheduledValues(0);
+      if (this.context.currentTime === 0) gain.gain.value = level;
+      else gain.gain.setTargetAtTime(level, this.context.currentTime, FADE);
+    });
+  }
+}
+
+/** One uninterrupted stretch of playing: what it starts, it can stop. `soft`: it begins with a short fade. */
+class Run {
+  constructor(graph, soft) {
+    this.graph = graph;
+    this.soft = soft;
+    this.sources = new Set();
+    this.stopped = false;
+    this.fades = graph.stems.map((gain) => {
+      const fade = new GainNode(graph.context);
+      fade.connect(gain);
+      return fade;
+    });
+  }
+
+  /** Start samples `from` to `to` of a piece's stems in the same sample of the clock, at `time` in seconds. */
+  start(piece, from, to, time) {
+    if (this.soft) {
+      for (const fade of this.fades) fade.gain.setValueAtTime(0, time).setTargetAtTime(1, time, FADE);
+      this.soft = false;
+    }
+    piece.forEach((samples, i) => {
+      const source = new AudioBufferSourceNode(this.graph.context, { buffer: part(samples, from, to) });
+      source.connect(this.fades[i]);
+      source.onended = () => {
+        source.disconnect();
+        this.sources.delete(source);
+      };
+      this.sources.add(source);
+      source.start(time);
+    });
+  }
+
+  stop() {
+    this.stopped = true;
+    const now = this.graph.context.currentTime;
+    for (const fade of this.fades) fade.gain.cancelScheduledValues(now).setTargetAtTime(0, now, FADE);
+    for (const source of this.sources) source.stop(now + 8 * FADE);
+  }
+}
+
+/** A part of a buffer, in whole samples: offsets in seconds could be off by one where pieces meet. */
+function part(samples, from, to) {
+  if (from === 0 && to === samples.length) return samples;
+  const { numberOfChannels, sampleRate } = samples;
+  const cut = new AudioBuffer({ numberOfChannels, length: to - from, sampleRate });
+  for (let c = 0; c < numberOfChannels; c++) cut.copyToChannel(samples.getChannelData(c).subarray(from, to), c);
+  return cut;
+}
+
+/** Where to go on from a sample: up to which one, in which piece, and what comes next (null at the end). */
+function stretch(at, song, loop) {
+  const index = Math.floor(at / song.segment);
+  const first = index * song.segment;
+  const looping = loop.on && at < loop.end;
+  const end = Math.min(first + song.segment, looping ? loop.end : song.length);
+  const next = looping && end === loop.end ? loop.start : end < song.length ? end : null;
+  return { index, from: at - first, to: end - first, next };
+}
+
+/** The transport and the mixer. Positions and lengths are in samples. An event "change" follows every change. */
+class Player extends EventTarget {
+  constructor(song) {
+    super();
+    this.song = song;
+    this.tape = new Tape(song);
+    this.stems = song.stems.map(() => ({ volume: 0, muted: false, solo: false }));
+    this.master = 0;
+    this.loop = { on: false, start: 0, end: song.length };
+    this.run = null; // of class Run, while it plays
+    this.heard = []; // what was started, in order: {time, at, length}
+    this.rest = 0; // the position while it does not play
+    this.graph = null;
+    this.problem = "";
+  }
+
+  get playing() {
+    return this.run !== null;
+  }
+
+  get position() {
+    if (!this.run) return this.rest;
+    const { currentTime, outputLatency } = this.graph.context;
+    const now = currentTime - (outputLatency || 0);
+    while (this.heard.length > 1 && this.heard[1].time <= now) this.heard.shift();
+    if (!this.heard.length) return this.rest;
+    const { time, at, length } = this.heard[0];
+    return at + Math.min(Math.max(0, Math.round((now - time) * this.song.rate)), length);
+  }
+
+  /** The gain of every stem: those in solo are heard, or else those that are not muted. */
+  levels() {
+    const alone = this.stems.some((stem) => stem.solo);
+    return this.stems.map((stem) => ((alone ? stem.solo : !stem.muted) ? gainOf(stem.volume) : 0));
+  }
+
+  play() {
+    if (this.playing) return;
+    this.graph ??= new Graph(this.open(), this.stems.length);
+    this.graph.set(this.levels(), gainOf(this.master));
+    if (this.rest >= this.song.length) this.rest = this.loop.on ? this.loop.start : 0;
+    this.begin(this.rest);
+  }
+
+  pause() {
+    this.halt(this.position);
+  }
+
+  toggle() {
+    if (this.playing) this.pause();
+    else this.play();
+  }
+
+  seek(position) {
+    const at = Math.round(Math.min(Math.max(0, position), this.song.length));
+    const playing = this.playing;
+    this.halt(at);
+    if (playing && at < this.song.length) this.begin(at);
+  }
+
+  /** Change the mixer: a stem's settings, or { master }. */
+  mix(index, settings) {
+    if (index === null) Object.assign(this, settings);
+    else Object.assign(this.stems[index], settings);
+    this.graph?.set(this.levels(), gainOf(this.master));
+    this.changed();
+  }
+
+  /** Loop from `start` to `end`, a tenth of a second at least, or not. */
+  setLoop(on, start = this.loop.start, end = this.loop.end) {
+    const shortest = Math.min(this.song.rate / 10, this.song.length);
+    start = Math.round(Math.min(Math.max(0, start), this.song.length - shortest));
+    end = Math.round(Math.min(Math.max(end, start + shortest), this.song.length));
+    this.loop = { on, start, end };
+    if (this.playing) this.seek(this.position); // what is on its way obeys the loop from before
+    else this.changed();
+  }
+
+  open() {
+    try {
+      return new AudioContext({ sampleRate: this.song.rate, latencyHint: "interactive" });
+    } catch {
+      return new AudioContext(); // it converts what it plays
+    }
+  }
+
+  begin(at) {
+    const run = new Run(this.graph, at > 0);
+    this.run = run;
+    this.heard = [];
+    this.rest = at;
+    this.report("");
+    this.wake(run)
+      .then(() => this.feed(run, at))
+      .catch((error) => {
+        if (run.stopped) return;
+        this.halt(this.position);
+        this.report(`The sound cannot be played: ${error.message}.`);
+      });
+  }
+
+  /** Wait until the clock runs, and say so if that takes long: some browsers wait for a sound device. */
+  async wake(run) {
+    const running = this.graph.context.resume().then(() => true);
+    if (!(await Promise.race([running, sleep(3)])) && !run.stopped) {
+      this.report("The browser finds no sound device yet.");
+    }
+    await running;
+    if (this.problem && !run.stopped) this.report("");
+  }
+
+  halt(at) {
+    this.run?.stop();
+    this.run = null;
+    this.rest = at;
+    this.changed();
+  }
+
+  /** Keep the next AHEAD seconds on their way, until the run is stopped or the song ends. */
+  async feed(run, at) {
+    const { context } = this.graph;
+    const { sampleRate } = context;
+    let frame = 0; // on the clock; in whole samples, so that nothing has to be interpolated
+    while (at !== null) {
+      const { index, from, to, next } = stretch(at, this.song, this.loop);
+      const piece = await this.tape.piece(index).catch(async (error) => {
+        while (!run.stopped && frame / sampleRate > context.currentTime) await sleep(0.1);
+        throw error; // after the last that can be heard
+      });
+      while (!run.stopped && frame / sampleRate > context.currentTime + AHEAD) await sleep(0.1);
+      if (run.stopped) return;
+      frame = Math.max(frame, Math.ceil((context.currentTime + SOON) * sampleRate));
+      run.start(piece, from, to, frame / sampleRate);
+      this.heard.push({ time: frame / sampleRate, at, length: to - from });
+      frame += ((to - from) * sampleRate) / this.song.rate;
+      at = next;
+    }
+    while (!run.stopped && this.position < this.song.length) await sleep(0.05);
+    if (!run.stopped) this.halt(this.song.length);
+  }
+
+  report(problem) {
+    this.problem = problem;
+    this.changed();
+  }
+
+  changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}

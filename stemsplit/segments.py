@@ -1,0 +1,96 @@
+"""A stream of MP3 in segments that can be decoded each by itself, to the sample.
+
+Frames may not borrow bits from those before (LAME's reservoir is off), so the stream can be cut between any two. A
+decoder still needs the frame before a segment to get its first samples right, as the transform overlaps, and it gives
+everything late, some decoders later than others. So a segment begins LEAD frames early and ends TAIL frames late, and
+there is a probe, a segment with a click in its first sample, from which to learn how late a decoder is.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+SEGMENT = 221_184  # samples, 5 s at 44.1 kHz; a multiple of the frames of every kind of MP3
+LEAD, TAIL = 3, 2  # frames; encoder and decoder together are late by 1105 samples, which takes one of each
+PROBE = 4608  # samples
+RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz, of MPEG-1 and MPEG-2
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How stems are encoded that come, one after the other, to no more than `longest` seconds.
+
+    rate: Hz, and channels: at most so many. options: of FFmpeg's encoder.
+    """
+
+    longest: float
+    rate: int
+    channels: int
+    options: Mapping[str, str]
+
+
+QUALITIES = (
+    # LAME's variable bit rate, quality 2 of 0 to 9, which FFmpeg counts in units of 118: hardly anyone hears it.
+    Quality(2 * 3600, 48_000, 2, {"flags": "+qscale", "global_quality": str(2 * 118)}),
+    Quality(8 * 3600, 32_000, 2, {"b": "64000"}),
+    Quality(20 * 3600, 24_000, 1, {"b": "32000"}),
+)
+"""From the best to the smallest: in each, the longest stems come to less than 300 MB."""
+
+
+class Stream:
+    """An encoder, from samples to segments."""
+
+    def __init__(self, rate: int, channels: int, quality: Quality, *, size: int = SEGMENT) -> None:
+        """rate: Hz, one of RATES. channels: 1 or 2. size: samples in a segment, a multiple of 1152."""
+        codec = av.CodecContext.create("libmp3lame", "w")
+        assert isinstance(codec, av.AudioCodecContext)
+        codec.sample_rate = rate
+        codec.layout = "stereo" if channels == 2 else "mono"
+        codec.format = "fltp"
+        codec.options = {**quality.options, "reservoir": "0"}
+        codec.open()
+        self._codec, self._channels = codec, channels
+        self._frames: deque[bytes] = deque()
+        self._step = size // codec.frame_size
+        self.add(self._silence(LEAD * codec.frame_size))
+
+    def add(self, samples: npt.NDArray[np.float32]) -> None:
+        """Encode `(C, n)`."""
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", self._codec.layout.name)
+        frame.sample_rate = self._codec.sample_rate
+        self._frames.extend(map(bytes, self._codec.encode(frame)))
+
+    def finish(self, missing: int) -> None:
+        """End with `missing` samples of silence, which fill the last segment."""
+        self.add(self._silence(missing + TAIL * self._codec.frame_size))
+        self._frames.extend(map(bytes, self._codec.encode(None)))
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a segment to `take`."""
+        return len(self._frames) >= LEAD + self._step + TAIL
+
+    def take(self) -> bytes:
+        """The next segment, a whole file of MP3."""
+        segment = b"".join(self._frames[i] for i in range(LEAD + self._step + TAIL))
+        for _ in range(self._step):
+            self._frames.popleft()
+        return segment
+
+    def _silence(self, length: int) -> npt.NDArray[np.float32]:
+        return np.zeros((self._channels, length), np.float32)
+
+
+def probe(rate: int, channels: int, quality: Quality) -> bytes:
+    """A segment of PROBE samples, the first of which is a click; the arguments are those of `Stream`."""
+    click = np.zeros((channels, PROBE), np.float32)
+    click[:, 0] = 0.5
+    stream = Stream(rate, channels, quality, size=PROBE)
+    stream.add(click)
+    stream.finish(0)
+    return stream.take()
