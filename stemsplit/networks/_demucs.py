@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stemsplit.networks._layout import Across, AlongTime, BackAcross, BackAlongTime, Norm, in_pieces, with_neighbours
 from stemsplit.networks._residual import ATTENTION_HEADS, DConv
 
 KERNEL, STRIDE = 8, 4
@@ -62,7 +63,7 @@ class Step:
     """How a layer of the encoder, and its mirror in the decoder, move along their axis.
 
     Args:
-        frequency: along `F` of `(B, C, F, T)`; otherwise along `T` of `(B, C, T)`.
+        frequency: along `F` of `(B, C, F, T)`; otherwise along `T`, and F is 1.
         kernel, stride, padding: of the convolution along that axis.
         groups: of the normalisations; 0 means there are none.
         compress, memory: of the residual branches, see DConv.
@@ -76,27 +77,34 @@ class Step:
     compress: int = 4
     memory: bool = False
 
+    @property
+    def axis(self) -> int:
+        """Which one that is."""
+        return 2 if self.frequency else 3
+
     def down(self, inner: int, outer: int) -> nn.Module:
         """The strided convolution."""
         if self.frequency:
-            return nn.Conv2d(inner, outer, (self.kernel, 1), (self.stride, 1), (self.padding, 0))
-        return nn.Conv1d(inner, outer, self.kernel, self.stride, self.padding)
+            return Across(inner, outer, (self.kernel, 1), (self.stride, 1), (self.padding, 0))
+        return AlongTime(inner, outer, self.kernel, self.stride, self.padding)
 
     def up(self, inner: int, outer: int) -> nn.Module:
         """The transposed one; what `padding` added to the input is still there in its output."""
         if self.frequency:
-            return nn.ConvTranspose2d(inner, outer, (self.kernel, 1), (self.stride, 1))
-        return nn.ConvTranspose1d(inner, outer, self.kernel, self.stride)
+            return BackAcross(inner, outer, (self.kernel, 1), (self.stride, 1))
+        return BackAlongTime(inner, outer, self.kernel, self.stride)
 
     def gate(self, width: int, context: tuple[int, int] = (0, 0)) -> nn.Module:
-        """What goes before a GLU; it sees so many neighbours to each side in frequency and time."""
+        """What goes before a GLU. It sees so many neighbours to each side in frequency and time; along the layer's own
+        axis the input is to have them beyond what is wanted.
+        """
         if self.frequency:
-            return nn.Conv2d(width, 2 * width, (1 + 2 * context[0], 1 + 2 * context[1]), padding=context)
-        return nn.Conv1d(width, 2 * width, 1 + 2 * context[1], padding=context[1])
+            return Across(width, 2 * width, (1 + 2 * context[0], 1 + 2 * context[1]), padding=(0, context[1]))
+        return AlongTime(width, 2 * width, 1 + 2 * context[1])
 
     def norm(self, width: int) -> nn.Module:
         """A GroupNorm, or nothing."""
-        return nn.GroupNorm(self.groups, width) if self.groups else nn.Identity()
+        return Norm(self.groups, width) if self.groups else nn.Identity()
 
     def branch(self, width: int) -> DConv:
         """Residual branches."""
@@ -105,13 +113,15 @@ class Step:
 
 def standardize(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`(B, ...)` with mean 0 and deviation 1, and what mean and deviation were, `(B, 1, ...)`."""
-    one = x[0].numel() == 1
-    deviation, mean = torch.std_mean(x, dim=tuple(range(1, x.dim())), correction=0 if one else 1, keepdim=True)
-    return (x - mean) / (deviation + 1e-5), mean, deviation
+    all_ = tuple(range(1, x.dim()))
+    mean = x.mean(all_, keepdim=True)
+    x = x - mean
+    deviation = (x.square().sum(all_, keepdim=True) / max(x[0].numel() - 1, 1)).sqrt()  # 7 times as fast as std_mean
+    return x / (deviation + 1e-5), mean, deviation
 
 
 class Encoder(nn.Module):
-    """A layer of the encoder: `(B, inner, F, T)` -> `(B, outer, F / stride, T)`, or `(B, inner, T)` along time.
+    """A layer of the encoder: `(B, inner, F, T)` -> `(B, outer, F / stride, T)`, or the same along time.
 
     A `bare` one is nothing but the strided convolution.
     """
@@ -129,20 +139,19 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, inject: Tensor | None = None) -> Tensor:
         """`inject` is added to what the convolution gives."""
         if not self.step.frequency:
-            if x.dim() == 4:  # one bin is left
-                x = x.squeeze(2)
             x = functional.pad(x, (0, -x.shape[-1] % self.step.stride))
         y: Tensor = self.conv(x)
         if self.bare:
             return y
         if inject is not None:
             y = y + inject
-        y = _along_time(self.dconv, functional.gelu(self.norm1(y)))
-        return functional.glu(self.norm2(self.rewrite(y)), dim=1)
+        whole = self.step.groups > 0
+        y = self.dconv(in_pieces(lambda x: functional.gelu(self.norm1(x)), y, whole=whole))
+        return in_pieces(lambda x: functional.glu(self.norm2(self.rewrite(x)), dim=1), y, whole=whole)
 
 
 class Decoder(nn.Module):
-    """A layer of the decoder: `(B, inner, F, T)` -> `(B, outer, F * stride, T)`, or `(B, inner, T)` along time.
+    """A layer of the decoder: `(B, inner, F, T)` -> `(B, outer, F * stride, T)`, or the same along time.
 
     A `bare` one has only the transposed convolution; the `last` one gives samples or bins, and does not bend them.
     `branches` says whether it has residual ones; its gate sees `context` neighbours in frequency and time.
@@ -166,6 +175,7 @@ class Decoder(nn.Module):
         if not bare:
             self.dconv = step.branch(inner) if branches else None
             self.rewrite = step.gate(inner, context)
+            self.reach = context[0 if step.frequency else 1]
             self.norm1 = step.norm(2 * inner)
 
     def forward(self, x: Tensor | None, skip: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
@@ -174,24 +184,22 @@ class Decoder(nn.Module):
         y: Tensor = self.norm2(self.conv_tr(inside))
         first = self.step.padding
         y = y[:, :, first : y.shape[2] - first] if self.step.frequency else y[..., first : first + length]
-        return y if self.last else functional.gelu(y), inside
+        return y if self.last else in_pieces(functional.gelu, y), inside
 
     def inside(self, x: Tensor | None, skip: Tensor | None) -> Tensor:
         """All that goes before the transposed convolution. Where there is no `x` or no `skip` it is as good as zero."""
-        if x is None or skip is None:
-            y = skip if x is None else x
-            assert y is not None
-        else:
-            y = (x.unsqueeze(2) if x.dim() < skip.dim() else x) + skip
+        inputs = [y for y in (x, skip) if y is not None]
         if self.bare:
-            return y
-        y = functional.glu(self.norm1(self.rewrite(y)), dim=1)
-        return y if self.dconv is None else _along_time(self.dconv, y)
+            return _sum(*inputs)
+        whole = self.step.groups > 0
+        y = with_neighbours(self._gated, *inputs, axis=self.step.axis, reach=self.reach, whole=whole)
+        return y if self.dconv is None else self.dconv(y)
+
+    def _gated(self, *inputs: Tensor) -> Tensor:
+        return functional.glu(self.norm1(self.rewrite(_sum(*inputs))), dim=1)
 
 
-def _along_time(branch: DConv, x: Tensor) -> Tensor:
-    """`branch` on `(B, C, T)`, or on every bin of `(B, C, F, T)` by itself."""
-    if x.dim() == 3:
-        return branch(x)  # type: ignore[no-any-return]
-    rows: Tensor = branch(x.transpose(1, 2).flatten(0, 1))
-    return rows.view(x.shape[0], x.shape[2], x.shape[1], x.shape[3]).transpose(1, 2)
+def _sum(x: Tensor, *more: Tensor) -> Tensor:
+    for y in more:
+        x = x + y
+    return x

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stemsplit.networks._layout import AlongTime, Norm, in_pieces, overwrites
+
 ATTENTION_HEADS, DECAYS = 4, 4
 LSTM_FRAMES = 200  # longer inputs are cut
 BRANCH_SCALE = 1e-3  # of a fresh residual branch
@@ -23,9 +25,10 @@ class LayerScale(nn.Module):
 
 
 class DConv(nn.Module):
-    """Residual branches along time, each with twice the dilation of the one before: `(B, C, T)` -> the same shape.
+    """Residual branches along time, each with twice the dilation of the one before: `(B, C, F, T)` -> the same shape.
 
-    A branch narrows to `width // compress` feature maps. With `memory` it has an LSTM and attention there.
+    Every bin is by itself. A branch narrows to `width // compress` feature maps; with `memory` it has an LSTM and
+    attention there. The input may be overwritten.
     """
 
     def __init__(self, width: int, compress: int, *, memory: bool, depth: int = 2) -> None:
@@ -33,12 +36,12 @@ class DConv(nn.Module):
         hidden = width // compress
         self.layers = nn.ModuleList(
             _Branch(
-                nn.Conv1d(width, hidden, 3, dilation=2**index, padding=2**index),
-                nn.GroupNorm(1, hidden),
+                AlongTime(width, hidden, 3, dilation=2**index, padding=2**index),
+                Norm(1, hidden),
                 nn.GELU(),
                 *([_Lstm(hidden), _LocalAttention(hidden)] if memory else []),
-                nn.Conv1d(hidden, 2 * width, 1),
-                nn.GroupNorm(1, 2 * width),
+                AlongTime(hidden, 2 * width, 1),
+                Norm(1, 2 * width),
                 nn.GLU(1),
                 LayerScale(width, BRANCH_SCALE),
             )
@@ -46,21 +49,53 @@ class DConv(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        b, c, f, t = x.shape
+        rows = x.transpose(1, 2).flatten(0, 1).unsqueeze(2)
         for layer in self.layers:
-            x = layer(x)
-        return x
+            rows = layer(rows)
+        return rows.view(b, f, c, t).transpose(1, 2)
 
 
 class _Branch(nn.Sequential):
-    """Adds to its input what its modules make of it, by the LayerScale at their end."""
+    """Adds to its input `(B, C, 1, T)` what its modules make of it, by the LayerScale at their end."""
 
     def forward(self, x: Tensor) -> Tensor:
-        *steps, last = self
-        y = x
-        for step in steps:
-            y = step(y)
-        assert isinstance(last, LayerScale)
-        return torch.addcmul(x, y, last.scale[:, None])
+        narrow, norm, bend, *memory, widen, norm_wide, gate, last = self
+        y = bend(norm(narrow(x)))
+        for step in memory:
+            y = step(y.squeeze(2)).unsqueeze(2)
+        assert isinstance(widen, AlongTime) and isinstance(norm_wide, Norm) and isinstance(last, LayerScale)
+        if overwrites(x) and y.shape[1] < y.shape[3]:
+            return _add_gated(x, y, widen, norm_wide, last.scale)
+        return torch.addcmul(x, gate(norm_wide(widen(y))), last.scale[:, None, None])
+
+
+def _add_gated(x: Tensor, hidden: Tensor, widen: AlongTime, norm: Norm, scale: Tensor) -> Tensor:
+    """The end of a branch, `x + scale * glu(norm(widen(hidden)))`, without a pass over the wide maps for statistics.
+
+    With w and b the weights of `widen`, the variance of all that it gives is the mean over its maps of their variances
+    over time, w Cov(hidden) w', plus the variance of their means. So mean and deviation are known beforehand, and
+    what is left to do is one convolution, of `hidden` over the deviation and two maps more, by `scale` times w and b.
+    """
+    assert widen.bias is not None
+    weight, places = widen.weight.squeeze(2), hidden.permute(0, 2, 3, 1).flatten(1, 2)  # (B, T, hidden)
+    centre = places.mean(1, keepdim=True)
+    away = places - centre
+    covariance = away.mT @ away / places.shape[1]
+    means = functional.linear(centre.squeeze(1), weight, widen.bias)
+    variance = (covariance * (weight.T @ weight / len(weight))).sum((1, 2)) + means.var(1, correction=0)
+    factor = torch.rsqrt(variance + norm.eps)
+    factors = [factor] * (weight.shape[1] + 1) + [-factor * means.mean(1)]
+    hidden = functional.pad(hidden, (0, 0, 0, 0, 0, 2), value=1.0) * torch.stack(factors, 1)[:, :, None, None]
+    weight = torch.cat([weight, widen.bias.unsqueeze(1), torch.ones_like(weight[:, :1])], 1) * norm.weight.unsqueeze(1)
+    (weight, gate_weight), (bias, gate_bias) = weight[:, :, None, None].chunk(2), norm.bias.chunk(2)
+    weight, bias = weight * scale[:, None, None, None], bias * scale
+
+    def add(x: Tensor, hidden: Tensor) -> Tensor:
+        gate = functional.conv2d(hidden, gate_weight, gate_bias).sigmoid_()
+        return torch.addcmul(x, functional.conv2d(hidden, weight, bias), gate)
+
+    return in_pieces(add, x, hidden)
 
 
 class _Lstm(nn.Module):

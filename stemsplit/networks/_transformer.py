@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stemsplit.networks._layout import Norm, in_pieces
+from stemsplit.networks._products import attention, linear
 from stemsplit.networks._residual import LayerScale
 
 PERIOD = 10_000.0  # the longest of the embeddings' waves is about 2 pi times that, in tokens
@@ -28,7 +30,7 @@ class CrossTransformer(nn.Module):
         self.layers_t = nn.ModuleList(_Layer(width, heads, cross=index % 2 == 1) for index in range(layers))
 
     def forward(self, x: Tensor, xt: Tensor, *, bins: int) -> tuple[Tensor, Tensor]:
-        """`(B, T * bins, width)`, frame by frame, and `(B, T', width)` -> the same shapes."""
+        """`(B, bins * T, width)`, bin by bin, and `(B, T', width)` -> the same shapes."""
         x = self.norm_in(x) + _places_2d(x, bins)
         xt = self.norm_in_t(xt) + _places_1d(xt)
         for layer, layer_t in zip(self.layers, self.layers_t, strict=True):
@@ -62,10 +64,14 @@ class _Layer(nn.Module):
         else:
             y, norm = self.self_attn(self.norm1(x)), self.norm2
         x = torch.addcmul(x, y, self.gamma_1.scale)
-        y = self.linear2(functional.gelu(self.linear1(norm(x))))
+        y = _tokens(in_pieces(self._perceive, _maps(norm(x))))
         x = torch.addcmul(x, y, self.gamma_2.scale)
         normed: Tensor = self.norm_out(x)
         return normed
+
+    def _perceive(self, x: Tensor) -> Tensor:
+        inner = functional.gelu(linear(_tokens(x), self.linear1.weight, self.linear1.bias))
+        return _maps(linear(inner, self.linear2.weight, self.linear2.bias))
 
 
 class _Attention(nn.Module):
@@ -82,29 +88,27 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """`(B, tokens, width)`, and whom to attend to if not themselves -> `(B, tokens, width)`."""
-        if other is None:
-            query, key, value = self._project(x, 0, 3)
-        else:
-            (query,), (key, value) = self._project(x, 0, 1), self._project(other, 1, 3)
-        y = functional.scaled_dot_product_attention(query, key, value)
-        mixed: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
-        return mixed
-
-    def _project(self, x: Tensor, start: int, end: int) -> tuple[Tensor, ...]:
-        """`(B, tokens, width)` -> some of queries, keys and values, each `(B, heads, tokens, width / heads)`."""
-        b, tokens, width = x.shape
-        rows = slice(start * width, end * width)
-        y = functional.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
-        return y.view(b, tokens, end - start, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        sources = x, x if other is None else other, x if other is None else other
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        query, key, value = map(linear, sources, weights, biases)
+        return linear(attention(query, key, value, self.heads), self.out_proj.weight, self.out_proj.bias)
 
 
-class _NormOfAll(nn.GroupNorm):
+class _NormOfAll(Norm):
     """Normalises all features of all tokens of an example together: `(B, tokens, width)` -> the same shape."""
 
     def forward(self, x: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(x, dim=(1, 2), correction=0, keepdim=True)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return torch.addcmul(torch.addcmul(self.bias, mean, scale, value=-1), x, scale)
+        return _tokens(super().forward(_maps(x)))
+
+
+def _maps(x: Tensor) -> Tensor:
+    """Tokens `(B, T, D)` as maps `(B, D, 1, T)`, where they are."""
+    return x.transpose(1, 2).unsqueeze(2)
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """The inverse."""
+    return x.squeeze(2).transpose(1, 2)
 
 
 def _places_1d(x: Tensor) -> Tensor:
@@ -116,7 +120,7 @@ def _places_1d(x: Tensor) -> Tensor:
 
 
 def _places_2d(x: Tensor, bins: int) -> Tensor:
-    """The same for tokens `(B, T * bins, width)`: half of the features tell the frame and half the bin, by turns sine
+    """The same for tokens `(B, bins * T, width)`: half of the features tell the frame and half the bin, by turns sine
     and cosine.
     """
     _, tokens, width = x.shape
@@ -127,5 +131,5 @@ def _places_2d(x: Tensor, bins: int) -> Tensor:
         phases = torch.arange(count, device=x.device).unsqueeze(1) * rates
         return torch.stack([phases.sin(), phases.cos()], dim=2).flatten(1)
 
-    frame, bin_ = waves(frames).unsqueeze(1), waves(bins).unsqueeze(0)
-    return torch.cat([frame.expand(-1, bins, -1), bin_.expand(frames, -1, -1)], dim=2).flatten(0, 1)
+    frame, bin_ = waves(frames).unsqueeze(0), waves(bins).unsqueeze(1)
+    return torch.cat([frame.expand(bins, -1, -1), bin_.expand(-1, frames, -1)], dim=2).flatten(0, 1)

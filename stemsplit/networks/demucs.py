@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stemsplit.networks._demucs import GROUPS, KERNEL, NEVER, STRIDE, check_flags, check_sizes, check_widths, rescale
+from stemsplit.networks._layout import AlongTime, BackAlongTime, Norm
 from stemsplit.networks._residual import DConv
 
 # Of the resampling filters: zero crossings to each side, and the cutoff as a share of the lower rate.
@@ -67,8 +68,8 @@ class Network(nn.Module):
             outer, first = config.width * 2**index, index == 0
             norms = index >= config.norm_starts
             branch = DConv(outer, config.compress, memory=index >= config.memory_starts)
-            down = nn.Conv1d(inner, outer, KERNEL, STRIDE)
-            up = nn.ConvTranspose1d(outer, stems * inner if first else inner, KERNEL, STRIDE)
+            down = AlongTime(inner, outer, KERNEL, STRIDE)
+            up = BackAlongTime(outer, stems * inner if first else inner, KERNEL, STRIDE)
             before, after = (_gate(outer, context, norms) if config.rewrite else [] for context in (1, 0))
             self.encoder.append(nn.Sequential(down, _norm(outer, norms), nn.GELU(), branch, *after))
             bend = [] if first else [_norm(inner, norms), nn.GELU()]
@@ -85,14 +86,14 @@ class Network(nn.Module):
             deviation, mean = torch.std_mean(mono, dim=2, correction=int(n > 1), keepdim=True)
             x = (mix - mean) / (deviation + 1e-5)
         missing = self.room(n) - n
-        x = self.up(functional.pad(x, (missing // 2, missing - missing // 2)))
+        x = self.up(functional.pad(x, (missing // 2, missing - missing // 2))).unsqueeze(2)
         skips = []
         for layer in self.encoder:
             x = layer(x)
             skips.append(x)
         for layer in self.decoder:
             x = layer(x + _middle(skips.pop(), x.shape[-1]))
-        x = _middle(self.down(x.float()), n)
+        x = _middle(self.down(x.float().squeeze(2)), n)
         if self.normalize:
             x = torch.addcmul(mean, x, deviation)
         return x.reshape(b, self.stems, c, n)
@@ -135,12 +136,12 @@ class Resampling(nn.Module):
 
 
 def _norm(width: int, wanted: bool) -> nn.Module:
-    return nn.GroupNorm(GROUPS, width) if wanted else nn.Identity()
+    return Norm(GROUPS, width) if wanted else nn.Identity()
 
 
 def _gate(width: int, context: int, norms: bool) -> list[nn.Module]:
     """A convolution that sees `context` neighbours to each side, and whose one half decides what the other lets by."""
-    convolution = nn.Conv1d(width, 2 * width, 1 + 2 * context, padding=context)
+    convolution = AlongTime(width, 2 * width, 1 + 2 * context, padding=context)
     return [convolution, _norm(2 * width, norms), nn.GLU(1)]
 
 

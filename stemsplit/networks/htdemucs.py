@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from stemsplit.networks._demucs import KERNEL, NEVER, STRIDE, check_sizes, check_widths
 from stemsplit.networks._hybrid import HybridNetwork
+from stemsplit.networks._products import linear
 from stemsplit.networks._transformer import CrossTransformer
 
 NORM_STARTS = 4
@@ -108,17 +109,18 @@ class Network(HybridNetwork):
         return self.length
 
     def between(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
-        """The transformer: `(B, C', F, T)` and `(B, C', T')` -> the same shapes."""
+        """The transformer: `(B, C', F, T)` and `(B, C', 1, T')` -> the same shapes."""
         b, _, bins, frames = x.shape
-        x, xt = x.transpose(2, 3).flatten(2).transpose(1, 2), xt.transpose(1, 2)  # tokens, all bins of a frame in a row
+        x = x.permute(0, 2, 3, 1).flatten(1, 2)  # tokens, all frames of a bin in a row
+        xt = xt.squeeze(2).transpose(1, 2)
         if self.resized:
             x, xt = _pointwise(self.channel_upsampler, x), _pointwise(self.channel_upsampler_t, xt)
         x, xt = self.crosstransformer(x, xt, bins=bins)
         if self.resized:
             x, xt = _pointwise(self.channel_downsampler, x), _pointwise(self.channel_downsampler_t, xt)
-        return x.view(b, frames, bins, -1).permute(0, 3, 2, 1), xt.transpose(1, 2)
+        return x.view(b, bins, frames, -1).permute(0, 3, 1, 2), xt.transpose(1, 2).unsqueeze(2)
 
 
 def _pointwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
     """A convolution that sees one token at a time, on `(B, tokens, features)`."""
-    return functional.linear(x, layer.weight.squeeze(2), layer.bias)
+    return linear(x, layer.weight.squeeze(2), layer.bias)
