@@ -30,15 +30,15 @@ def main() -> None:
         whole = model.network(torch.from_numpy(mixture)[None])[0]
     difference = windowed - whole
     plan = model.header.plan
-    # A window begins at every multiple of the hop, less the lead-in, and fades in over the lead-in.
-    place = (torch.arange(mixture.shape[-1]) + plan.lead) % plan.hop
-    fading = place < plan.lead
+    # A window begins at every multiple of the hop; from the second on it fades in where the one before fades out.
+    place = torch.arange(mixture.shape[-1])
+    fading = (place % plan.hop < plan.length - plan.hop) & (place >= plan.hop)
     print(f"{'stem':>8} {'all':>7} {'in cross-fades':>15} {'elsewhere':>10}   dB")
     for stem, error, true in zip(model.header.stems, difference, whole, strict=True):
         rows = (decibels(error, true), decibels(error[:, fading], true), decibels(error[:, ~fading], true))
         print(f"{stem:>8} {rows[0]:7.1f} {rows[1]:15.1f} {rows[2]:10.1f}")
     jump = windowed.diff(dim=-1).abs()
-    starts = torch.arange(plan.hop - plan.lead, mixture.shape[-1] - 1, plan.hop)
+    starts = torch.arange(plan.hop, mixture.shape[-1] - 1, plan.hop) - 1
     typical = jump.flatten(0, 1).quantile(0.999, dim=-1).clamp(min=1e-6)
     largest = float((jump.flatten(0, 1)[:, starts].amax(-1) / typical).max())
     print(f"largest step between samples where a window begins: {largest:.2f} of the 99.9 % quantile elsewhere")
