@@ -1,6 +1,7 @@
 """What the tests share: tiny networks, songs made of sines and noise, the program itself, and a Hub on this machine."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ STEMS = ("vocals", "drums", "bass", "other")
 TINY_UNET = {"n_fft": 512, "hop": 128, "bands": 24, "linear_bands": 8, "widths": [4, 6]}
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs of a shell inherit to ignore it
 
 
 @pytest.fixture(scope="session", autouse=True)

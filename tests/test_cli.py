@@ -389,7 +389,6 @@ def test_a_stem_never_replaces_a_song(here: Path) -> None:
 
 def start(*arguments: str, **options: object) -> "subprocess.Popen[str]":
     """`python -m stemsplit`, in its own group, with signals as a shell leaves them."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has inherited to ignore it
     command = [sys.executable, "-m", "stemsplit", *arguments, "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
