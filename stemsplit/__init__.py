@@ -11,4 +11,34 @@ float32, nominally in [-1, 1], shaped `(C, N)`; stems are `(S, C, N)`; spectra a
 int in Hz. A length is in samples unless its name ends in `_seconds`.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stemsplit.delivery import Delivery
+    from stemsplit.errors import StemsplitError
+    from stemsplit.formats import Format
+    from stemsplit.mixdown import Report
+    from stemsplit.separation import Separator
+
 __version__ = "0.1.0"
+__all__ = ["Delivery", "Format", "Report", "Separator", "StemsplitError", "__version__"]
+
+_HOMES = {
+    "Delivery": "delivery",
+    "Format": "formats",
+    "Report": "mixdown",
+    "Separator": "separation",
+    "StemsplitError": "errors",
+}
+
+if not TYPE_CHECKING:  # where types are checked, there is nothing but what was imported
+
+    def __getattr__(name: str) -> object:
+        """The names in `__all__`, imported when they are asked for: torch takes a second."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"stemsplit.{_HOMES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

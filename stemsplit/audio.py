@@ -82,11 +82,14 @@ class Reader:
         self.warnings.append(f"{str(self.path)!r} {what}")
 
 
-def open_reader(path: Path) -> Reader:
-    """Open a song for reading. AudioError, with a hint, if `path` is not a readable file that holds audio."""
+def open_reader(path: Path, track: int = 1) -> Reader:
+    """Open a song for reading. AudioError, with a hint, if `path` is not a readable file that holds audio.
+
+    track: which of its audio streams, from 1 on; films may have several.
+    """
     file = _open_file(path)
     try:
-        return Reader(path, file, open_source(file, path))
+        return Reader(path, file, open_source(file, path, track))
     except OSError as error:
         file.close()
         raise _unreadable(path, error) from error

@@ -16,6 +16,7 @@ from stemsplit import checkpoint, headers
 from stemsplit.checkpoint import Header, Model
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.networks import seen_by
+from stemsplit.networks._masking import MaskNetwork
 
 MOST_SHARE = 1e6
 
@@ -48,10 +49,19 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Bag:
-    """A model that is ready to run; `header` says what goes in, which stems come out, and in which windows."""
+    """A model that is ready to run; `header` says what goes in, which stems come out, and in which windows.
+
+    `whole` says whether these are all of its stems.
+    """
 
     header: Header
     members: tuple[Member, ...]
+    whole: bool = True
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the stems are masked parts of the mixture that add up to it, but for rounding and resampling."""
+        return self.whole and len(self.members) == 1 and isinstance(self.members[0].network, MaskNetwork)
 
     def room(self, length: int) -> int:
         """How many samples its networks want to see, at most, to separate `length` of them."""
@@ -65,13 +75,20 @@ def bag_of(model: Model) -> Bag:
 
 
 def load_bag(
-    paths: Sequence[Path], gives: Sequence[Sequence[str]], *, stems: Sequence[str] = (), device: str = "cpu"
+    paths: Sequence[Path],
+    gives: Sequence[Sequence[str]],
+    *,
+    stems: Sequence[str] = (),
+    device: str = "cpu",
+    shared: bool = True,
 ) -> Bag:
     """A model of one file or of several networks.
 
     Args:
         gives: the stems that each file is for; none for all it has.
         stems: those that are wanted; all by default. Networks without a share in them are not loaded.
+        shared: on a CPU, let networks of the same shape be one, which is given the weights of each in turn; it can
+            then run in one thread only.
 
     Raises ModelError as `checkpoint.load` does, and when the networks do not go together or lack a stem; UsageError
     when nothing gives a stem that is wanted.
@@ -88,7 +105,11 @@ def load_bag(
         raise UsageError(f"the model has no stem {missing[0]!r}", f"its stems are {', '.join(known)}")
     wanted = tuple(stem for stem in known if stem in (stems or known))
     needed = [part for part in parts if any(part.shares.get(stem) for stem in wanted)]
-    return Bag(replace(first, stems=wanted), tuple(_members(needed, wanted, device)))
+    return Bag(
+        replace(first, stems=wanted),
+        tuple(_members(needed, wanted, device, shared and device == "cpu")),
+        wanted == tuple(known),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +162,7 @@ def _parse_shares(rows: Any, described: Sequence[Header]) -> list[dict[str, floa
     return [{stem: float(share) for stem, share in zip(stems, row, strict=True)} for row in rows]
 
 
-def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str) -> list[Member]:
-    """Networks of the same shape are one on a CPU, where half precision is a way to keep weights, not to compute."""
+def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str, one_of_a_shape: bool) -> list[Member]:
     totals = {stem: sum(part.shares.get(stem, 0.0) for part in parts) for stem in wanted}
     shapes = [part.shape for part in parts]
     networks: dict[str, nn.Module] = {}
@@ -153,7 +173,7 @@ def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str) -> list
             for stem, share in part.shares.items()
             if stem in wanted and share
         )
-        shared = device == "cpu" and shapes.count(part.shape) > 1
+        shared = one_of_a_shape and shapes.count(part.shape) > 1
         network = networks.get(part.shape) if shared else None
         if network is None:
             network = networks[part.shape] = checkpoint.new_model(part.header).network.to(device).eval()

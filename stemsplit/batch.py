@@ -1,37 +1,28 @@
-"""Many songs at once: which files, where their stems go, and one song's failure that does not stop the others."""
+"""Many songs at once: what is to do, what is done already, and one song's failure that does not stop the others."""
 
 import os
 import time
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-from stemsplit.audio import open_reader
-from stemsplit.encoding import StemWriter
-from stemsplit.errors import AudioError, UsageError
+from stemsplit import manifest
+from stemsplit.audio import Reader, open_reader
+from stemsplit.delivery import Delivery, Rows
+from stemsplit.errors import AudioError
+from stemsplit.inputs import Failed
+from stemsplit.manifest import Provenance, Run, Stamp
+from stemsplit.room import Shape
+from stemsplit.templates import LONGEST
+from stemsplit.tracks import Track, find, rename, require_different
 
 if TYPE_CHECKING:
-    from stemsplit.separation import Report
+    from stemsplit.mixdown import Report
 
-SUFFIXES = frozenset(
-    ".3gp .aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .dts .eac3 .flac .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 "
-    ".mpc .oga .ogg .opus .rf64 .snd .spx .tta .w64 .wav .wave .webm .wma .wv".split()
-)
-"""What is taken for a song in a folder. A file that is named itself may have any name."""
+__all__ = ["Done", "Failed", "Skipped", "Track", "check", "describe", "find", "rename", "run", "sort_out"]
 
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """One song to separate: its file, and the folder its stems go to."""
-
-    source: Path
-    folder: Path
-
-    def outputs(self, stems: Sequence[str]) -> dict[str, Path]:
-        """The file of every stem."""
-        return {stem: self.folder / f"{stem}.wav" for stem in stems}
+Separate = Callable[[Path, dict[str, Path]], "Report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,148 +35,214 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """An input of which there are no stems, and why."""
+class Skipped:
+    """A song whose stems were complete and up to date before."""
 
-    source: Path
-    error: AudioError
+    track: Track
 
 
-def find(inputs: Sequence[str], output: Path) -> tuple[list[Track], list[Failed]]:
-    """The songs that `inputs`, files and folders, stand for, and the inputs that stand for none.
+def sort_out(
+    tracks: Iterable[Track], stems: Sequence[str], provenance: Provenance, *, overwrite: bool = False
+) -> tuple[list[Track], list[Skipped], list[Failed]]:
+    """The songs that are still to do, those that are done, and those with stems that somebody has changed.
 
-    A file's stems go to `output/<its name without the extension>`. Folders are searched recursively, hidden files and
-    `output` itself left out, and what is below them is mirrored below `output`. Songs that would share a folder, such
-    as song.mp3 and song.wav, keep their extension in its name. A song that is named twice is separated once.
-
-    Raises UsageError when songs of the same full name would still share a folder, before anything was done.
+    overwrite: replace even those. A song that is to do again knows why, and that its stems may be replaced.
     """
-    if os.path.lexists(output) and not _is_folder(output):
-        raise UsageError(f"the output {str(output)!r} is a file", "name a folder with --output")
-    places: dict[Path, Path] = {}  # every song's file -> its path below the output
-    seen: set[Path] = set()
+    ready: list[Track] = []
+    skipped: list[Skipped] = []
     failed: list[Failed] = []
-    for text in inputs:
-        given = Path(text)
-        if not text:  # as a Path it would be the current folder
-            raise UsageError("an empty name was given", "name a file or a folder")
-        found = list(_walk(given, output, failed)) if _is_folder(given) else [(given, Path(given.name))]
-        if not found and not any(failure.source == given for failure in failed):
-            error = AudioError(f"there are no songs in the folder {text!r}", "name the files themselves")
-            failed.append(Failed(given, error))
-        for source, place in found:
-            if (real := _real(source)) not in seen:
-                seen.add(real)
-                places[source] = place
-    folders = _tell_apart(places)
-    return [Track(source, output / folder) for source, folder in folders.items()], failed
+    for track in tracks:
+        try:
+            found = manifest.examine(track.manifest, track.source, track.outputs(stems), provenance)
+        except AudioError as error:
+            if overwrite:
+                ready.append(replace(track, why="changed after it was written"))
+            else:
+                failed.append(Failed(track.label, error))
+            continue
+        if found.to_do == "nothing":
+            skipped.append(Skipped(track))
+        else:
+            ready.append(replace(track, why=found.why))
+    return ready, skipped, failed
 
 
-def check(tracks: Iterable[Track], stems: Sequence[str], *, overwrite: bool) -> tuple[list[Track], list[Failed]]:
-    """Sort out, in a moment, the songs that cannot be opened or whose stems exist already."""
-    tracks = list(tracks)
-    sources = {_real(track.source) for track in tracks}
+def check(
+    tracks: Iterable[Track],
+    stems: Sequence[str],
+    *,
+    overwrite: bool,
+    model: Sequence[str] | None = None,
+    delivery: Delivery | None = None,
+    others: Iterable[Track] = (),
+    open_song: Callable[[Path], Reader] = open_reader,
+) -> tuple[list[Track], list[Failed]]:
+    """Sort out, in a moment, the songs that cannot be opened or whose stems exist already.
+
+    stems: what is written of each song, as for `delivery.Rows`. model: the stems that the model gives, if others.
+    others: songs that are not separated now, whose files stay as they are. What comes back knows its shape.
+    Raises UsageError when stems of two songs would be the same file.
+    """
+    tracks, others, delivery = list(tracks), list(others), delivery or Delivery()
+    require_different((*others, *tracks), stems)
+    places = _Places()
+    sources = {os.path.realpath(track.source) for track in (*tracks, *others)}
+    sources |= {places.real(track.source) for track in (*tracks, *others)}
     ready: list[Track] = []
     failed: list[Failed] = []
     for track in tracks:
         paths = list(track.outputs(stems).values())
         try:
-            with open_reader(track.source) as reader:
+            with open_song(track.source) as reader:
+                _require_short(track, paths)
                 # Only made, not entered: this checks, and writes nothing.
-                StemWriter(paths, rate=reader.rate, channels=reader.channels, overwrite=overwrite)
+                Rows(track.outputs(stems), stems if model is None else model).writer(
+                    delivery,
+                    rate=delivery.rate or reader.rate,
+                    channels=reader.channels,
+                    overwrite=overwrite or track.replaces,
+                )
+                shape = Shape(reader.rate, reader.channels, reader.length)
             for path in paths:
-                if _real(path) in sources:
-                    raise AudioError(
-                        f"a stem of {str(track.source)!r} would replace the song {str(path)!r}", "use --output"
-                    )
+                if places.real(path) in sources:
+                    raise AudioError(f"a stem of {track.label!r} would replace the song {str(path)!r}", "use --output")
         except AudioError as error:
-            failed.append(Failed(track.source, error))
+            failed.append(_failed(track, error))
         else:
-            ready.append(track)
+            ready.append(replace(track, shape=shape))
     return ready, failed
 
 
-def run(track: Track, stems: Sequence[str], separate: Callable[[Path, dict[str, Path]], "Report"]) -> Done | Failed:
-    """Separate one song with `separate`, which is given its file and its outputs; an AudioError is a result, too."""
+@overload
+def run(
+    track: Track, stems: Sequence[str], separate: Separate, *, provenance: Provenance | None = None
+) -> Done | Failed: ...
+
+
+@overload
+def run(
+    track: Track,
+    stems: Sequence[str],
+    separate: Separate,
+    *,
+    provenance: Provenance,
+    skip_existing: bool,
+    overwrite: bool = False,
+) -> Done | Failed | Skipped: ...
+
+
+def run(
+    track: Track,
+    stems: Sequence[str],
+    separate: Separate,
+    *,
+    provenance: Provenance | None = None,
+    skip_existing: bool = False,
+    overwrite: bool = False,
+) -> Done | Failed | Skipped:
+    """Separate one song with `separate`, which is given its file and its outputs; an AudioError is a result, too.
+
+    provenance: what its manifest is going to say; none is written without it. skip_existing: look once more, as in
+    `sort_out`, as another program may have separated it in the meantime.
+    """
+    outputs = track.outputs(stems)
     began = time.monotonic()
     try:
-        report = separate(track.source, track.outputs(stems))
+        if skip_existing and provenance:
+            _, skipped, failed = sort_out([track], stems, provenance, overwrite=overwrite)
+            if skipped:
+                return skipped[0]
+            if failed:
+                return failed[0]
+        source = _stamps(track.source) if provenance else None
+        report = separate(track.source, outputs)
     except AudioError as error:
-        return Failed(track.source, error)
-    return Done(track, report, time.monotonic() - began)
+        if skip_existing and provenance and sort_out([track], stems, provenance)[1]:
+            return Skipped(track)
+        return _failed(track, error)
+    warnings = [_told(track, warning) for warning in report.warnings]
+    if provenance and source:
+        warnings += _record(track, outputs, provenance, report, *source)
+    return Done(track, replace(report, warnings=tuple(warnings)), time.monotonic() - began)
 
 
-def describe(result: Done | Failed, stems: Sequence[str]) -> dict[str, Any]:
+def describe(result: Done | Failed | Skipped, stems: Sequence[str]) -> dict[str, Any]:
     """What became of a song, for JSON. `length` is in samples at `rate` Hz."""
     if isinstance(result, Failed):
-        return {"song": str(result.source), "error": str(result.error), "hint": result.error.hint}
+        return {"song": result.source, "error": str(result.error), "hint": result.error.hint}
+    outputs = {stem: str(path) for stem, path in result.track.outputs(stems).items()}
+    if isinstance(result, Skipped):
+        return {"song": result.track.label, "stems": outputs, "skipped": True}
     report = result.report
     return {
-        "song": str(result.track.source),
-        "stems": {stem: str(path) for stem, path in result.track.outputs(stems).items()},
+        "song": result.track.label,
+        "stems": outputs,
         "rate": report.rate,
         "channels": report.channels,
         "length": report.length,
         "clipped": report.clipped,
+        "peak": round(report.peak, 6),
+        "gain": report.gain,
         "warnings": list(report.warnings),
         "elapsed_seconds": round(result.seconds, 3),
     }
 
 
-def _walk(folder: Path, output: Path, failed: list[Failed]) -> Iterator[tuple[Path, Path]]:
-    """Songs below `folder`, sorted, with their paths in it."""
+class _Places:
+    """Where files really are; thousands of them are in few folders."""
 
-    def note(error: OSError) -> None:
-        name = str(error.filename)
-        failed.append(
-            Failed(Path(name), AudioError(f"cannot look into {name!r}: {error.strerror}", "check its permissions"))
-        )
+    def __init__(self) -> None:
+        self._folders: dict[Path, str] = {}
 
-    # Stems of an earlier run are no songs, but a folder that is searched as a whole is not left out.
-    left_out: Path | None = _real(output)
-    if left_out in (_real(folder), *_real(folder).parents):
-        left_out = None
-    for parent, folders, files in os.walk(folder, onerror=note):
-        here = Path(parent)
-        folders[:] = sorted(name for name in folders if name[0] != "." and _real(here / name) != left_out)
-        for name in sorted(files):
-            if name[0] != "." and Path(name).suffix.lower() in SUFFIXES:
-                yield here / name, (here / name).relative_to(folder)
+    def real(self, path: Path) -> str:
+        """The path of a file, which may be a link itself, without links in it."""
+        if path.parent not in self._folders:
+            self._folders[path.parent] = os.path.realpath(path.parent)
+        return os.path.join(self._folders[path.parent], path.name)  # noqa: PTH118 (quicker)
 
 
-def _tell_apart(places: dict[Path, Path]) -> dict[Path, Path]:
-    """A folder of its own for every song: its path without the extension, or with it where two would be the same."""
-    folders = {source: _without_suffix(place) for source, place in places.items()}
-    while True:
-        sharing: dict[str, list[Path]] = {}
-        for source, folder in folders.items():
-            sharing.setdefault(_key(folder), []).append(source)
-        crowded = [sources for sources in sharing.values() if len(sources) > 1]
-        if not crowded:
-            return folders
-        for sources in crowded:
-            if all(folders[source] == places[source] for source in sources):
-                first, second = (repr(str(source)) for source in sources[:2])
-                raise UsageError(
-                    f"the stems of {first} and {second} would go to the same folder",
-                    "name the folder that holds both, or separate them one at a time, each with an --output of its own",
-                )
-            folders.update((source, places[source]) for source in sources)
+def _require_short(track: Track, paths: Iterable[Path]) -> None:
+    for path in paths:
+        for name in path.relative_to(track.output).parts:
+            if len(os.fsencode(name)) > LONGEST:
+                told = f"the names of the stems of {track.label!r} are too long, as {name!r}"
+                raise AudioError(told, "choose a shorter --filename")
 
 
-def _without_suffix(place: Path) -> Path:
-    stem = place.stem
-    return place.with_name(stem) if stem.strip(".") else place  # never "..", as of "...mp3"
+def _stamps(song: Path) -> tuple[Stamp, Stamp]:
+    """A song's content, and what shows later whether it has changed."""
+    try:
+        return manifest.stamp_source(song), Stamp.of(song, hashed=False)
+    except OSError as error:
+        raise AudioError(f"cannot read {str(song)!r}: {error.strerror}", "check the disk, and try again") from error
 
 
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises, for names that are too long and others)
+def _record(
+    track: Track, outputs: Mapping[str, Path], provenance: Provenance, report: "Report", source: Stamp, before: Stamp
+) -> list[str]:
+    """Write the manifest; gives what the user should know about it."""
+    warnings = []
+    try:
+        changed = Stamp.of(track.source, hashed=False) != before
+    except OSError:
+        changed = True
+    if changed:
+        warnings.append(f"{track.label!r} was changed while it was being separated: its stems may be of no use")
+    made = Run(provenance, track.label, source, report.rate, report.channels, report.length)
+    try:
+        manifest.record(track.manifest, made, outputs)
+    except OSError as error:
+        told = f"cannot write {str(track.manifest)!r}: {error.strerror}"
+        warnings.append(f"{told}; --skip-existing will not know that the stems of {track.label!r} are complete")
+    return warnings
 
 
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # Path.resolve raises where links go in circles
+def _failed(track: Track, error: AudioError) -> Failed:
+    return Failed(track.label, AudioError(_told(track, str(error)), error.hint))
 
 
-def _key(folder: Path) -> str:
-    """Equal for names that some file systems take for the same: by case, or by how accents are encoded."""
-    return unicodedata.normalize("NFC", str(folder)).casefold()
+def _told(track: Track, text: str) -> str:
+    """A sentence about a song's file, with what the user calls it instead of the name of a temporary file."""
+    if track.label == str(track.source):
+        return text
+    return text.replace(repr(str(track.source)), "standard input")

@@ -8,9 +8,9 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -29,16 +29,32 @@ from rich.table import Table
 from rich.text import Text
 
 from stemsplit.errors import StemsplitError
+from stemsplit.wording import decibels, duration, printable, speed_of
 
 if TYPE_CHECKING:
-    from stemsplit.separation import Report
+    from stemsplit.mixdown import Report
+
+
+__all__ = [
+    "Messages",
+    "SongsProgress",
+    "TrainingProgress",
+    "decibels",
+    "duration",
+    "printable",
+    "write",
+    "write_json",
+    "write_json_line",
+    "write_rows",
+    "write_table",
+]
 
 
 class Messages:
-    """Standard error. `quiet` leaves warnings and errors only."""
+    """Standard error. `quiet` leaves warnings and errors only, `verbose` adds how things are done."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet, self.verbose = quiet, verbose
         self._console = Console(stderr=True, highlight=False)
         on_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._live = on_terminal and not self._console.is_dumb_terminal and not quiet
@@ -48,17 +64,26 @@ class Messages:
         if not self.quiet:
             self._print(text)
 
-    def separated(self, song: Path, folder: Path, report: "Report", seconds: float) -> None:
+    def detail(self, text: str) -> None:
+        """How things are done, for those who want to know."""
+        if self.verbose:
+            self._print(text)
+
+    def separated(self, song: str, folder: str, report: "Report", seconds: float) -> None:
         """A song is done: where its stems are, how long that took, and what is not as it should be."""
         length_seconds = report.length / report.rate
-        speed = f"{length_seconds / max(seconds, 1e-3):.1f} x real time"
+        speed = speed_of(length_seconds, seconds)
         self.note(f"{song} -> {folder} ({duration(length_seconds)} in {duration(seconds)}, {speed})")
         for warning in report.warnings:
             self.warn(warning)
+        if report.gain != 1:
+            self.note(
+                f"the stems of {song!r} are turned down by {-20 * math.log10(report.gain):.2f} dB, so that none clips"
+            )
         if report.clipped:
             self.warn(
-                f"{report.clipped} samples of the stems of {str(song)!r} are beyond full scale and were clipped",
-                "turn the song down by some dB before you separate it",
+                f"{report.clipped} samples of the stems of {song!r} are beyond full scale and were clipped",
+                "turn all of its stems down with --clip gain, or keep them as they are with --bits 32f",
             )
 
     def warn(self, text: str, hint: str = "") -> None:
@@ -75,6 +100,12 @@ class Messages:
         with self._bars() as bars:
             task = bars.add_task(printable(text), total=None, state="")
             yield lambda done, total: bars.update(task, completed=done, total=total)
+
+    @contextmanager
+    def songs(self, lengths: Sequence[float | None]) -> Iterator["SongsProgress"]:
+        """Bars of every song that is being separated, and of all, on a terminal; `lengths` in seconds."""
+        with self._bars() as bars:
+            yield SongsProgress(self, bars, lengths)
 
     @contextmanager
     def download(self, text: str) -> Iterator[Callable[[int, int | None], None]]:
@@ -106,6 +137,72 @@ class Messages:
         for line in (text, f"hint: {hint}" if hint else ""):
             if line:
                 self._console.print(Text(printable(line)), soft_wrap=True)
+
+
+class SongsProgress:
+    """What is seen of a batch: a bar a song, and, of several, one of all; with `verbose` and no bars, some lines."""
+
+    STEP = 10  # per cent, of those lines
+
+    def __init__(self, messages: Messages, bars: Progress, lengths: Sequence[float | None]) -> None:
+        self._messages, self._bars, self._count = messages, bars, len(lengths)
+        known = [seconds for seconds in lengths if seconds is not None]
+        self._usual = sum(known) / len(known) if known else 1.0  # of songs that do not tell
+        self._began = time.monotonic()
+        self._done = 0.0  # seconds of the songs that are finished
+        self._running: dict[object, float] = {}  # seconds of the others
+        self._finished = 0
+        self._all: TaskID | None = None
+        if self._count > 1:
+            total = sum(self._usual if seconds is None else seconds for seconds in lengths)
+            self._all = bars.add_task("all songs", total=max(total, 1e-3), state="")
+
+    @contextmanager
+    def song(self, text: str, seconds: float | None) -> Iterator[Callable[[int, int | None], None]]:
+        """Around the work on a song that is so long; gives a function of what is done, and of how much it will be."""
+        key, began, told = object(), time.monotonic(), self.STEP
+        length = self._usual if seconds is None else seconds
+        task = self._bars.add_task(printable(text), total=None, state="")
+        show_lines = self._bars.disable and self._messages.verbose
+
+        def on_progress(done: int, total: int | None) -> None:
+            nonlocal told
+            share = min(done / total, 1.0) if total else 0.0
+            self._running[key] = share * length
+            speed = speed_of(share * length, time.monotonic() - began)
+            self._bars.update(task, completed=done, total=total, state=speed if total else "")
+            self._update()
+            if show_lines and share * 100 >= told and share < 1:
+                self._messages.detail(f"{text}: {share:.0%}, {speed}")
+                told = int(share * 100 // self.STEP + 1) * self.STEP
+
+        try:
+            yield on_progress
+        finally:
+            self._bars.remove_task(task)
+            self._running.pop(key, None)
+            self._done += length
+            self._finished += 1
+            self._update()
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bars away while something else is written, perhaps to the same terminal."""
+        if self._bars.disable:
+            yield
+            return
+        self._bars.stop()
+        try:
+            yield
+        finally:
+            self._bars.start()
+
+    def _update(self) -> None:
+        if self._all is not None:
+            done = self._done + sum(list(self._running.values()))
+            speed = speed_of(done, time.monotonic() - self._began)
+            text = f"all songs, {self._finished} of {self._count} done"
+            self._bars.update(self._all, completed=done, description=text, state=speed)
 
 
 class TrainingProgress:
@@ -155,6 +252,11 @@ def write(text: str) -> None:
         raise StemsplitError(f"cannot write to standard output: {error.strerror}") from error
 
 
+def write_json_line(value: Mapping[str, Any]) -> None:
+    """One of several results for programs, each on a line of its own."""
+    write(json.dumps(_finite(value)))
+
+
 def write_json(value: Mapping[str, Any]) -> None:
     """A result for programs; numbers that JSON does not have become null."""
     write(json.dumps(_finite(value), indent=2))
@@ -188,26 +290,6 @@ def _write(table: Table) -> None:
     with console.capture() as capture:
         console.print(table)
     write(capture.get().rstrip("\n"))
-
-
-def printable(text: str) -> str:
-    """`text` on one line, with escapes for all that is no visible character."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
-
-
-def decibels(value: float) -> str:
-    """A figure in dB; a dash where there is none."""
-    return "-" if math.isnan(value) else f"{value:.2f}"
-
-
-def duration(seconds: float) -> str:
-    """A time as people write it: 4.2 s, 1:05 min, 2:03:04 h."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
 
 
 def _finite(value: Any) -> Any:

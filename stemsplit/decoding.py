@@ -110,7 +110,7 @@ class SndfileSource:
 
 
 class FFmpegSource:
-    """FFmpeg: the first audio stream of anything, folded down to at most two channels. AudioError if there is none.
+    """FFmpeg: an audio stream of anything, folded down to at most two channels. AudioError if it is not there.
 
     rate: Hz. channels: 1 or 2. folded_from: the count of channels before folding down, or None. length: samples, an
     estimate, or None. promised: samples, if a header tells them that can be trusted, else None. failures: pieces that
@@ -119,7 +119,8 @@ class FFmpegSource:
 
     chained = False
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: BinaryIO, path: Path, track: int = 1) -> None:
+        """track: which of the audio streams, from 1 on. path: for messages."""
         import av  # 0.1 s, and needed for few files
 
         self._av = av
@@ -134,7 +135,11 @@ class FFmpegSource:
         try:
             if not self._container.streams.audio:
                 raise AudioError(f"{str(path)!r} has no sound in it", "name a song, or a film that has a sound track")
-            stream = self._container.streams.audio[0]
+            count = len(self._container.streams.audio)
+            if track > count:
+                told = "one sound track" if count == 1 else f"{count} sound tracks"
+                raise AudioError(f"{str(path)!r} has {told}, and none of the number {track}", "see --track")
+            stream = self._container.streams.audio[track - 1]
             self._frames = self._decode(stream)
             # Decoding the first frame at once tells the rate and the channels better than many a header.
             self._first = next(self._frames, None)
@@ -223,11 +228,14 @@ class FFmpegSource:
         return mono if self.channels == 1 else matrix
 
 
-def open_source(file: BinaryIO, path: Path) -> SndfileSource | FFmpegSource:
-    """The decoder for an opened, unbuffered file; `path` is for messages. AudioError if neither can read it."""
+def open_source(file: BinaryIO, path: Path, track: int = 1) -> SndfileSource | FFmpegSource:
+    """The decoder for an opened, unbuffered file; `path` is for messages. AudioError if neither can read it.
+
+    track: which of the audio streams, from 1 on.
+    """
     start = file.read(4)
     file.seek(0)
-    if start in _SNDFILE_STARTS:
+    if start in _SNDFILE_STARTS and track == 1:
         try:
             source = SndfileSource(file)
         except soundfile.LibsndfileError:
@@ -237,7 +245,7 @@ def open_source(file: BinaryIO, path: Path) -> SndfileSource | FFmpegSource:
                 return source
             source.close()
         file.seek(0)
-    return FFmpegSource(file, path)
+    return FFmpegSource(file, path, track)
 
 
 def undecodable(path: Path) -> AudioError:

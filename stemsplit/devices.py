@@ -25,6 +25,16 @@ def choose(name: str) -> str:
     return name
 
 
+def count_threads(jobs: int) -> int:
+    """How many threads each of so many jobs has for itself on the processor."""
+    return max(1, torch.get_num_threads() // jobs)
+
+
+def use_threads(count: int) -> None:
+    """Let what the calling thread computes on the processor have so many threads."""
+    torch.set_num_threads(count)
+
+
 @contextmanager
 def memory_checked(device: str) -> Iterator[None]:
     """Turn running out of the device's memory into a DeviceError."""

@@ -1,8 +1,9 @@
 """What stems can be written as: containers, sample formats, bit rates, and the sample rates that each of them takes."""
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from .errors import AudioError, UsageError
 
@@ -110,6 +111,17 @@ class Format:
         """The format of a user's words, such as "mp3" and "320k". UsageError if they make no sense."""
         rate = None if bitrate is None else _parse_bitrate(bitrate)
         return cls(name.lower().removeprefix("."), bits.lower() if bits else None, rate, quality)
+
+    @classmethod
+    def of(cls, paths: Iterable[Path]) -> "Format":
+        """The format that the names of files end in, as it is by default. UsageError if there is none, or several."""
+        found = {
+            next((name for name, kind in _KINDS.items() if kind.extension == path.suffix.lower()), "") for path in paths
+        }
+        if found == {""} or len(found) > 1:
+            hint = f"end them in one of {', '.join(dict.fromkeys(kind.extension for kind in _KINDS.values()))}"
+            raise UsageError("the names of the stems do not end as those of one format do", hint)
+        return cls(found.pop())
 
     @property
     def label(self) -> str:

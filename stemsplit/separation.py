@@ -1,9 +1,11 @@
 """The flow: a stream of a mixture -> a stream of its stems."""
 
+import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from itertools import chain, groupby, islice, tee
 from pathlib import Path
 
@@ -12,37 +14,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stemsplit.audio import Block, match_channels, open_reader
-from stemsplit.bags import Bag, bag_of
-from stemsplit.checkpoint import Header, Model
-from stemsplit.encoding import StemWriter
+from stemsplit import devices, hub, loading
+from stemsplit.audio import Block, Reader, match_channels, open_reader
+from stemsplit.bags import Bag, bag_of, load_bag
+from stemsplit.checkpoint import Model
+from stemsplit.delivery import STEM_FILE, Delivery
 from stemsplit.errors import UsageError
+from stemsplit.formats import Format
+from stemsplit.mixdown import OnProgress, Report, write_stems
+from stemsplit.registry import ModelSpec
 from stemsplit.resampling import resample
+from stemsplit.streams import Stems, as_the_input, blocks_of, check_array, join, mean
 from stemsplit.windows import Window, WindowPlan, cut, overlap_add
-
-Stems = npt.NDArray[np.float32]  # (S, C, n)
 
 LARGEST_SHIFT_SECONDS = 0.5
 BATCH_SECONDS = 32  # of windows that a GPU is given at once, if nobody says how many
 MOST_OVERLAP = 0.95
 PRECISIONS = ("full", "half")
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What `Separator.separate_file` did.
-
-    Args:
-        rate: Hz. channels: of each stem. length: samples of each stem.
-        clipped: samples beyond full scale, over all stems.
-        warnings: sentences about what was folded down, missing or damaged in the input, and about memory.
-    """
-
-    rate: int
-    channels: int
-    length: int
-    clipped: int
-    warnings: tuple[str, ...]
 
 
 class Separator:
@@ -94,63 +82,161 @@ class Separator:
         self.leads = tuple(rng.randint(0, latest) for _ in range(shifts)) or (0,)
         self.warnings: list[str] = []
 
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        stems: Sequence[str] = (),
+        device: str = "auto",
+        batch_size: int | None = None,
+        precision: str = "full",
+        overlap: float | None = None,
+        shifts: int = 0,
+        seed: int = 0,
+        registry: Path | None = None,
+        on_download: Callable[[ModelSpec, int | None], None] = lambda spec, size: None,
+        on_progress: hub.Progress = lambda done, total: None,
+    ) -> "Separator":
+        """Load a model by its name; its weights are fetched from the Hub, and checked, unless they are here.
+
+        Args:
+            model: a name of the list, `hf://OWNER/NAME[@REVISION]` or a file of weights; by default the one that the
+                list says. None is ever replaced by another.
+            stems: those that are wanted; all by default. What only others need is neither fetched nor loaded.
+            device: "cpu", "cuda", "mps", or "auto" for the fastest there is.
+            registry: a models.toml that adds to ours and to that of the user's configuration folder.
+            on_download: called once before anything is fetched, with the size in bytes if it is known.
+            on_progress: called with the bytes that are here and those that there will be.
+
+        The others are those of the class. Raises ModelError when there is no such model or it cannot be run,
+        UnreachableError when it is neither here nor to be had, UsageError for a stem that it does not have or an option
+        out of range, and DeviceError when there is no such device.
+        """
+        chosen = devices.choose(device)
+        spec = loading.find(loading.read_registry(registry), os.fspath(model) if model else None, stems)
+        fetch = partial(hub.obtain, on_download=on_download, on_progress=on_progress)
+        obtained = loading.obtain(spec, stems, fetch)
+        bag = load_bag(obtained.paths, obtained.gives, stems=obtained.spec.stems, device=chosen)
+        return cls(
+            bag,
+            device=chosen,
+            batch_size=batch_size,
+            precision=precision,
+            overlap=overlap,
+            shifts=shifts,
+            seed=seed,
+        )
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The names of the stems, in the order in which `separate` gives them."""
+        return self.bag.header.stems
+
+    @property
+    def rate(self) -> int:
+        """Hz, of what `separate` gives."""
+        return self.bag.header.rate
+
+    def describe(self) -> str:
+        """How it separates, in a line."""
+        header, plan = self.bag.header, self.plan
+        windows = f"windows of {plan.length / header.rate:.2f} s, a new one every {plan.hop / header.rate:.2f} s"
+        networks = f"{len(self.bag.members)} network{'s' if len(self.bag.members) > 1 else ''}"
+        return f"{networks} on {self.device}, precision {self.precision}, {windows}, {self.batch_size} at a time"
+
     def separate(self, blocks: Iterable[Block], rate: int) -> Iterator[Stems]:
         """Blocks `(C, n)` of a mixture at `rate` Hz -> blocks `(S, C, n)` of its stems at the rate of the model.
 
         Together they are as long as the resampled mixture. Memory does not depend on its length.
         """
         header = self.bag.header
+        blocks = (np.require(block, np.float32, ["C", "W"]) for block in blocks)  # as torch wants them
         blocks = match_channels(blocks, header.channels)
         blocks = resample(blocks, rate, header.rate, channels=header.channels)
         copies = tee(map(torch.from_numpy, blocks), len(self.leads))
         passes = [self._separate_once(copy, lead) for copy, lead in zip(copies, self.leads, strict=True)]
-        for stems in _mean(passes):
+        for stems in mean(passes):
             yield stems.numpy()
+
+    def separate_array(
+        self,
+        mixture: npt.ArrayLike,
+        rate: int,
+        *,
+        on_progress: OnProgress = lambda done, total: None,
+    ) -> dict[str, Block]:
+        """Separate a song that is in memory: `(C, N)`, mono or stereo, floats nominally in [-1, 1], at `rate` Hz.
+
+        Gives the stems by name, each `(C, N)` float32 at the same rate. The mixture stays as it is.
+
+        Args:
+            on_progress: called with the samples done so far, and N.
+
+        Raises UsageError when the array is not of this kind.
+        """
+        samples = check_array(mixture, rate)
+        channels, length = samples.shape
+        stems = self.separate(blocks_of(samples), rate)
+        fitting = as_the_input(stems, len(self.stems), self.bag.header, rate, channels)
+        whole = join(fitting, (len(self.stems), channels, length), on_progress)
+        return dict(zip(self.stems, whole, strict=True))
 
     def separate_file(
         self,
-        track: Path,
-        outputs: Mapping[str, Path],
+        track: str | os.PathLike[str],
+        outputs: Mapping[str, str | os.PathLike[str]],
         *,
+        delivery: Delivery | None = None,
         overwrite: bool = False,
-        on_progress: Callable[[int, int | None], None] = lambda done, total: None,
+        on_progress: OnProgress = lambda done, total: None,
     ) -> Report:
         """Separate one file. The stems keep its length, rate, alignment and channels (more than two are folded to two).
 
         Args:
-            track: any audio file. outputs: where each stem of the model that is wanted goes, by name; the folders are
-                made.
+            track: any audio file.
+            outputs: where each stem goes, by name; the folders are made. Besides the stems of the model there are
+                `mixture`, `no_vocals` and the like, which is the mixture without a stem, and `stem_file`, which is all
+                of them in one file.
+            delivery: how they are written; by default in the format that the outputs' names end in.
             overwrite: replace files that exist.
-            on_progress: called with the samples written so far and the file's own estimate of its length, if it has
-                one.
+            on_progress: called with the samples done so far and the file's own estimate of its length, if it has one.
 
         Raises AudioError when the file cannot be read or a stem not be written; then none of the outputs is there.
+        UsageError when the outputs, or they and `delivery`, do not go together.
         """
-        header = self.bag.header
-        unknown = sorted(set(outputs) - set(header.stems))
-        if unknown:
-            raise UsageError(f"the model has no stem {unknown[0]!r}", f"its stems are {', '.join(header.stems)}")
-        rows = [header.stems.index(stem) for stem in outputs]
+        with open_reader(Path(track)) as reader:
+            return self.separate_song(reader, outputs, delivery=delivery, overwrite=overwrite, on_progress=on_progress)
+
+    def separate_song(
+        self,
+        reader: Reader,
+        outputs: Mapping[str, str | os.PathLike[str]],
+        *,
+        delivery: Delivery | None = None,
+        overwrite: bool = False,
+        on_progress: OnProgress = lambda done, total: None,
+    ) -> Report:
+        """The same for a file that is open already, of which nothing has been read."""
+        paths = {stem: Path(path) for stem, path in outputs.items()}
+        delivery = delivery or Delivery(Format.of(path for stem, path in paths.items() if stem != STEM_FILE))
+        if delivery.consistent and not self.bag.whole:
+            raise UsageError("only all stems of a model can be made to add up", "leave out --consistent, or --stems")
+        consistent = delivery.consistent
+        if consistent is None:  # else what the model cannot hear, as it is too high, would be in all stems alike
+            consistent = self.bag.adds_up and (delivery.rate or reader.rate) <= self.rate
         told = len(self.warnings)
-        with (
-            open_reader(track) as reader,
-            StemWriter(
-                list(outputs.values()),
-                rate=reader.rate,
-                channels=reader.channels,
-                overwrite=overwrite,
-                expected_length=reader.length,
-            ) as writer,
-        ):
-            mixture = _Counted(reader.blocks())
-            wanted = (stems[rows] for stems in self.separate(mixture, reader.rate))
-            for block in _as_the_input(wanted, len(rows), header, reader.rate, reader.channels):
-                writer.write(block[..., : mixture.length - writer.length])
-                on_progress(writer.length, reader.length)
-            # Resampling there and back may end a sample early.
-            writer.write(np.zeros((len(rows), reader.channels, mixture.length - writer.length), np.float32))
-            warnings = (*reader.warnings, *self.warnings[told:])
-            return Report(reader.rate, reader.channels, writer.length, writer.clipped, warnings)
+        report = write_stems(
+            reader,
+            self.separate,
+            self.bag.header,
+            paths,
+            delivery,
+            consistent=consistent,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+        return replace(report, warnings=(*report.warnings, *self.warnings[told:]))
 
     def _separate_once(self, blocks: Iterable[Tensor], lead: int) -> Iterator[Tensor]:
         """`(C, n)` -> `(S, C, n)`, with `lead` zeros before the stream that are taken away again."""
@@ -208,41 +294,3 @@ class Separator:
         if self.precision == "full":
             return nullcontext()
         return torch.autocast(self.device, torch.bfloat16 if self.device == "cpu" else torch.float16)
-
-
-def _mean(passes: list[Iterator[Tensor]]) -> Iterator[Tensor]:
-    """The mean of streams `(..., n)` that are equally long, cut differently."""
-    if len(passes) == 1:
-        yield from passes[0]
-        return
-    waiting = [next(stream, None) for stream in passes]
-    while all(piece is not None for piece in waiting):
-        pieces = [piece for piece in waiting if piece is not None]
-        ready = min(piece.shape[-1] for piece in pieces)
-        yield torch.stack([piece[..., :ready] for piece in pieces]).mean(0)
-        for number, (piece, stream) in enumerate(zip(pieces, passes, strict=True)):
-            waiting[number] = piece[..., ready:] if ready < piece.shape[-1] else next(stream, None)
-    assert not any(piece is not None for piece in waiting)
-
-
-class _Counted:
-    """An iterable of blocks that knows how many samples have passed: a header's length is only an estimate."""
-
-    def __init__(self, blocks: Iterable[Block]) -> None:
-        self.blocks, self.length = blocks, 0
-
-    def __iter__(self) -> Iterator[Block]:
-        for block in self.blocks:
-            self.length += block.shape[-1]
-            yield block
-
-
-def _as_the_input(stems: Iterable[Stems], count: int, header: Header, rate: int, channels: int) -> Iterator[Stems]:
-    """Stems at the model's rate and channels -> at `rate` Hz in `channels`, resampled side by side in one stream."""
-    side_by_side = (block.reshape(-1, block.shape[-1]) for block in stems)
-    for flat in resample(side_by_side, header.rate, rate, channels=count * header.channels):
-        block = flat.reshape(count, header.channels, -1)
-        if channels < header.channels:
-            yield block.mean(1, keepdims=True)
-        else:
-            yield np.repeat(block, channels // header.channels, axis=1)

@@ -17,6 +17,7 @@ from .tags import Tags
 RATES = (44_100, 48_000)  # Hz
 COUNT = 4
 SUFFIX = ".stem.mp4"
+NAME = "stem_file"  # among the names of what is written of a song
 
 _ORDER = ("drums", "bass", "other", "vocals")  # as other programs write them
 _COLORS = ("#009E73", "#D55E00", "#CC79A7", "#56B4E9")

@@ -35,6 +35,8 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.setenv(name, str(tmp_path_factory.mktemp(name)))
         for name in ("HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"):
             patch.delenv(name, raising=False)
+        for name in [name for name in os.environ if name.startswith("STEMSPLIT_")]:
+            patch.delenv(name)
         yield
 
 

@@ -17,11 +17,12 @@ import soundfile  # type: ignore[import-untyped]
 import torch
 from conftest import STEMS, Run
 
-from stemsplit import __version__, batch, console
+from stemsplit import batch, console
 from stemsplit.cli import separating
 from stemsplit.errors import AudioError, UsageError
 
 NAMES = [f"{stem}.wav" for stem in STEMS]
+FILES = sorted([*NAMES, "stemsplit.json"])
 
 
 def write_song(path: Path, *, length: int = 4_000, channels: int = 2, rate: int = 8_000, gain: float = 0.3) -> Path:
@@ -67,13 +68,19 @@ def test_json(run: Run, here: Path) -> None:
     (here / "text.mp3").write_text("no music")
     outcome = run("song.wav", "text.mp3", "--json", "-q")
     assert outcome.code == 1
-    told = json.loads(outcome.out)
-    assert told["model"] == "model.safetensors"
-    bad, good = told["songs"]
+    events = [json.loads(line) for line in outcome.out.splitlines()]
+    bad, begin, *progress, good, end = [(event.pop("event"), event) for event in events]
+    assert begin == ("begin", {"song": "song.wav", "number": 1, "of": 1, "rate": 8_000, "length": 4_000})
+    assert {kind for kind, _ in progress} <= {"progress"}
+    assert [kind for kind, _ in (bad, good, end)] == ["failed", "done", "end"]
+    bad, good, end = bad[1], good[1], end[1]
+    assert (end["model"], end["fallback"]) == ("model.safetensors", None)
+    assert (end["done"], end["skipped"], end["failed"], end["audio_seconds"]) == (1, 0, 1, 0.5)
     assert bad["song"] == "text.mp3"
     assert "text.mp3" in bad["error"]
     assert bad["hint"]
     assert good.pop("elapsed_seconds") > 0
+    assert 0 < good.pop("peak") < 1
     assert good == {
         "song": "song.wav",
         "stems": {stem: f"separated/song/{stem}.wav" for stem in STEMS},
@@ -81,6 +88,7 @@ def test_json(run: Run, here: Path) -> None:
         "channels": 2,
         "length": 4_000,
         "clipped": 0,
+        "gain": 1.0,
         "warnings": [],
     }
 
@@ -91,7 +99,7 @@ def test_folders_are_searched_and_mirrored(run: Run, here: Path) -> None:
     (here / "album/cover.jpg").write_text("no music")
     assert run("album", "-o", "album/stems").code == 0
     folders = ("b", "cd 1/a", "cd 2/a")
-    expected = sorted(f"{folder}/{name}" for folder in folders for name in NAMES)
+    expected = sorted(f"{folder}/{name}" for folder in folders for name in FILES)
     assert files_in(here / "album/stems") == expected
     # Not the stems of the first run, which are below the folder that is searched.
     assert run("album", "-o", "album/stems", "--overwrite", "-q").code == 0
@@ -103,7 +111,7 @@ def test_clipping_and_warnings_are_told(run: Run, here: Path) -> None:
     outcome = run("loud.wav", "-q")
     assert outcome.code == 0
     assert "warning: " in outcome.err
-    assert "'loud.wav' are beyond full scale and were clipped\nhint: turn the song down" in outcome.err
+    assert "'loud.wav' are beyond full scale and were clipped\nhint: turn all of its stems down" in outcome.err
     soundfile.write(here / "broken.wav", np.full((4_000, 1), np.nan), 8_000, subtype="FLOAT")
     assert "warning: 'broken.wav' holds 4000 sample(s)" in run("broken.wav", "-q").err
 
@@ -118,7 +126,7 @@ def test_names_of_every_kind(run: Run, here: Path, name: str) -> None:
     outcome = run(name)
     stem = {"...wav": "...wav"}.get(name, name[:-4])
     assert outcome.code == 0
-    assert sorted(path.name for path in (here / "separated" / stem).iterdir()) == sorted(NAMES)
+    assert sorted(path.name for path in (here / "separated" / stem).iterdir()) == FILES
     assert os.fsencode(f"separated/{stem}/vocals.wav") in os.fsencode(outcome.out)
     assert outcome.err.count("\n") == 1
     assert "\x1b" not in outcome.err
@@ -165,8 +173,11 @@ def test_a_bad_song_does_not_stop_the_others(run: Run, here: Path) -> None:
     assert len(errors) == outcome.err.count("hint: ") == 4
     for name in ("text.mp3", "missing.wav", "nothing", "empty.mp3"):
         assert sum(repr(name) in line for line in errors) == 1
-    assert outcome.err.endswith("1 of 5 songs separated, 4 failed\n")
-    assert files_in(here / "separated") == [f"song/{name}" for name in sorted(NAMES)]
+    summary = outcome.err.splitlines()[-6:]
+    assert summary[0].split()[:2] == ["done", "1"]
+    assert summary[1].split() == ["failed", "4"]
+    assert [line.split("'")[1] for line in summary[2:]] == ["nothing", "text.mp3", "missing.wav", "empty.mp3"]
+    assert files_in(here / "separated") == [f"song/{name}" for name in FILES]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +228,7 @@ def test_how_it_is_separated(run: Run, here: Path) -> None:
     results = [stem("--overlap", "0.5"), stem("--shifts", "2"), stem("--precision", "half")]
     assert len({usual, *results}) == 4
     assert stem("--shifts", "2") == results[1]
-    assert files_in(here / "separated") == ["song/bass.wav"]
+    assert files_in(here / "separated") == ["song/bass.wav", "song/stemsplit.json"]
 
 
 @pytest.mark.parametrize(
@@ -242,7 +253,7 @@ def test_running_out_of_memory(run: Run, here: Path, monkeypatch: pytest.MonkeyP
     def fail(*arguments: object, **options: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("stemsplit.separation.Separator.separate_file", fail)
+    monkeypatch.setattr("stemsplit.separation.Separator.separate_song", fail)
     write_song(here / "song.wav")
     outcome = run("song.wav")
     assert outcome.code == 1
@@ -253,14 +264,10 @@ def test_a_bug_keeps_its_traceback(run: Run, here: Path, monkeypatch: pytest.Mon
     def fail(*arguments: object, **options: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("stemsplit.separation.Separator.separate_file", fail)
+    monkeypatch.setattr("stemsplit.separation.Separator.separate_song", fail)
     write_song(here / "song.wav")
     with pytest.raises(ValueError, match="a bug"):
         run("song.wav")
-
-
-def test_version(run: Run) -> None:
-    assert run("--version", model=False) == (0, f"stemsplit {__version__}\n", "")
 
 
 # The other commands
@@ -269,7 +276,7 @@ def test_version(run: Run) -> None:
 def test_the_demo(run: Run, here: Path) -> None:
     outcome = run("demo", "--device", "cpu", model=False)
     assert outcome.code == 0
-    assert files_in(here / "separated") == [f"demo/{name}" for name in sorted(NAMES)]
+    assert files_in(here / "separated") == [f"demo/{name}" for name in FILES]
     length = soundfile.info(separating.DEMO).frames
     assert all(soundfile.info(f"separated/demo/{name}").frames == length for name in NAMES)
     assert f"its stems are in {here / 'separated/demo'}" in outcome.err
@@ -419,7 +426,7 @@ def test_stopping_leaves_nothing_behind(long_song: Path, here: Path, number: sig
     assert out.splitlines() == [f"separated/short/{name}" for name in NAMES]
     assert err.splitlines()[1:] == [f"stemsplit: stopped by {number.name}"]
     # The song that was finished stays; of the other one there is not even its folder.
-    assert files_in(here / "separated") == [f"short/{name}" for name in sorted(NAMES)]
+    assert files_in(here / "separated") == [f"short/{name}" for name in FILES]
 
 
 def test_a_reader_that_has_seen_enough(run: Run, here: Path) -> None:

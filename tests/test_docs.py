@@ -41,7 +41,7 @@ def test_an_option_is_in_the_readme(name: str) -> None:
 def test_the_readme_names_no_option_that_is_not_there() -> None:
     known = {option for command in COMMANDS.values() for p in command.params for option in (*p.opts, *p.secondary_opts)}
     told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README.partition("## Commands")[2].partition("\n## ")[0]))
-    assert told <= known | {"--help", "--version"}
+    assert told <= known | {"--help", "--version", "--install-completion", "--show-completion"}
 
 
 @pytest.mark.parametrize("name", registry.read().models)
@@ -56,12 +56,29 @@ def test_files_that_the_readme_links_to_exist() -> None:
         assert (ROOT / link).exists(), link
 
 
-def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_examples_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(DEMO, "song.mp3")  # the name does not matter
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["beat.wav", "song.mp3", "voice.wav"]
+    names: dict[str, object] = {}
+    for example in re.findall(r"```python\n(.*?)```", README, re.DOTALL):  # each goes on where the one before ended
+        exec(compile(example, "README.md", "exec"), names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["beat.wav", "karaoke.wav", "song.mp3", "voice.wav"]
+    clipped, loudest, refused = capsys.readouterr().out.splitlines()
+    assert clipped.endswith(" 0 samples clipped")
+    assert loudest.startswith("{'vocals': '0.")
+    assert "no song" in refused
+
+
+def test_the_settings_in_the_readme_are_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "config.toml").write_text(example)
+    monkeypatch.setenv("STEMSPLIT_CONFIG", str(tmp_path / "config.toml"))
+    app(["separate", "--help"], standalone_mode=False)
+    assert "[default: best]" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_two_commands_exist() -> None:

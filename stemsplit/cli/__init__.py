@@ -1,6 +1,7 @@
 """The command line: parse, check what is cheap, call one function. Nothing heavy is imported before it is needed."""
 
 import difflib
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from stemsplit import __version__
-from stemsplit.cli import learning, models, separating
+from stemsplit.cli import defaults, doctor, learning, models, separating
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.interruption import Stopped, raise_on_signals
 
@@ -17,11 +18,19 @@ from stemsplit.interruption import Stopped, raise_on_signals
 class Commands(TyperGroup):
     """The commands, with `separate` for whatever does not begin with the name of one."""
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        defaults.heed_environment(self)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `separate` in front of songs and of its options; a misspelt command is no song, though."""
-        if args and args[0] not in (*self.commands, *ctx.help_option_names, "--version"):
+        if not ctx.resilient_parsing:  # else a shell wants to know how a word might go on
+            ctx.default_map = defaults.as_typer_wants_them(self, ctx)
+        ctx.meta["given"] = tuple(args)
+        own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        if args and args[0] not in self.commands and args[0] not in own:
             close = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.75)
-            if close and not Path(args[0]).exists():
+            if close and not Path(args[0]).exists() and not ctx.resilient_parsing:
                 raise UsageError(f"there is no command and no song {args[0]!r}", f"did you mean  stemsplit {close[0]}")
             args = ["separate", *args]
         return super().parse_args(ctx, args)
@@ -38,12 +47,34 @@ class Commands(TyperGroup):
                 file=sys.stderr,
             )
             raise typer.Exit(stop.exit_code) from None
+        except typer.BadParameter as error:
+            defaults.explain(error)
+            raise
+        except StemsplitError as error:
+            defaults.name_the_source(error, self, ctx.meta["given"])
+            raise
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """How the first word might go on: as a command, or as a song or an option of `separate`."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            command = self.commands["separate"]
+            with command.make_context("separate", [], parent=ctx, resilient_parsing=True) as below:
+                known = {item.value for item in found}
+                return found + [i for i in command.shell_complete(below, incomplete) if i.value not in known]
+        # Without any of ours, the shell goes through the files itself, and better.
+        names = sorted(path.name for path in Path().iterdir()) if found else []
+        return found + [type(found[0])(name) for name in names if _is_simple(name, incomplete)]
+
+
+def _is_simple(name: str, beginning: str) -> bool:
+    """Whether a name needs no quotes, and begins so."""
+    return name.startswith(beginning) and not name.startswith(".") and shlex.quote(name) == name
 
 
 app = typer.Typer(
     cls=Commands,
     rich_markup_mode=None,
-    add_completion=False,
     no_args_is_help=True,
     subcommand_metavar="COMMAND | SONG...",
     pretty_exceptions_enable=False,
@@ -53,14 +84,24 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"stemsplit {__version__}")
+        typer.echo(f"stemsplit {__version__}")  # at once: what follows takes seconds, as torch has to be imported
+        from stemsplit import machine
+
+        for line in machine.describe_versions():
+            typer.echo(line)
         raise typer.Exit
 
 
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the versions of stemsplit, Python and PyTorch, and the devices, and exit.",
+        ),
     ] = False,
 ) -> None:
     """Turn songs into stems: vocals, drums, bass, other.
@@ -69,11 +110,12 @@ def common(
     """
 
 
-app.command()(separating.separate)
+app.command(epilog=defaults.HELP)(separating.separate)
 app.command()(separating.demo)
 app.add_typer(models.app, name="models")
 app.command()(learning.evaluate)
 app.command()(learning.train)
+app.command()(doctor.doctor)
 
 
 def main() -> None:

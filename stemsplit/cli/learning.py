@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from stemsplit.cli.obtaining import obtain, read_registry
+from stemsplit.cli.obtaining import obtain
 from stemsplit.cli.options import Device, Json, ModelName, Quiet, RegistryFile
 from stemsplit.interruption import Stopped
+from stemsplit.loading import read_registry
 
 
 def evaluate(

@@ -6,15 +6,24 @@ from typing import Annotated, Any
 
 import typer
 
-from stemsplit.cli.obtaining import fetch, read_registry
+from stemsplit.cli.completing import complete_model
+from stemsplit.cli.obtaining import fetch
 from stemsplit.cli.options import Json, Quiet, RegistryFile
 from stemsplit.errors import ModelError, UsageError
+from stemsplit.loading import read_registry
 from stemsplit.registry import HUB, ModelSpec, Registry, WeightFile, runs
 
 app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List, fetch, check and remove models.")
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, or hf://OWNER/NAME[@REVISION].")]
-Models = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Names of models.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", autocompletion=complete_model, help="A model's name, or hf://OWNER/NAME[@REVISION]."
+    ),
+]
+Models = Annotated[
+    list[str] | None, typer.Argument(metavar="[MODEL]...", autocompletion=complete_model, help="Names of models.")
+]
 All = Annotated[bool, typer.Option("--all", help="All models of the list.")]
 
 
@@ -172,7 +181,9 @@ def remove(models: Models = None, everything: All = False, own: RegistryFile = N
 
 @app.command()
 def path(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model's name.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", autocompletion=complete_model, help="A model's name.")
+    ] = None,
     own: RegistryFile = None,
     as_json: Json = False,
 ) -> None:

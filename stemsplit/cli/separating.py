@@ -1,72 +1,169 @@
-"""The commands that separate songs."""
+"""The commands that separate songs: from what the user typed to a Request."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+import os
+import shutil
+import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stemsplit.cli.obtaining import find, obtain, read_registry
+from stemsplit.cli.defaults import Preset, choose_model, prevailing
 from stemsplit.cli.options import (
     BatchSize,
+    Bitrate,
+    Bits,
+    Clip,
+    Consistent,
     Device,
+    DryRun,
+    Exclude,
+    Filename,
+    FormatName,
+    Include,
+    Jobs,
     Json,
+    Mixture,
     ModelName,
     Output,
     Overlap,
     Overwrite,
+    Player,
     Precision,
+    Quality,
     Quiet,
     RegistryFile,
+    SampleRate,
     Shifts,
+    SkipExisting,
+    SoundTrack,
+    StemFile,
     Stems,
+    Tags,
+    TwoStems,
+    Verbose,
 )
-from stemsplit.registry import FALLBACK, Registry
+from stemsplit.errors import StemsplitError, UsageError
+from stemsplit.loading import find, read_registry
+from stemsplit.registry import FALLBACK
 
 if TYPE_CHECKING:
-    from stemsplit.batch import Failed, Track
-    from stemsplit.console import Messages
+    from stemsplit.cli.requests import Request
+    from stemsplit.tracks import Track
 
 DEMO = Path(__file__).parent.parent / "demo.ogg"
+STDOUT = Path("-")
 
 
 def separate(
-    songs: Annotated[list[str], typer.Argument(metavar="SONG", help="Audio files, and folders of them.")],
+    context: typer.Context,
+    songs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SONG", help="Audio files and films, folders, playlists, patterns; - is standard input."
+        ),
+    ],
     output: Output = Path("separated"),
     model: ModelName = None,
+    preset: Preset = None,
     own: RegistryFile = None,
     stems: Stems = None,
+    two_stems: TwoStems = None,
+    mixture: Mixture = False,
+    stem_file: StemFile = False,
+    player: Player = False,
+    format: FormatName = "wav",
+    bits: Bits = None,
+    bitrate: Bitrate = None,
+    quality: Quality = None,
+    sample_rate: SampleRate = "song",
+    clip: Clip = "clamp",
+    consistent: Consistent = None,
+    tags: Tags = True,
+    filename: Filename = "{track}/{stem}.{ext}",
+    include: Include = None,
+    exclude: Exclude = None,
+    track: SoundTrack = 1,
+    skip_existing: SkipExisting = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     device: Device = "auto",
+    jobs: Jobs = 1,
     overlap: Overlap = None,
     shifts: Shifts = 0,
     precision: Precision = "full",
     batch_size: BatchSize = None,
-    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Separate songs into stems.
 
     Writes FOLDER/<song>/<stem>.wav, and the paths of the stems to standard output. Folders are searched for songs
     recursively, and mirrored in FOLDER.
     """
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose contradict each other", "leave one of them out")
     from stemsplit import batch
+    from stemsplit.cli.batches import separate_all
+    from stemsplit.cli.requests import Request
     from stemsplit.console import Messages
+    from stemsplit.delivery import Delivery
+    from stemsplit.formats import Format
+    from stemsplit.standard_input import StandardInput
+    from stemsplit.templates import Template
 
-    messages, known = Messages(quiet=quiet), read_registry(own)
-    wanted = _parse_names(stems)
-    find(known, model, wanted)  # a wrong name is told before anything else
-    tracks, failed = batch.find(songs, output)
-    how = {"overlap": overlap, "shifts": shifts, "precision": precision, "batch_size": batch_size}
-    request = _Request(model, wanted, device, how, overwrite=overwrite, as_json=as_json)
-    _separate(tracks, failed, known, request, messages)
+    messages, known = Messages(quiet=quiet, verbose=verbose), read_registry(own)
+    named = prevailing(context, "stems", "two_stems")
+    rest = named == "two_stems"
+    chosen = Format.parse(format, bits=bits, bitrate=bitrate, quality=quality)
+    request = Request(
+        model=choose_model(context, model, preset),
+        stems=_parse_names(two_stems if rest else stems),
+        rest=rest,
+        mixture=mixture,
+        stem_file=stem_file,
+        player=player,
+        delivery=Delivery(chosen, consistent=consistent, clip=clip, tags=tags),
+        rate=_parse_rate(sample_rate),
+        device=device,
+        how={"overlap": overlap, "shifts": shifts, "precision": precision, "batch_size": batch_size},
+        track=track,
+        jobs=jobs,
+        overwrite=overwrite,
+        skip_existing=skip_existing,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+    spec = find(known, request.model, request.stems)  # a wrong name is told before anything else
+    request.check(spec)
+    template = Template.parse(filename)
+    # The file of a song from standard input is needed until the last one is done.
+    with StandardInput() as stdin, tempfile.TemporaryDirectory(prefix="stemsplit-") as temporary:
+        to_stdout = output == STDOUT
+        tracks, failed = batch.find(
+            songs,
+            Path(temporary) if to_stdout else output,
+            include=include or (),
+            exclude=exclude or (),
+            stdin=stdin,
+            template=template,
+            extension=chosen.extension.removeprefix("."),
+            model=spec.name,
+        )
+        if not to_stdout:
+            separate_all(tracks, failed, known, request, messages)
+            return
+        _require_one(tracks, request)
+        done = separate_all(tracks, failed, known, request.without_files(), messages)
+        _write_out(next(iter(tracks[0].outputs(request.names(done)).values())))
 
 
 def demo(
     output: Output = Path("separated"),
     device: Device = "auto",
+    player: Player = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Separate the song that comes with stemsplit.
@@ -74,11 +171,14 @@ def demo(
     Writes FOLDER/demo/<stem>.wav, with the model that comes with stemsplit as well.
     """
     from stemsplit import batch
+    from stemsplit.cli.batches import separate_all
+    from stemsplit.cli.requests import Request
     from stemsplit.console import Messages
 
     tracks, failed = batch.find([str(DEMO)], output)
     messages = Messages()
-    _separate(tracks, failed, read_registry(None), _Request(FALLBACK, device=device, overwrite=overwrite), messages)
+    request = Request(model=FALLBACK, device=device, player=player, overwrite=overwrite)
+    separate_all(tracks, failed, read_registry(None), request, messages)
     messages.note(f"The song is {DEMO}, its stems are in {tracks[0].folder.absolute()}: listen to them.")
 
 
@@ -87,72 +187,35 @@ def _parse_names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """How the songs are to be separated: `model` and `stems` as named, `how` as arguments of a Separator."""
-
-    model: str | None
-    stems: Sequence[str] = ()
-    device: str = "auto"
-    how: Mapping[str, Any] = field(default_factory=dict)
-    overwrite: bool = False
-    as_json: bool = False
+def _parse_rate(text: str) -> int | str | None:
+    """Hz, "model", or None for that of the song."""
+    if text in ("song", "model"):
+        return None if text == "song" else text
+    if text.isascii() and text.isdigit() and 1_000 <= int(text) <= 768_000:
+        return int(text)
+    raise UsageError(f"{text!r} is no sample rate", "write song, model, or a number of Hz such as 48000")
 
 
-def _separate(
-    tracks: Sequence["Track"],
-    failed: Sequence["Failed"],
-    known: Registry,
-    request: _Request,
-    messages: "Messages",
-) -> None:
-    """What `separate` and `demo` share; exits with 1 if any song failed."""
-    from stemsplit import batch, console
-
-    # Songs that cannot be opened cost no download, and existing stems neither where it is known which there will be.
-    spec = find(known, request.model, request.stems)
-    ready, refused = batch.check(tracks, spec.stems, overwrite=request.overwrite)
-    for failure in (*failed, *refused):
-        messages.error(failure.error)
-    results: list[batch.Done | batch.Failed] = [*failed, *refused]
-    fallback: dict[str, str] | None = None
-    if ready:
-        obtained = obtain(known, request.model, messages, request.stems)
-        fallback = obtained.fallback
-        if obtained.spec.stems != spec.stems:
-            ready, refused = batch.check(ready, obtained.spec.stems, overwrite=request.overwrite)
-            for failure in refused:
-                messages.error(failure.error)
-            results += refused
-        spec = obtained.spec
-    if ready:
-        # Only now, as torch takes seconds to import.
-        with messages.progress(f"loading {spec.name}"):
-            from stemsplit import bags, devices
-            from stemsplit.separation import Separator
-
-            device = devices.choose(request.device)
-            bag = bags.load_bag(obtained.paths, obtained.gives, stems=spec.stems, device=device)
-            separator = Separator(bag, device=device, **request.how)
-    for number, track in enumerate(ready, start=1):
-        label = track.source.name if len(ready) == 1 else f"{number}/{len(ready)} {track.source.name}"
-        with messages.progress(label) as on_progress, devices.memory_checked(device):
-            work = partial(separator.separate_file, overwrite=request.overwrite, on_progress=on_progress)
-            result = batch.run(track, spec.stems, work)
-        results.append(result)
-        if isinstance(result, batch.Failed):
-            messages.error(result.error)
-            continue
-        messages.separated(track.source, track.folder, result.report, result.seconds)
-        if not request.as_json:
-            for path in track.outputs(spec.stems).values():
-                console.write(str(path))
+def _require_one(tracks: "list[Track]", request: "Request") -> None:
+    """Standard output has room for one file."""
+    if not request.one_file:
+        raise UsageError("standard output has room for one stem", "name it with --stems, and leave out other files")
+    if len(tracks) > 1:
+        raise UsageError("standard output has room for one song", "name a folder with --output")
     if request.as_json:
-        songs = [batch.describe(result, spec.stems) for result in results]
-        console.write_json({"model": spec.name, "fallback": fallback, "songs": songs})
-    broken = sum(isinstance(result, batch.Failed) for result in results)
-    if len(results) > 1:
-        with_what = f" with {spec.name}, not {fallback['instead_of']}" if fallback else ""
-        messages.note(f"{len(results) - broken} of {len(results)} songs separated{with_what}, {broken} failed")
-    if broken:
-        raise typer.Exit(1)
+        raise UsageError("standard output cannot have both a stem and JSON", "leave out --json, or name a folder")
+    if sys.stdout is None or sys.stdout.isatty():
+        raise UsageError("a stem should not be written to a terminal", "send it to a file or a program:  > vocals.wav")
+
+
+def _write_out(path: Path) -> None:
+    """A file to standard output."""
+    try:
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what could not be written is not tried again
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise StemsplitError(f"cannot write to standard output: {error.strerror}", "make room") from error

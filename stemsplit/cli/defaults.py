@@ -1,0 +1,226 @@
+"""Where Typer finds what users have set once for all runs: in environment variables, and in the file of settings.
+
+The names are those of the options of `separate`; other commands heed the same for the options that they share with it.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from stemsplit import settings
+from stemsplit.errors import StemsplitError, UsageError
+
+HELP = (
+    f"Options can be set for all runs: by lines such as batch_size = 4 in {settings.folder() / 'config.toml'}, and by "
+    f"environment variables such as {settings.variable('batch_size')}=4, which overrule the file. The command line "
+    "overrules both."
+)
+_PRESETS = ", ".join(f"{preset} is {model}" for preset, model in settings.PRESETS.items())
+Preset = Annotated[settings.Preset | None, typer.Option("--preset", help=f"Instead of a model: {_PRESETS}.")]
+
+_SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")  # as Typer calls them, the nearest one first
+
+
+def options(group: Any) -> dict[str, Any]:
+    """The options that can be set once for all runs, by their long names with underscores."""
+    return _options_of(group.commands["separate"])
+
+
+def heed_environment(group: Any) -> None:
+    """Let every command of the program find the environment variables of the options that it has."""
+    known = options(group)
+    for command in _commands(group):
+        for name, parameter in _options_of(command).items():
+            if name in known:
+                parameter.envvar = settings.variable(name)
+                parameter.show_envvar = False  # there is a rule, which `separate --help` tells
+
+
+def read(group: Any, context: Any) -> dict[str, Any]:
+    """The options that the file of settings sets, by their names.
+
+    Raises UsageError for what is no option or no value of it, and when the file cannot be read.
+    """
+    known, path = options(group), str(settings.config_file())
+    values = settings.read()
+    for name, value in values.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+            raise UsageError(f"{path!r} sets {name!r}, which cannot be set for all runs", hint)
+        if problem := _problem(known[name], value, context):
+            raise UsageError(f"{path!r} has {name} = {_toml(value)}: {problem}", "correct it, or delete the line")
+    return values
+
+
+def as_typer_wants_them(group: Any, context: Any) -> dict[str, Any]:
+    """A `default_map` for the program: a mapping for each command, of its parameters.
+
+    When the file is damaged, every run says so, but no --help does, and neither does `doctor`, which tells more.
+    """
+    try:
+        return _by_command(group, read(group, context), options(group))
+    except UsageError as error:
+        damaged = _by_command(group, dict.fromkeys(options(group), _Damage(error)), options(group))
+        return {name: value for name, value in damaged.items() if name != "doctor"}
+
+
+def check_environment(group: Any, context: Any) -> Iterator[tuple[UsageError, bool]]:
+    """What is wrong with environment variables whose names begin as ours, and whether it stops every run."""
+    known = {settings.variable(name): parameter for name, parameter in options(group).items()}
+    for variable, value in settings.environment().items():
+        if variable == settings.CONFIG:
+            continue
+        if variable not in known:
+            close = difflib.get_close_matches(variable, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "unset it"
+            yield UsageError(f"the environment variable {variable} means nothing to stemsplit", hint), False
+        elif problem := _refusal(known[variable], value, context):
+            yield _wrong_variable(variable, problem), True
+
+
+def explain(error: typer.BadParameter) -> None:
+    """Raise a UsageError in place of Typer's if the value that it refuses came from an environment variable."""
+    parameter: Any = error.param
+    if parameter is None or error.ctx is None:
+        return
+    source = error.ctx.get_parameter_source(parameter.name)
+    if source is not None and source.name == "ENVIRONMENT":
+        raise _wrong_variable(parameter.envvar, _told(error)) from error
+
+
+def name_the_source(error: StemsplitError, group: Any, given: Sequence[str]) -> None:
+    """Say in the hint where a text that an error names came from, if nobody gave it on the command line."""
+    try:
+        values = settings.read()
+    except UsageError:
+        return
+    for name in options(group):
+        variable = settings.variable(name)
+        value = os.environ.get(variable) or values.get(name)
+        if isinstance(value, str) and repr(value) in str(error) and not any(value in argument for argument in given):
+            where = variable if os.environ.get(variable) else repr(str(settings.config_file()))
+            error.hint = f"{error.hint}; {name} is set in {where}" if error.hint else f"{name} is set in {where}"
+
+
+def prevailing(context: typer.Context, *names: str) -> str | None:
+    """Which of some parameters that exclude one another holds: the one that was set nearest; None if none was.
+
+    Raises UsageError when two were set in the same place.
+    """
+    for place in _SOURCES:
+        sources = {name: context.get_parameter_source(name) for name in names}
+        said = [name for name, source in sources.items() if source and source.name == place]
+        said = [name for name in said if context.params[name] is not None]
+        if len(said) > 1:
+            parameters = {parameter.name: parameter for parameter in context.command.params}
+            options = [next(o for o in parameters[name].opts if o.startswith("--")) for name in said]
+            if place == "ENVIRONMENT":
+                options = [str(parameters[name].envvar) for name in said]
+            where = f" in {str(settings.config_file())!r}" if place == "DEFAULT_MAP" else ""
+            raise UsageError(f"{' and '.join(options)}{where} contradict each other", "leave one of them out")
+        if said:
+            return said[0]
+    return None
+
+
+def choose_model(context: typer.Context, model: str | None, preset: settings.Preset | None) -> str | None:
+    """The model that a command is to use, given its parameters `model` and `preset`; None for the default."""
+    holds = prevailing(context, "model", "preset")
+    if preset is not None and holds == "preset":
+        return settings.PRESETS[preset]
+    return model
+
+
+class _Damage:
+    """Stands for every value in a damaged file: looking one up raises, showing it in --help does not."""
+
+    def __init__(self, error: UsageError) -> None:
+        self._error = error
+
+    def __call__(self) -> NoReturn:
+        raise self._error
+
+    def __str__(self) -> str:
+        return ""
+
+
+def _options_of(command: Any) -> dict[str, Any]:
+    """The same of one command.
+
+    What must be given is not among them, and neither is a flag that could not be taken back on the command line.
+    """
+    found = {}
+    for parameter in command.params:
+        long = next((name for name in parameter.opts if name.startswith("--")), None)
+        if long is None or parameter.required or parameter.is_eager:
+            continue
+        if not parameter.is_flag or parameter.secondary_opts:
+            found[long[2:].replace("-", "_")] = parameter
+    return found
+
+
+def _commands(group: Any) -> Iterator[Any]:
+    for command in group.commands.values():
+        yield command
+        if hasattr(command, "commands"):
+            yield from _commands(command)
+
+
+def _by_command(group: Any, values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `values` each command of a group has options for."""
+    result: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        shared = {option: parameter for option, parameter in _options_of(command).items() if option in known}
+        own = {parameter.name: values[option] for option, parameter in shared.items() if option in values}
+        result[name] = {**own, **(_by_command(command, values, known) if hasattr(command, "commands") else {})}
+    return result
+
+
+def _problem(parameter: Any, value: Any, context: Any) -> str:
+    """Why an option cannot have a value that a file gives it; empty if it can."""
+    if parameter.is_flag != isinstance(value, bool):
+        return "it should be true or false" if parameter.is_flag else "it should not be true or false"
+    typed = value if isinstance(value, (bool, list)) else str(value)  # as it would be on the command line
+    if problem := _refusal(parameter, typed, context):
+        return problem
+    became = parameter.process_value(context, typed)
+    if _is_same(became, value):
+        return ""
+    kinds = {list: "a list", tuple: "a list", int: "a whole number", float: "a number"}
+    return f"it should be {kinds.get(type(became), 'a text')}"
+
+
+def _is_same(became: Any, value: Any) -> bool:
+    if isinstance(became, (list, tuple)):
+        return isinstance(value, list) and len(became) == len(value) and all(map(_is_same, became, value))
+    return bool(became == value or (isinstance(became, Path) and isinstance(value, str) and became == Path(value)))
+
+
+def _refusal(parameter: Any, value: Any, context: Any) -> str:
+    """Why Typer refuses a value; empty if it does not."""
+    try:
+        parameter.process_value(context, value)
+    except (typer.BadParameter, UsageError) as error:
+        return _told(error)
+    return ""
+
+
+def _told(error: Exception) -> str:
+    """What an error says, as a part of a sentence."""
+    text = str(getattr(error, "message", error)).rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def _wrong_variable(variable: str, problem: str) -> UsageError:
+    value = os.environ[variable]
+    return UsageError(f"the environment variable {variable} cannot be {value!r}: {problem}", "correct it, or unset it")
+
+
+def _toml(value: Any) -> str:
+    """A value about as it is in the file."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)

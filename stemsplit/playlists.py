@@ -1,0 +1,112 @@
+"""Playlists, .m3u and .m3u8, as players on any system write them."""
+
+import os
+import re
+import stat
+import unicodedata
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from stemsplit.errors import AudioError
+
+SUFFIXES = frozenset({".m3u", ".m3u8"})
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+_LARGEST = 2**24  # bytes: a hundred thousand songs with long names
+_FILE_ADDRESS = re.compile(r"file:(?://([^/\\]*))?([/\\].*)", re.IGNORECASE)
+_DRIVE = re.compile(r"[a-z]:|\\\\", re.IGNORECASE)
+
+
+def read(playlist: Path) -> list[bytes]:
+    """The lines of a playlist that name songs. AudioError: it cannot be read, is no playlist, or names none."""
+    name = repr(str(playlist))
+    try:
+        if not stat.S_ISREG(playlist.stat().st_mode):
+            raise AudioError(f"the playlist {name} is not a regular file", "save it to a file first")
+        with playlist.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except FileNotFoundError as error:
+        raise AudioError(f"there is no file {name}", "check the spelling") from error
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise AudioError(f"cannot read the playlist {name}: {reason}", "check its name and its permissions") from error
+    if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        content = content.decode("utf-16", "replace").encode("utf-8", "replace")
+    if len(content) > _LARGEST or b"\0" in content:
+        raise AudioError(f"{name} is no playlist, whatever its name says", "rename it, if it is a song")
+    lines = [line for line in content.removeprefix(BOM_UTF8).splitlines() if line.strip()]
+    if any(line.startswith(b"#EXT-X-") for line in lines):
+        hint = "save the sound to a file first, for instance with  ffmpeg -i PLAYLIST song.flac"
+        raise AudioError(f"{name} lists the pieces of one stream, not songs", hint)
+    songs = [line for line in lines if not line.lstrip().startswith(b"#")]
+    if not songs:
+        raise AudioError(f"the playlist {name} names no songs", "name the songs themselves")
+    return songs
+
+
+def locate(line: bytes, playlist: Path) -> Path:
+    """The file that a line of a playlist means; relative to the folder of the playlist, if the line is.
+
+    AudioError: it is an address on the net, a playlist, or nothing that exists.
+    """
+    text, *others = _readings(line)
+    told, where = repr(text.strip()), repr(str(playlist))
+    if found := _FILE_ADDRESS.match(text.strip()):
+        text, others = _path(found[1] or "", found[2], told, where), []
+    elif ADDRESS.match(text.strip()):
+        raise AudioError(f"{told} in {where} is an address on the net", "download the song, and name its file")
+    if Path(text.strip()).suffix.lower() in SUFFIXES:
+        raise AudioError(f"{told} in {where} is a playlist itself, which is not followed", "name it yourself")
+    for reading in (text, *others):
+        for spelling in _spellings(reading):
+            path = playlist.parent / spelling
+            if os.path.lexists(path):
+                return path
+    if os.name != "nt" and _DRIVE.match(text):
+        raise AudioError(f"{told} in {where} is on a drive of Windows", "export the playlist with relative paths")
+    hint = "paths in a playlist are relative to its folder: was one of them moved?"
+    raise AudioError(f"there is no file {str(playlist.parent / text.strip())!r}, which {where} names", hint)
+
+
+def _readings(line: bytes) -> list[str]:
+    """What a line may say: UTF-8, an encoding of Windows, Latin-1, or a name of these bytes. The likeliest first."""
+    try:
+        return [line.decode()]
+    except UnicodeDecodeError:
+        return [line.decode("cp1252", "replace"), line.decode("latin-1"), os.fsdecode(line)]
+
+
+def _spellings(text: str) -> Iterator[str]:
+    """`text` first, then what it may mean if there is no such file."""
+    forms = [text]
+    yield text
+    for change in (str.strip, _with_slashes, _unquoted, _composed, _decomposed):
+        new = [form for form in map(change, forms) if form not in forms]
+        forms += new
+        yield from new
+
+
+def _with_slashes(text: str) -> str:
+    return text.replace("\\", "/")
+
+
+def _unquoted(text: str) -> str:
+    return os.fsdecode(unquote_to_bytes(os.fsencode(text))) if "%" in text else text
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _decomposed(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+def _path(host: str, path: str, told: str, where: str) -> str:
+    """The path in the address of a file (RFC 8089)."""
+    if host.lower() not in ("", "localhost"):
+        raise AudioError(f"{told} in {where} is on another machine", "copy the song, and name its file")
+    path = _unquoted(path)
+    return path[1:] if os.name == "nt" and re.match(r"/[a-z]:", path, re.IGNORECASE) else path
