@@ -51,7 +51,7 @@ class Member:
 class Bag:
     """A model that is ready to run; `header` says what goes in, which stems come out, and in which windows.
 
-    `whole` says whether these are all of its stems.
+    `whole` says whether these are all the stems that its networks give.
     """
 
     header: Header
@@ -104,11 +104,12 @@ def load_bag(
     if missing := [stem for stem in stems if stem not in known]:
         raise UsageError(f"the model has no stem {missing[0]!r}", f"its stems are {', '.join(known)}")
     wanted = tuple(stem for stem in known if stem in (stems or known))
+    whole = {stem for part in parts for stem in part.header.stems} == set(wanted)
     needed = [part for part in parts if any(part.shares.get(stem) for stem in wanted)]
     return Bag(
         replace(first, stems=wanted),
         tuple(_members(needed, wanted, device, shared and device == "cpu")),
-        wanted == tuple(known),
+        whole,
     )
 
 
