@@ -5,17 +5,20 @@ file each, or all in one.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from stemsplit import checkpoint, headers
+from stemsplit import checkpoint, conversion, headers
 from stemsplit.checkpoint import Header, Model
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.networks import seen_by
+from stemsplit.networks._masking import MaskNetwork
+from stemsplit.registry import ONNX
 
 MOST_SHARE = 1e6
 
@@ -25,25 +28,31 @@ class Member:
     """A network in a bag.
 
     Args:
-        shares: for which of the bag's stems, which of the network's stems counts how much.
+        shares: for which of the bag's stems, which of those that the network gives counts how much.
         length: samples of its window.
         weights: what the network has to be given before it runs, when it serves other members of the bag as well.
+        wanted: the numbers of the stems that a network of masks is to give, if not all.
     """
 
     network: nn.Module
     shares: tuple[tuple[int, int, float], ...]
     length: int
     weights: Mapping[str, Tensor] | None = None
+    wanted: tuple[int, ...] | None = None
 
     def room(self, length: int) -> int:
         """How many samples the network wants to see to separate `length` of them."""
         return seen_by(self.network, length, self.length)
 
-    def ready(self) -> nn.Module:
-        """The network with this member's weights in it."""
+    def ready(self, *, wiener: int = 0) -> Callable[[Tensor], Tensor]:
+        """The network with this member's weights in it: mixtures `(B, C, N)` -> stems `(B, S, C, N)`.
+
+        wiener: how often what a network of masks gives is refined by Wiener filtering.
+        """
         if self.weights is not None:
             self.network.load_state_dict(self.weights)
-        return self.network
+        options = {name: value for name, value in (("wanted", self.wanted), ("wiener", wiener)) if value}
+        return partial(self.network, **options) if options else self.network
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +74,25 @@ def bag_of(model: Model) -> Bag:
 
 
 def load_bag(
-    paths: Sequence[Path], gives: Sequence[Sequence[str]], *, stems: Sequence[str] = (), device: str = "cpu"
+    paths: Sequence[Path],
+    gives: Sequence[Sequence[str]],
+    *,
+    config: Mapping[str, Any] | None = None,
+    stems: Sequence[str] = (),
+    device: str = "cpu",
 ) -> Bag:
     """A model of one file or of several networks.
 
     Args:
         gives: the stems that each file is for; none for all it has.
+        config: settings of the network that ONNX files are for, if they are not its usual ones.
         stems: those that are wanted; all by default. Networks without a share in them are not loaded.
 
     Raises ModelError as `checkpoint.load` does, and when the networks do not go together or lack a stem; UsageError
     when nothing gives a stem that is wanted.
     """
+    if any(path.suffix == ONNX for path in paths):
+        paths, gives = [conversion.convert(paths, gives, config or {})], [()]
     parts = [part for path, names in zip(paths, gives, strict=True) for part in _parts(path, names)]
     first = parts[0].header
     for part in parts:
@@ -160,5 +177,13 @@ def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str) -> list
         weights = checkpoint.read_weights(part.path, part.header, part.prefix)
         if not shared:
             network.load_state_dict(weights)
-        members.append(Member(network, shares, part.header.length, weights if shared else None))
+        member = Member(network, shares, part.header.length, weights if shared else None)
+        members.append(_without_the_rest(member) if isinstance(network, MaskNetwork) else member)
     return members
+
+
+def _without_the_rest(member: Member) -> Member:
+    """Let a network of masks give no stem that does not count for any of the bag's."""
+    wanted = tuple(sorted({row for _, row, _ in member.shares}))
+    shares = tuple((stem, wanted.index(row), share) for stem, row, share in member.shares)
+    return replace(member, shares=shares, wanted=wanted)

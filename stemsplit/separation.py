@@ -17,6 +17,7 @@ from stemsplit.bags import Bag, bag_of
 from stemsplit.checkpoint import Header, Model
 from stemsplit.encoding import StemWriter
 from stemsplit.errors import UsageError
+from stemsplit.networks._masking import MaskNetwork
 from stemsplit.resampling import resample
 from stemsplit.windows import Window, WindowPlan, cut, overlap_add
 
@@ -57,6 +58,7 @@ class Separator:
         shifts: separate each song so many times, each time later by up to half a second, and take the mean; 0 for
             once, as it is. Défossez et al., "Music Source Separation in the Waveform Domain" (2019), section 4.4.
         seed: decides by how much.
+        wiener: refine what a network of masks gives so many times, by what the channels of each window have in common.
 
     Raises UsageError when one of these is out of range.
     """
@@ -71,6 +73,7 @@ class Separator:
         overlap: float | None = None,
         shifts: int = 0,
         seed: int = 0,
+        wiener: int = 0,
     ) -> None:
         self.bag = model if isinstance(model, Bag) else bag_of(model)
         self.device, self.precision = device, precision
@@ -85,6 +88,11 @@ class Separator:
             raise UsageError(f"the overlap must be from 0 to {MOST_OVERLAP}, not {overlap:g}")
         if shifts < 0:
             raise UsageError(f"the number of shifts must not be negative, as {shifts} is")
+        if wiener < 0:
+            raise UsageError(f"the number of times that Wiener filtering is done must not be negative, as {wiener} is")
+        if wiener and not all(isinstance(member.network, MaskNetwork) for member in self.bag.members):
+            raise UsageError("only a model that estimates masks can be refined by Wiener filtering")
+        self.wiener = wiener
         self.batch_size = batch_size
         self.plan = (
             header.plan if overlap is None else WindowPlan(header.length, int((1 - overlap) * header.length) or 1)
@@ -198,7 +206,7 @@ class Separator:
         for member in self.bag.members:
             mix = torch.stack([window.seen(member.room(length)) for window in batch]).to(self.device)
             with self._low_precision():
-                estimate = member.ready()(mix)
+                estimate = member.ready(wiener=self.wiener)(mix)
             inner = Window(estimate, length).seen(length).float().cpu()
             for stem, row, share in member.shares:
                 total[:, stem].add_(inner[:, row], alpha=share)

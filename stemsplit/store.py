@@ -90,6 +90,34 @@ def first_hash(spec: ModelSpec, file: WeightFile) -> str:
     return record.sha256 if record else ""
 
 
+def hash_of(path: Path) -> str:
+    """The SHA-256 of a file; one that has not changed since it was checked is not read again. Raises ModelError."""
+    record = _recall(path)
+    try:
+        status = path.stat()
+        known = record and record == _Record(os.fspath(path), status.st_size, status.st_mtime_ns, record.sha256)
+        return record.sha256 if record and known else _sha256(path)
+    except OSError as error:
+        raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache") from error
+
+
+def record(path: Path, place: Path) -> None:
+    """Remember a file of our own, which is to be renamed to `place`."""
+    status = path.stat()
+    _remember(place, _Record(os.fspath(place), status.st_size, status.st_mtime_ns, _sha256(path)))
+
+
+def is_unchanged(path: Path) -> bool:
+    """Whether a file is here, and what it was when it was recorded."""
+    if _recall(path) is None or not os.path.exists(path):  # noqa: PTH110 (never raises)
+        return False
+    try:
+        check(WeightFile(path.name), path)
+    except DamagedError:
+        return False
+    return True
+
+
 def discard(path: Path) -> int:
     """Delete a file from the cache, and its content if nothing else there refers to it; gives the bytes set free.
 

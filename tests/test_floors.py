@@ -10,13 +10,13 @@ PACKAGE = Path(__file__).parent.parent / "stemsplit"
 # From the bottom up. A module imports from floors below its own, never from its own.
 FLOORS = [
     {"errors", "interruption"},
-    {"headers", "formats", "tags", "quantisation", "gapless"},
+    {"headers", "tables", "formats", "tags", "quantisation", "gapless"},
     {"registry", "decoding", "ogg", "stem_file"},
     {"audio", "store"},
     {"connection"},
     {"hub"},
     {"overview", "segments"},
-    {"resampling", "windows", "stft", "metrics", "songs", "devices"},
+    {"resampling", "windows", "stft", "wiener", "metrics", "songs", "devices"},
     {"encoders"},
     {"ffmpeg_encoding"},
     {"encoding"},
@@ -24,9 +24,11 @@ FLOORS = [
     {"networks._residual"},
     {"networks._demucs", "networks._transformer"},
     {"networks._hybrid"},
-    {"networks.unet", "networks.demucs", "networks.hdemucs", "networks.htdemucs"},
+    {"networks.unet", "networks.demucs", "networks.hdemucs", "networks.htdemucs", "networks.spleeter"},
     {"networks"},
     {"checkpoint"},
+    {"onnx_weights"},
+    {"conversion"},
     {"publishing", "bags"},
     {"separation"},
     {"evaluation"},
@@ -46,6 +48,7 @@ WITHOUT_TORCH = {
     "errors",
     "interruption",
     "headers",
+    "tables",
     "registry",
     "decoding",
     "encoding",
@@ -54,7 +57,7 @@ WITHOUT_TORCH = {
 }
 WITHOUT_TORCH |= {"formats", "tags", "quantisation", "gapless", "ogg", "stem_file", "encoders", "ffmpeg_encoding"}
 WITHOUT_TORCH |= {"overview", "segments", "player"}
-WITHOUT_TORCH |= {"store", "connection", "hub", "console", "batch", "__main__"}
+WITHOUT_TORCH |= {"store", "connection", "hub", "conversion", "console", "batch", "__main__"}
 WITHOUT_TORCH |= {"cli", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
 LONGEST = 300  # lines
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stemsplit import conversion
 from stemsplit.cli.obtaining import fetch, read_registry
 from stemsplit.cli.options import Json, Quiet, RegistryFile
 from stemsplit.errors import ModelError, UsageError
@@ -70,6 +71,7 @@ def info(model: Model, own: RegistryFile = None, as_json: Json = False) -> None:
         *([["from", f"https://huggingface.co/{spec.repo}/tree/{spec.revision}"]] if spec.repo else []),
         *(["file", f"{file.name}  SHA-256 {file.sha256 or 'unpinned'}"] for file in spec.files),
         *(["path", str(path)] for path in _paths(spec)),
+        *(["made of it", str(path)] for path in conversion.find(spec)),
     ]
     console.write_rows(None, rows)
 
@@ -121,7 +123,7 @@ def verify(models: Models = None, own: RegistryFile = None, as_json: Json = Fals
             )
             messages.error(error)
             results.append({"model": spec.name, "file": None, "path": None, "good": False, "error": str(error)})
-        for file, path in cached:
+        for file, path in [*cached, *((WeightFile(path.name), path) for path in conversion.find(spec))]:
             result = {"model": spec.name, "file": file.name, "path": str(path), "good": True}
             try:
                 store.check(file, path, again=True)
@@ -160,6 +162,12 @@ def remove(models: Models = None, everything: All = False, own: RegistryFile = N
                 store.forget(path)
                 freed += result["freed"]
             results.append(result)
+        for path in conversion.find(spec):
+            try:
+                freed += conversion.remove(path)
+            except ModelError as error:
+                messages.error(error)
+                results.append({"model": spec.name, "file": path.name, "error": str(error)})
         if spec.path:
             messages.note(f"{spec.name} is a part of stemsplit, or a file of your own, and stays")
         else:
@@ -283,6 +291,8 @@ def _describe(spec: ModelSpec) -> dict[str, Any]:
             for file in spec.files
         ],
         "size": spec.size if spec.files else None,
+        "config": spec.config or None,
         "state": _state(spec),
         "paths": [str(path) for path in _paths(spec)],
+        "converted": [str(path) for path in conversion.find(spec)],
     }

@@ -22,8 +22,9 @@ from stemsplit.cli.options import (
     RegistryFile,
     Shifts,
     Stems,
+    Wiener,
 )
-from stemsplit.registry import FALLBACK, Registry
+from stemsplit.registry import FALLBACK, Registry, require_masks
 
 if TYPE_CHECKING:
     from stemsplit.batch import Failed, Track
@@ -41,6 +42,7 @@ def separate(
     device: Device = "auto",
     overlap: Overlap = None,
     shifts: Shifts = 0,
+    wiener: Wiener = 0,
     precision: Precision = "full",
     batch_size: BatchSize = None,
     overwrite: Overwrite = False,
@@ -57,9 +59,11 @@ def separate(
 
     messages, known = Messages(quiet=quiet), read_registry(own)
     wanted = _parse_names(stems)
-    find(known, model, wanted)  # a wrong name is told before anything else
+    spec = find(known, model, wanted)  # a wrong name is told before anything else
+    if wiener:
+        require_masks(spec)
     tracks, failed = batch.find(songs, output)
-    how = {"overlap": overlap, "shifts": shifts, "precision": precision, "batch_size": batch_size}
+    how = {"overlap": overlap, "shifts": shifts, "wiener": wiener, "precision": precision, "batch_size": batch_size}
     request = _Request(model, wanted, device, how, overwrite=overwrite, as_json=as_json)
     _separate(tracks, failed, known, request, messages)
 
@@ -132,7 +136,7 @@ def _separate(
             from stemsplit.separation import Separator
 
             device = devices.choose(request.device)
-            bag = bags.load_bag(obtained.paths, obtained.gives, stems=spec.stems, device=device)
+            bag = bags.load_bag(obtained.paths, obtained.gives, config=spec.config, stems=spec.stems, device=device)
             separator = Separator(bag, device=device, **request.how)
     for number, track in enumerate(ready, start=1):
         label = track.source.name if len(ready) == 1 else f"{number}/{len(ready)} {track.source.name}"
