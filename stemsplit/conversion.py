@@ -65,6 +65,7 @@ def find(spec: ModelSpec) -> list[Path]:
 
 def remove(path: Path) -> int:
     """Delete such a file; gives the bytes set free. Raises ModelError when that is not allowed."""
+    store.forget(path)
     try:
         size = path.stat().st_size
         path.unlink()
@@ -72,7 +73,6 @@ def remove(path: Path) -> int:
         return 0
     except OSError as error:
         raise ModelError(f"cannot delete {str(path)!r}: {error.strerror}", "check who may write there") from error
-    store.forget(path)
     return size
 
 

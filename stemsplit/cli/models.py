@@ -151,10 +151,14 @@ def remove(models: Models = None, everything: All = False, own: RegistryFile = N
     results: list[dict[str, Any]] = []
     for spec in _chosen(read_registry(own), models, everything, needed=True):
         freed = 0
-        for file, path in _cached(spec):
-            result: dict[str, Any] = {"model": spec.name, "file": file.name}
+        downloaded = [(file.name, path, store.discard) for file, path in _cached(spec)]
+        for name, path, delete in [
+            *downloaded,
+            *((path.name, path, conversion.remove) for path in conversion.find(spec)),
+        ]:
+            result: dict[str, Any] = {"model": spec.name, "file": name}
             try:
-                result["freed"] = store.discard(path)
+                result["freed"] = delete(path)
             except ModelError as error:
                 messages.error(error)
                 result["error"] = str(error)
@@ -162,12 +166,6 @@ def remove(models: Models = None, everything: All = False, own: RegistryFile = N
                 store.forget(path)
                 freed += result["freed"]
             results.append(result)
-        for path in conversion.find(spec):
-            try:
-                freed += conversion.remove(path)
-            except ModelError as error:
-                messages.error(error)
-                results.append({"model": spec.name, "file": path.name, "error": str(error)})
         if spec.path:
             messages.note(f"{spec.name} is a part of stemsplit, or a file of your own, and stays")
         else:
