@@ -66,6 +66,13 @@ class Bag:
         """How many samples its networks want to see, at most, to separate `length` of them."""
         return max(member.room(length) for member in self.members)
 
+    def check_wiener(self, iterations: int) -> None:
+        """Raise UsageError if what its networks give cannot be refined so often by Wiener filtering."""
+        if iterations < 0:
+            raise UsageError(f"Wiener filtering cannot be done {iterations} times")
+        if iterations and not all(isinstance(member.network, MaskNetwork) for member in self.members):
+            raise UsageError("only models that estimate masks can be refined by Wiener filtering")
+
 
 def bag_of(model: Model) -> Bag:
     """The bag with one network in it."""

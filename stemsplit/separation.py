@@ -17,7 +17,6 @@ from stemsplit.bags import Bag, bag_of
 from stemsplit.checkpoint import Header, Model
 from stemsplit.encoding import StemWriter
 from stemsplit.errors import UsageError
-from stemsplit.networks._masking import MaskNetwork
 from stemsplit.resampling import resample
 from stemsplit.windows import Window, WindowPlan, cut, overlap_add
 
@@ -88,10 +87,7 @@ class Separator:
             raise UsageError(f"the overlap must be from 0 to {MOST_OVERLAP}, not {overlap:g}")
         if shifts < 0:
             raise UsageError(f"the number of shifts must not be negative, as {shifts} is")
-        if wiener < 0:
-            raise UsageError(f"the number of times that Wiener filtering is done must not be negative, as {wiener} is")
-        if wiener and not all(isinstance(member.network, MaskNetwork) for member in self.bag.members):
-            raise UsageError("only a model that estimates masks can be refined by Wiener filtering")
+        self.bag.check_wiener(wiener)
         self.wiener = wiener
         self.batch_size = batch_size
         self.plan = (
