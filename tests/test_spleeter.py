@@ -123,6 +123,8 @@ def test_above_the_band() -> None:
     torch.testing.assert_close(above, masks[..., :256, :].mean(-2, keepdim=True).expand_as(above), rtol=0, atol=1e-6)
     torch.testing.assert_close(average(mix).sum(1), mix, rtol=0, atol=1e-5)
     assert zeros.masks(spectrum)[..., 256:, :].abs().max() == 0
+    assert average.adds_up
+    assert not zeros.adds_up
     assert torch.equal(zeros.masks(spectrum)[..., :256, :], masks[..., :256, :])
 
 

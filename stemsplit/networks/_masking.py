@@ -17,6 +17,11 @@ class MaskNetwork(nn.Module, ABC):
         super().__init__()
         self.stft = stft
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether the masks add up to one in every bin, so that all stems together are the mixture."""
+        return True
+
     @abstractmethod
     def masks(self, spectrum: Tensor) -> Tensor:
         """Mixture spectrum `(B, C, F, T)` complex -> masks `(B, S, C, F, T)` real, in [0, 1]."""
