@@ -17,7 +17,7 @@ from typing import Any
 
 from stemsplit import store
 from stemsplit.errors import ModelError
-from stemsplit.registry import ONNX, SUFFIX, ModelSpec
+from stemsplit.registry import ONNX, SUFFIX, ModelSpec, WeightFile
 
 _KEY = 16  # hexadecimal digits
 _OLD_SECONDS = 3600.0  # a part that nobody has touched for so long belongs to a process that was killed
@@ -34,7 +34,7 @@ def convert(paths: Sequence[Path], gives: Sequence[Sequence[str]], config: Mappi
     from stemsplit import checkpoint, onnx_weights
 
     header = onnx_weights.describe(gives, config)
-    path = _folder() / f"{_key(map(store.hash_of, paths))}-{_key([json.dumps(asdict(header))])}{SUFFIX}"
+    path = store.made_here() / f"{_key(map(store.hash_of, paths))}-{_key([json.dumps(asdict(header))])}{SUFFIX}"
     if store.is_unchanged(path):
         return path
     weights = onnx_weights.read(paths, header)
@@ -55,31 +55,12 @@ def convert(paths: Sequence[Path], gives: Sequence[Sequence[str]], config: Mappi
     return path
 
 
-def find(spec: ModelSpec) -> list[Path]:
+def find(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
     """What has been made of the downloads of a model, for it or for another one of the same downloads."""
     if not any(file.name.endswith(ONNX) for file in spec.files):
         return []
     hashes = [file.sha256 or store.first_hash(spec, file) for file in spec.files]
-    return sorted(_folder().glob(f"{_key(hashes)}-*{SUFFIX}"))
-
-
-def remove(path: Path) -> int:
-    """Delete such a file; gives the bytes set free. Raises ModelError when that is not allowed."""
-    store.forget(path)
-    try:
-        size = path.stat().st_size
-        path.unlink()
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise ModelError(f"cannot delete {str(path)!r}: {error.strerror}", "check who may write there") from error
-    return size
-
-
-def _folder() -> Path:
-    import platformdirs
-
-    return platformdirs.user_cache_path("stemsplit") / "converted"
+    return [(WeightFile(path.name), path) for path in sorted(store.made_here().glob(f"{_key(hashes)}-*{SUFFIX}"))]
 
 
 def _key(texts: Iterable[str]) -> str:
@@ -88,7 +69,7 @@ def _key(texts: Iterable[str]) -> str:
 
 def _sweep() -> None:
     """Delete what processes that were killed have left."""
-    for partial in _folder().glob(f"*{SUFFIX}.*"):
+    for partial in store.made_here().glob(f"*{SUFFIX}.*"):
         with suppress(OSError):
             if time.time() - partial.stat().st_mtime > _OLD_SECONDS:
                 partial.unlink()

@@ -129,7 +129,7 @@ def test_nothing_is_left_of_what_fails(paths: list[Path]) -> None:
     paths[2].write_bytes(b"?")
     with pytest.raises(ModelError, match="bass"):
         conversion.convert(paths, GIVES, SETTINGS)
-    assert not conversion._folder().exists()
+    assert not store.made_here().exists()
     with pytest.raises(ModelError, match="no setting"):
         conversion.convert(paths, GIVES, {"bands": 3})
     with pytest.raises(ModelError, match="cannot read the model file"):
@@ -241,11 +241,10 @@ def test_the_life_of_such_a_model(
 
     mine = ("mine", "--registry", str(own))
     listed = json.loads(run("models", "list", "--registry", str(own), "--json", model=False).out)["models"]
-    states = {entry["name"]: (entry["state"], len(entry["converted"])) for entry in listed}
-    assert (states["mine"], states["wide"], states["spleeter"]) == (("here", 2), ("here", 2), ("not here", 0))
-    assert f"made of it  {path}" in run("models", "info", *mine, model=False).out
-    told = json.loads(run("models", "info", *mine, "--json", model=False).out)
-    assert told["config"]["bins"] == CONFIG.bins
+    states = {entry["name"]: (entry["state"], len(entry["paths"])) for entry in listed}
+    assert (states["mine"], states["wide"], states["spleeter"]) == (("here", 6), ("here", 6), ("not here", 0))
+    assert str(path) in run("models", "info", *mine, model=False).out
+    assert str(path) in run("models", "path", *mine, model=False).out
 
     code, out, err = run("models", "verify", *mine, model=False)
     assert (code, len(out.splitlines()), err) == (0, 6, "")
@@ -340,7 +339,7 @@ def test_a_model_is_found_by_what_is_downloaded(paths: list[Path]) -> None:
     spec = ModelSpec(name="x", summary="", license="", repo=REPO, revision=COMMIT, files=files)
     assert conversion.find(spec) == []
     path = conversion.convert(paths, GIVES, SETTINGS)
-    assert conversion.find(spec) == [path]
-    assert conversion.remove(path) > 0
-    assert conversion.remove(path) == 0
+    assert conversion.find(spec) == [(WeightFile(path.name), path)]
+    assert store.discard(path) > 0
+    assert store.discard(path) == 0
     assert conversion.find(spec) == []

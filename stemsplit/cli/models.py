@@ -71,7 +71,6 @@ def info(model: Model, own: RegistryFile = None, as_json: Json = False) -> None:
         *([["from", f"https://huggingface.co/{spec.repo}/tree/{spec.revision}"]] if spec.repo else []),
         *(["file", f"{file.name}  SHA-256 {file.sha256 or 'unpinned'}"] for file in spec.files),
         *(["path", str(path)] for path in _paths(spec)),
-        *(["made of it", str(path)] for path in conversion.find(spec)),
     ]
     console.write_rows(None, rows)
 
@@ -123,7 +122,7 @@ def verify(models: Models = None, own: RegistryFile = None, as_json: Json = Fals
             )
             messages.error(error)
             results.append({"model": spec.name, "file": None, "path": None, "good": False, "error": str(error)})
-        for file, path in [*cached, *((WeightFile(path.name), path) for path in conversion.find(spec))]:
+        for file, path in [*cached, *conversion.find(spec)]:
             result = {"model": spec.name, "file": file.name, "path": str(path), "good": True}
             try:
                 store.check(file, path, again=True)
@@ -151,14 +150,10 @@ def remove(models: Models = None, everything: All = False, own: RegistryFile = N
     results: list[dict[str, Any]] = []
     for spec in _chosen(read_registry(own), models, everything, needed=True):
         freed = 0
-        downloaded = [(file.name, path, store.discard) for file, path in _cached(spec)]
-        for name, path, delete in [
-            *downloaded,
-            *((path.name, path, conversion.remove) for path in conversion.find(spec)),
-        ]:
-            result: dict[str, Any] = {"model": spec.name, "file": name}
+        for file, path in [*_cached(spec), *conversion.find(spec)]:
+            result: dict[str, Any] = {"model": spec.name, "file": file.name}
             try:
-                result["freed"] = delete(path)
+                result["freed"] = store.discard(path)
             except ModelError as error:
                 messages.error(error)
                 result["error"] = str(error)
@@ -249,7 +244,7 @@ def _cached(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
 
 
 def _paths(spec: ModelSpec) -> list[Path]:
-    return [spec.path] if spec.path else [found for _, found in _cached(spec)]
+    return [spec.path] if spec.path else [found for _, found in [*_cached(spec), *conversion.find(spec)]]
 
 
 def _state(spec: ModelSpec) -> str:
@@ -289,8 +284,6 @@ def _describe(spec: ModelSpec) -> dict[str, Any]:
             for file in spec.files
         ],
         "size": spec.size if spec.files else None,
-        "config": spec.config or None,
         "state": _state(spec),
         "paths": [str(path) for path in _paths(spec)],
-        "converted": [str(path) for path in conversion.find(spec)],
     }
