@@ -5,18 +5,20 @@ file each, or all in one.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from stemsplit import checkpoint, headers
+from stemsplit import checkpoint, conversion, headers
 from stemsplit.checkpoint import Header, Model
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.networks import seen_by
 from stemsplit.networks._masking import MaskNetwork
+from stemsplit.registry import ONNX
 
 MOST_SHARE = 1e6
 
@@ -26,25 +28,31 @@ class Member:
     """A network in a bag.
 
     Args:
-        shares: for which of the bag's stems, which of the network's stems counts how much.
+        shares: for which of the bag's stems, which of those that the network gives counts how much.
         length: samples of its window.
         weights: what the network has to be given before it runs, when it serves other members of the bag as well.
+        wanted: the numbers of the stems that a network of masks is to give, if not all.
     """
 
     network: nn.Module
     shares: tuple[tuple[int, int, float], ...]
     length: int
     weights: Mapping[str, Tensor] | None = None
+    wanted: tuple[int, ...] | None = None
 
     def room(self, length: int) -> int:
         """How many samples the network wants to see to separate `length` of them."""
         return seen_by(self.network, length, self.length)
 
-    def ready(self) -> nn.Module:
-        """The network with this member's weights in it."""
+    def ready(self, *, wiener: int = 0) -> Callable[[Tensor], Tensor]:
+        """The network with this member's weights in it: mixtures `(B, C, N)` -> stems `(B, S, C, N)`.
+
+        wiener: how often what a network of masks gives is refined by Wiener filtering.
+        """
         if self.weights is not None:
             self.network.load_state_dict(self.weights)
-        return self.network
+        options = {name: value for name, value in (("wanted", self.wanted), ("wiener", wiener)) if value}
+        return partial(self.network, **options) if options else self.network
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +69,19 @@ class Bag:
     @property
     def adds_up(self) -> bool:
         """Whether the stems are masked parts of the mixture that add up to it, but for rounding and resampling."""
-        return self.whole and len(self.members) == 1 and isinstance(self.members[0].network, MaskNetwork)
+        network = self.members[0].network
+        return self.whole and len(self.members) == 1 and isinstance(network, MaskNetwork) and network.adds_up
 
     def room(self, length: int) -> int:
         """How many samples its networks want to see, at most, to separate `length` of them."""
         return max(member.room(length) for member in self.members)
+
+    def check_wiener(self, iterations: int) -> None:
+        """Raise UsageError if what its networks give cannot be refined so often by Wiener filtering."""
+        if iterations < 0:
+            raise UsageError(f"Wiener filtering cannot be done {iterations} times")
+        if iterations and not all(isinstance(member.network, MaskNetwork) for member in self.members):
+            raise UsageError("only models that estimate masks can be refined by Wiener filtering")
 
 
 def bag_of(model: Model) -> Bag:
@@ -78,6 +94,7 @@ def load_bag(
     paths: Sequence[Path],
     gives: Sequence[Sequence[str]],
     *,
+    config: Mapping[str, Any] | None = None,
     stems: Sequence[str] = (),
     device: str = "cpu",
     shared: bool = True,
@@ -86,6 +103,7 @@ def load_bag(
 
     Args:
         gives: the stems that each file is for; none for all it has.
+        config: settings of the network that ONNX files are for, if they are not its usual ones.
         stems: those that are wanted; all by default. Networks without a share in them are not loaded.
         shared: on a CPU, let networks of the same shape be one, which is given the weights of each in turn; it can
             then run in one thread only.
@@ -93,6 +111,8 @@ def load_bag(
     Raises ModelError as `checkpoint.load` does, and when the networks do not go together or lack a stem; UsageError
     when nothing gives a stem that is wanted.
     """
+    if any(path.suffix == ONNX for path in paths):
+        paths, gives = [conversion.convert(paths, gives, config or {})], [()]
     parts = [part for path, names in zip(paths, gives, strict=True) for part in _parts(path, names)]
     first = parts[0].header
     for part in parts:
@@ -181,5 +201,13 @@ def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str, one_of_
         weights = checkpoint.read_weights(part.path, part.header, part.prefix)
         if not shared:
             network.load_state_dict(weights)
-        members.append(Member(network, shares, part.header.length, weights if shared else None))
+        member = Member(network, shares, part.header.length, weights if shared else None)
+        members.append(_without_the_rest(member) if isinstance(network, MaskNetwork) else member)
     return members
+
+
+def _without_the_rest(member: Member) -> Member:
+    """Let a network of masks give no stem that does not count for any of the bag's."""
+    wanted = tuple(sorted({row for _, row, _ in member.shares}))
+    shares = tuple((stem, wanted.index(row), share) for stem, row, share in member.shares)
+    return replace(member, shares=shares, wanted=wanted)

@@ -80,13 +80,21 @@ def save(model: Model, path: Path) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     partial = path.with_name(path.name + ".part")
     try:
-        save_file(weights, partial, metadata={"stemsplit": json.dumps(asdict(model.header))})
+        write(model.header, weights, partial)
         partial.replace(path)
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
         raise ModelError(f"cannot write {str(path)!r}: {_one_line(error)}", "check the folder and the disk") from error
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def write(header: Header, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write a file in our format. Raises OSError if that fails."""
+    try:
+        save_file(dict(weights), path, metadata={"stemsplit": json.dumps(asdict(header))})
+    except SafetensorError as error:
+        raise OSError(f"{_one_line(error)}") from error
 
 
 def load(path: Path, device: str = "cpu") -> Model:

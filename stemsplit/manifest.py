@@ -103,7 +103,7 @@ def describe_model(spec: ModelSpec) -> dict[str, Any]:
     ModelError: the file cannot be read.
     """
     if spec.path is None:
-        return {"name": spec.name, "repo": spec.repo, "revision": spec.revision}
+        return {"name": spec.name, "repo": spec.repo, "revision": spec.revision, "config": dict(spec.config)}
     try:
         return {"name": spec.name, "sha256": _hash(spec.path)}
     except OSError as error:

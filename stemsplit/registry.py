@@ -7,12 +7,12 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stemsplit import headers
+from stemsplit import headers, tables
 from stemsplit.errors import ModelError, UsageError
 
 if sys.version_info >= (3, 11):
@@ -22,11 +22,14 @@ else:
 
 FALLBACK = "mini"  # what runs when nobody named a model and the default one cannot be had
 SUFFIX = ".safetensors"
-SUFFIXES = (SUFFIX, ".onnx")
+ONNX = ".onnx"
+SUFFIXES = (SUFFIX, ONNX)
 PICKLES = (".th", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 HUB = "hf://"
 FILE = "model.safetensors"  # what publishing calls the weights, and what a repository named by the user is searched for
 UNPINNED = "unpinned"
+FAMILY_OF_ONNX = "spleeter"  # the only one whose weights come like that
+FAMILIES_OF_MASKS = ("spleeter", "unet")
 
 _PACKAGE = Path(__file__).parent
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -62,6 +65,7 @@ class ModelSpec:
         path: the file of weights, if it needs no download.
         repo, revision, files: where the weights are on the Hub. Without `files`, its one file of weights is looked up.
         joint: all files together make one network, so that none can be left out, whatever they give.
+        config: settings of that network, other than its usual ones, where the files do not tell them.
         branch: what the user called `revision`, when that was looked up.
         sdr: published SDR in dB by stem, empty if there is none. sdr_metric, sdr_source: how and where it was measured.
     """
@@ -76,6 +80,7 @@ class ModelSpec:
     revision: str = ""
     files: tuple[WeightFile, ...] = ()
     joint: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
     branch: str = ""
     sdr: Mapping[str, float] = field(default_factory=dict)
     sdr_metric: str = ""
@@ -159,6 +164,13 @@ def runs(spec: ModelSpec) -> bool:
     return spec.family in families
 
 
+def require_masks(spec: ModelSpec) -> None:
+    """Refuse a network that estimates no masks, for what only masks can do (UsageError). Unknown ones may do."""
+    if spec.family and spec.family not in FAMILIES_OF_MASKS:
+        reason = f"the model {spec.name!r} estimates no masks, and only these can be refined by Wiener filtering"
+        raise UsageError(reason, "leave --wiener out, or choose mini, spleeter or spleeter-16k")
+
+
 def parse(text: str, source: str, *, known: Collection[str] = ()) -> Registry:
     """A registry from TOML; `source` names it in errors (ModelError), `known` are the models that it adds to."""
     try:
@@ -183,13 +195,13 @@ def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
     if not _NAME.fullmatch(name):
         raise ModelError(f"{where}: the name may have letters, digits, '.', '_' and '-' only")
     texts = ("summary", "family", "license", *(("bundled",) if "bundled" in table else ("repo", "revision")))
-    optional = ("sdr",) if "bundled" in table else ("sdr", "joint")
-    _check_keys(table, (*texts, "stems", *(() if "bundled" in table else ("files",))), optional, where)
+    optional = ("sdr",) if "bundled" in table else ("sdr", "joint", "config")
+    tables.check_keys(table, (*texts, "stems", *(() if "bundled" in table else ("files",))), optional, where)
     for key in texts:
         if not isinstance(table[key], str) or not table[key]:
             raise ModelError(f"{where}: {key} must be text")
-    stems = _parse_names(table["stems"], f"{where}: stems")
-    sdr, metric, source = _parse_sdr(table.get("sdr"), stems, f"{where}: sdr")
+    stems = tables.parse_names(table["stems"], f"{where}: stems")
+    sdr, metric, source = tables.parse_sdr(table.get("sdr"), stems, f"{where}: sdr")
     texts_only = {key: table[key] for key in ("summary", "family", "license")}
     spec = ModelSpec(name=name, **texts_only, stems=stems, sdr=sdr, sdr_metric=metric, sdr_source=source)
     if "bundled" in table:
@@ -204,14 +216,28 @@ def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
     joint = table.get("joint", False)
     if type(joint) is not bool:
         raise ModelError(f"{where}: joint must be true or false")
-    return replace(spec, repo=table["repo"], revision=table["revision"], files=tuple(files), joint=joint)
+    config = tables.parse_config(table.get("config", {}), f"{where}: config")
+    if any(file.name.endswith(ONNX) for file in files):
+        _check_onnx(spec, files, joint, where)
+    elif config:
+        raise ModelError(f"{where}: config is for {ONNX} files only", f"a {SUFFIX} file says itself how its network is")
+    return replace(spec, repo=table["repo"], revision=table["revision"], files=tuple(files), joint=joint, config=config)
+
+
+def _check_onnx(spec: ModelSpec, files: Sequence[WeightFile], joint: bool, where: str) -> None:
+    """A network has such files for all of its stems, one each."""
+    given = [file.gives for file in files]
+    if spec.family != FAMILY_OF_ONNX or not joint or not all(file.name.endswith(ONNX) for file in files):
+        raise ModelError(f'{where}: {ONNX} files need family = "{FAMILY_OF_ONNX}" and joint = true, and no other files')
+    if sorted(given) != sorted((stem,) for stem in spec.stems):
+        raise ModelError(f"{where}: there must be one {ONNX} file for each stem", f"its stems: {', '.join(spec.stems)}")
 
 
 def _parse_file(table: Any, stems: tuple[str, ...], where: str) -> WeightFile:
     if not isinstance(table, dict):
         raise ModelError(f"{where}: not a table")
     pinned = table.get("sha256") != UNPINNED
-    _check_keys(table, ("name", "sha256", *(("size",) if pinned else ())), ("size", "gives"), where)
+    tables.check_keys(table, ("name", "sha256", *(("size",) if pinned else ())), ("size", "gives"), where)
     name, size, sha256 = table["name"], table.get("size"), table["sha256"]
     if not isinstance(name, str) or not is_inside(name) or not name.endswith(SUFFIXES):
         raise ModelError(f"{where}: name must be a path in the repository that ends in {' or '.join(SUFFIXES)}")
@@ -219,47 +245,10 @@ def _parse_file(table: Any, stems: tuple[str, ...], where: str) -> WeightFile:
         raise ModelError(f"{where}: size must be a whole number of bytes")
     if pinned and not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
         raise ModelError(f"{where}: sha256 must be 64 hexadecimal digits, or {UNPINNED!r}")
-    gives = _parse_names(table["gives"], f"{where}: gives") if "gives" in table else ()
+    gives = tables.parse_names(table["gives"], f"{where}: gives") if "gives" in table else ()
     if not set(gives) <= set(stems):
         raise ModelError(f"{where}: gives names a stem that the model does not have", f"its stems: {', '.join(stems)}")
     return WeightFile(name, size, sha256 if pinned else "", gives)
-
-
-def _parse_names(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not _are_stems(value):
-        raise ModelError(f"{where} must be a list of names")
-    return tuple(value)
-
-
-def _are_stems(names: Collection[Any]) -> bool:
-    """Whether these can be the names of stems, and with that of files."""
-    good = all(isinstance(name, str) and name.isidentifier() and len(name) <= 40 for name in names)
-    return good and 0 < len(names) == len(set(names))
-
-
-def _parse_sdr(table: Any, stems: tuple[str, ...], where: str) -> tuple[dict[str, float], str, str]:
-    if table is None:
-        return {}, "", ""
-    if not isinstance(table, dict):
-        raise ModelError(f"{where}: not a table")
-    _check_keys(table, ("metric", "source"), stems, where)
-    for key in ("metric", "source"):
-        if not isinstance(table[key], str):
-            raise ModelError(f"{where}: {key} must be text")
-    sdr = {stem: table[stem] for stem in stems if stem in table}
-    for stem, value in sdr.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ModelError(f"{where}: {stem} must be a number, in dB")
-    return {stem: float(value) for stem, value in sdr.items()}, table["metric"], table["source"]
-
-
-def _check_keys(table: Mapping[str, Any], needed: tuple[str, ...], optional: tuple[str, ...], where: str) -> None:
-    for key in table:
-        if key not in needed and key not in optional:
-            raise ModelError(f"{where}: unknown key {key!r}", f"known keys: {', '.join((*needed, *optional))}")
-    for key in needed:
-        if key not in table:
-            raise ModelError(f"{where}: {key} is missing")
 
 
 def _hub_spec(model: str) -> ModelSpec:
@@ -279,6 +268,9 @@ def file_spec(path: Path, known: Collection[str]) -> ModelSpec:
     if path.suffix in PICKLES:
         reason = f"{name!r} is a pickle, which can run any program when it is opened: stemsplit never opens one"
         raise ModelError(reason, f"get the model as {SUFFIX}, or use one of {', '.join(known)}")
+    if path.suffix == ONNX:
+        reason = f"{name!r} is one of several files that make a model together, and none can be run alone"
+        raise ModelError(reason, f"list them in a models.toml of your own, or use one of {', '.join(known)}")
     try:
         header = headers.read(path)
     except FileNotFoundError as error:
@@ -287,7 +279,7 @@ def file_spec(path: Path, known: Collection[str]) -> ModelSpec:
         raise ModelError(f"{name!r} has no stemsplit header", "only models saved by stemsplit can be run from a file")
     try:
         family, stems = str(header["family"]), tuple(header["stems"])
-        if not _are_stems(stems):
+        if not tables.are_stems(stems):
             raise ValueError(stems)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"the header of {name!r} is damaged", "get the file again") from error

@@ -45,6 +45,7 @@ class Separator:
         shifts: separate each song so many times, each time later by up to half a second, and take the mean; 0 for
             once, as it is. Défossez et al., "Music Source Separation in the Waveform Domain" (2019), section 4.4.
         seed: decides by how much.
+        wiener: refine what a network of masks gives so many times, by what the channels of each window have in common.
 
     Raises UsageError when one of these is out of range.
     """
@@ -59,6 +60,7 @@ class Separator:
         overlap: float | None = None,
         shifts: int = 0,
         seed: int = 0,
+        wiener: int = 0,
     ) -> None:
         self.bag = model if isinstance(model, Bag) else bag_of(model)
         self.device, self.precision = device, precision
@@ -73,6 +75,8 @@ class Separator:
             raise UsageError(f"the overlap must be from 0 to {MOST_OVERLAP}, not {overlap:g}")
         if shifts < 0:
             raise UsageError(f"the number of shifts must not be negative, as {shifts} is")
+        self.bag.check_wiener(wiener)
+        self.wiener = wiener
         self.batch_size = batch_size
         self.plan = (
             header.plan if overlap is None else WindowPlan(header.length, int((1 - overlap) * header.length) or 1)
@@ -93,6 +97,7 @@ class Separator:
         precision: str = "full",
         overlap: float | None = None,
         shifts: int = 0,
+        wiener: int = 0,
         seed: int = 0,
         registry: Path | None = None,
         on_download: Callable[[ModelSpec, int | None], None] = lambda spec, size: None,
@@ -117,7 +122,8 @@ class Separator:
         spec = loading.find(loading.read_registry(registry), os.fspath(model) if model else None, stems)
         fetch = partial(hub.obtain, on_download=on_download, on_progress=on_progress)
         obtained = loading.obtain(spec, stems, fetch)
-        bag = load_bag(obtained.paths, obtained.gives, stems=obtained.spec.stems, device=chosen)
+        spec = obtained.spec
+        bag = load_bag(obtained.paths, obtained.gives, config=spec.config, stems=spec.stems, device=chosen)
         return cls(
             bag,
             device=chosen,
@@ -125,6 +131,7 @@ class Separator:
             precision=precision,
             overlap=overlap,
             shifts=shifts,
+            wiener=wiener,
             seed=seed,
         )
 
@@ -137,13 +144,6 @@ class Separator:
     def rate(self) -> int:
         """Hz, of what `separate` gives."""
         return self.bag.header.rate
-
-    def describe(self) -> str:
-        """How it separates, in a line."""
-        header, plan = self.bag.header, self.plan
-        windows = f"windows of {plan.length / header.rate:.2f} s, a new one every {plan.hop / header.rate:.2f} s"
-        networks = f"{len(self.bag.members)} network{'s' if len(self.bag.members) > 1 else ''}"
-        return f"{networks} on {self.device}, precision {self.precision}, {windows}, {self.batch_size} at a time"
 
     def separate(self, blocks: Iterable[Block], rate: int) -> Iterator[Stems]:
         """Blocks `(C, n)` of a mixture at `rate` Hz -> blocks `(S, C, n)` of its stems at the rate of the model.
@@ -284,7 +284,7 @@ class Separator:
         for member in self.bag.members:
             mix = torch.stack([window.seen(member.room(length)) for window in batch]).to(self.device)
             with self._low_precision():
-                estimate = member.ready()(mix)
+                estimate = member.ready(wiener=self.wiener)(mix)
             inner = Window(estimate, length).seen(length).float().cpu()
             for stem, row, share in member.shares:
                 total[:, stem].add_(inner[:, row], alpha=share)

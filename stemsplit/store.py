@@ -41,6 +41,11 @@ def hub_cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def made_here() -> Path:
+    """The folder of the files that were made of downloads."""
+    return _own_folder() / "converted"
+
+
 def find(spec: ModelSpec, file: WeightFile) -> Path | None:
     """A file of a model in the cache, checked or not; None if it is not there.
 
@@ -90,12 +95,40 @@ def first_hash(spec: ModelSpec, file: WeightFile) -> str:
     return record.sha256 if record else ""
 
 
+def hash_of(path: Path) -> str:
+    """The SHA-256 of a file; one that has not changed since it was checked is not read again. Raises ModelError."""
+    record = _recall(path)
+    try:
+        status = path.stat()
+        known = record and record == _Record(os.fspath(path), status.st_size, status.st_mtime_ns, record.sha256)
+        return record.sha256 if record and known else _sha256(path)
+    except OSError as error:
+        raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache") from error
+
+
+def record(path: Path, place: Path) -> None:
+    """Remember a file of our own, which is to be renamed to `place`."""
+    status = path.stat()
+    _remember(place, _Record(os.fspath(place), status.st_size, status.st_mtime_ns, _sha256(path)))
+
+
+def is_unchanged(path: Path) -> bool:
+    """Whether a file is here, and what it was when it was recorded."""
+    if _recall(path) is None or not os.path.exists(path):  # noqa: PTH110 (never raises)
+        return False
+    try:
+        check(WeightFile(path.name), path)
+    except DamagedError:
+        return False
+    return True
+
+
 def discard(path: Path) -> int:
     """Delete a file from the cache, and its content if nothing else there refers to it; gives the bytes set free.
 
-    Raises ModelError when that is not allowed.
+    Or one that was made of such files. Raises ModelError when that is not allowed.
     """
-    if hub_cache() not in path.parents:
+    if not {hub_cache(), made_here()} & set(path.parents):
         raise ModelError(f"{str(path)!r} is not in the cache of the Hub, and stays")
     try:
         blob = _target(path) or path
@@ -164,12 +197,16 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _record_file(path: Path) -> Path:
+def _own_folder() -> Path:
     import platformdirs
 
+    return platformdirs.user_cache_path("stemsplit")
+
+
+def _record_file(path: Path) -> Path:
     # .../models--owner--name/snapshots/<commit>/<file>, the same for every cache folder
     place = path.parts[path.parts.index("snapshots") - 1 :] if "snapshots" in path.parts else path.parts[1:]
-    return platformdirs.user_cache_path("stemsplit") / "checked" / f"{'--'.join(place)}.json"
+    return _own_folder() / "checked" / f"{'--'.join(place)}.json"
 
 
 def _recall(path: Path) -> _Record | None:

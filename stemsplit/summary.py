@@ -1,13 +1,16 @@
 """What a batch is going to do and what it has done: as rows of words for people, and as objects for programs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stemsplit import batch
 from stemsplit.audio import Reader
 from stemsplit.batch import Done, Failed, Skipped, Track
 from stemsplit.console import duration
 from stemsplit.errors import StemsplitError
+
+if TYPE_CHECKING:
+    from stemsplit.separation import Separator
 
 PLAN_COLUMNS = ("song", "length", "what", "stems")
 
@@ -16,6 +19,15 @@ def describe_song(label: str, song: Reader) -> str:
     """What is in a file, in a line."""
     length = "of unknown length" if song.length is None else duration(song.length / song.rate)
     return f"{label}: {song.rate} Hz, {'mono' if song.channels == 1 else 'stereo'}, {length}"
+
+
+def describe_separator(separator: "Separator") -> str:
+    """How songs are going to be separated, in a line."""
+    header, plan, count = separator.bag.header, separator.plan, len(separator.bag.members)
+    windows = f"windows of {plan.length / header.rate:.2f} s, a new one every {plan.hop / header.rate:.2f} s"
+    networks = f"{count} network{'s' if count > 1 else ''}"
+    how = f"{networks} on {separator.device}, precision {separator.precision}, {windows}"
+    return f"{how}, {separator.batch_size} at a time"
 
 
 def plan_rows(

@@ -49,6 +49,11 @@ class Track:
         """The file that says how its stems were made."""
         return self.file(manifest.NAME, manifest.SUFFIX)
 
+    @property
+    def page(self) -> Path:
+        """The page on which to listen to the stems."""
+        return self.file("player", "html")
+
     def file(self, stem: str, extension: str = "") -> Path:
         """The file of a stem, or of something else that goes beside them, with another extension, without a dot."""
         path = self.output.joinpath(*self.template.fill({**self.values, "stem": stem}))

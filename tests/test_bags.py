@@ -247,6 +247,8 @@ def test_more_windows_for_gpus() -> None:
         ({"overlap": 1.0}, "from 0 to 0.95, not 1"),
         ({"overlap": -0.1}, "from 0 to 0.95, not -0.1"),
         ({"shifts": -1}, "must not be negative"),
+        ({"wiener": -1}, "cannot be done -1 times"),
+        ({"wiener": 1}, "only models that estimate masks"),
     ],
 )
 def test_settings_out_of_range(options: dict[str, Any], told: str) -> None:

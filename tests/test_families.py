@@ -17,12 +17,14 @@ from stemsplit.checkpoint import Header, Model
 from stemsplit.errors import ModelError
 from stemsplit.networks import build, families
 from stemsplit.networks._masking import MaskNetwork
+from stemsplit.registry import FAMILIES_OF_MASKS
 
 TINY: dict[str, dict[str, Any]] = {  # families not here are built as they come
     "unet": TINY_UNET,
     "demucs": {"width": 8, "depth": 2, "norm_starts": 1, "memory_starts": 1},
     "hdemucs": {"n_fft": 64, "width": 8, "depth": 3, "norm_starts": 1, "memory_starts": 2},
     "htdemucs": {"n_fft": 256, "width": 8, "depth": 2, "bottom_channels": 16, "layers": 2, "heads": 2, "length": 4410},
+    "spleeter": {"n_fft": 512, "hop": 128, "frames": 64, "bins": 128, "widths": [2, 3, 4, 5, 6, 7]},
 }
 LENGTH = 4410  # samples
 
@@ -131,6 +133,10 @@ def test_masks_share_out_the_mixture(make: Callable[..., nn.Module]) -> None:
     assert masks.max() <= 1
     torch.testing.assert_close(masks.sum(1), torch.ones_like(masks[:, 0]), rtol=0, atol=1e-5)
     torch.testing.assert_close(network(mix).sum(1), mix, rtol=0, atol=1e-5)
+
+
+def test_which_families_estimate_masks_is_known_without_them(make: Callable[..., nn.Module], family: str) -> None:
+    assert isinstance(make(), MaskNetwork) == (family in FAMILIES_OF_MASKS)
 
 
 def test_families_are_the_public_modules() -> None:

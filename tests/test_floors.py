@@ -10,14 +10,14 @@ PACKAGE = Path(__file__).parent.parent / "stemsplit"
 # From the bottom up. A module imports from floors below its own, never from its own.
 FLOORS = [
     {"errors", "interruption"},
-    {"headers", "formats", "tags", "quantisation", "gapless", "settings", "machine", "wording"},
+    {"headers", "tables", "formats", "tags", "quantisation", "gapless", "settings", "machine", "wording"},
     {"registry", "decoding", "ogg", "stem_file", "playlists", "standard_input", "templates", "room"},
     {"audio", "store", "loading", "inputs", "manifest"},
     {"tracks", "ahead"},
     {"connection"},
     {"hub"},
     {"overview", "segments"},
-    {"resampling", "windows", "stft", "metrics", "songs", "devices"},
+    {"resampling", "windows", "stft", "wiener", "metrics", "songs", "devices"},
     {"encoders"},
     {"ffmpeg_encoding"},
     {"encoding"},
@@ -25,9 +25,11 @@ FLOORS = [
     {"networks._residual"},
     {"networks._demucs", "networks._transformer"},
     {"networks._hybrid"},
-    {"networks.unet", "networks.demucs", "networks.hdemucs", "networks.htdemucs"},
+    {"networks.unet", "networks.demucs", "networks.hdemucs", "networks.htdemucs", "networks.spleeter"},
     {"networks"},
     {"checkpoint"},
+    {"onnx_weights"},
+    {"conversion"},
     {"publishing", "bags", "streams", "delivery"},
     {"mixdown"},
     {"separation"},
@@ -52,6 +54,7 @@ WITHOUT_TORCH = {
     "errors",
     "interruption",
     "headers",
+    "tables",
     "registry",
     "decoding",
     "encoding",
@@ -60,7 +63,7 @@ WITHOUT_TORCH = {
 }
 WITHOUT_TORCH |= {"formats", "tags", "quantisation", "gapless", "ogg", "stem_file", "encoders", "ffmpeg_encoding"}
 WITHOUT_TORCH |= {"overview", "segments", "player"}
-WITHOUT_TORCH |= {"store", "connection", "hub", "console", "batch", "__main__"}
+WITHOUT_TORCH |= {"store", "connection", "hub", "conversion", "console", "batch", "__main__"}
 WITHOUT_TORCH |= {"wording", "settings", "machine", "loading", "diagnosis", "delivery", "ahead", "summary"}
 WITHOUT_TORCH |= {"playlists", "standard_input", "templates", "room", "inputs", "manifest", "tracks"}
 WITHOUT_TORCH |= {"cli.completing", "cli.defaults", "cli.doctor", "cli.batches", "cli.requests"}

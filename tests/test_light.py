@@ -39,3 +39,12 @@ def test_the_package_is_light() -> None:
 def test_what_refuses_a_song_does_not_wait_for_torch() -> None:
     code = "import stemsplit.cli; sys.argv[1:] = ['missing.wav', '-q']; stemsplit.cli.main()"
     assert "torch" not in imported_by(code)
+
+
+def test_checking_a_file_of_weights_does_not_wait_for_a_compiler() -> None:
+    """Networks that take no memory are made for it, and some functions of PyTorch are written in Python for these."""
+    code = "import torch; from stemsplit.networks import build; torch.device('meta').__enter__(); "
+    code += "build('unet', {}, stems=4, channels=2)"
+    show = "import sys; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", f"{code}; {show}"], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

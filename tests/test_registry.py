@@ -9,7 +9,7 @@ import pytest
 
 from stemsplit import checkpoint, registry
 from stemsplit.checkpoint import Model
-from stemsplit.errors import ModelError
+from stemsplit.errors import ModelError, UsageError
 from stemsplit.registry import WeightFile
 
 TABLE = """
@@ -31,9 +31,16 @@ repo = "someone/two"
 revision = "{COMMIT}"
 files = [
     {{ name = "a.safetensors", size = 10, sha256 = "{SHA256}", gives = ["vocals"] }},
-    {{ name = "sub/b.onnx", size = 20, sha256 = "{SHA256}" }},
+    {{ name = "sub/b.safetensors", size = 20, sha256 = "{SHA256}" }},
 ]
 """
+ONNX = (
+    REMOTE.replace('"unet"', '"spleeter"')
+    .replace("a.safetensors", "a.onnx")
+    .replace("sub/b.safetensors", "sub/b.onnx")
+    .replace(f'"{SHA256}" }}', f'"{SHA256}", gives = ["other"] }}')
+    .replace("files = [", "joint = true\nconfig = { bins = 1536, widths = [1, 2] }\nfiles = [")
+)
 OURS = registry.read()
 
 
@@ -76,10 +83,31 @@ def test_files_on_the_hub_are_read() -> None:
     first, second = spec.files
     assert (spec.repo, spec.revision, spec.path, spec.size) == ("someone/two", COMMIT, None, 30)
     assert first == WeightFile("a.safetensors", 10, SHA256, ("vocals",))
-    assert second == WeightFile("sub/b.onnx", 20, SHA256)
+    assert second == WeightFile("sub/b.safetensors", 20, SHA256)
     unpinned = registry.parse(REMOTE.replace(f'size = 20, sha256 = "{SHA256}"', 'sha256 = "unpinned"'), "m.toml")
-    assert unpinned.models["two"].files[1] == WeightFile("sub/b.onnx")
+    assert unpinned.models["two"].files[1] == WeightFile("sub/b.safetensors")
     assert unpinned.models["two"].size is None
+
+
+def test_files_that_make_one_network_are_read() -> None:
+    spec = registry.parse(ONNX, "models.toml").models["two"]
+    assert (spec.joint, spec.config) == (True, {"bins": 1536, "widths": [1, 2]})
+    assert spec.only(["vocals"]).files == spec.files
+    assert registry.parse(REMOTE, "models.toml").models["two"].config == {}
+    assert OURS.models["spleeter"].config == {}
+    assert OURS.models["spleeter-16k"].config == {"bins": 1536}
+    assert OURS.models["spleeter-16k"].files == OURS.models["spleeter"].files
+
+
+@pytest.mark.parametrize("name", ["htdemucs", "mdx", "mini", "spleeter"])
+def test_what_estimates_masks_is_known(name: str) -> None:
+    spec = OURS.models[name]
+    if spec.family in ("unet", "spleeter"):
+        registry.require_masks(spec)
+        return
+    with pytest.raises(UsageError, match=f"the model '{name}' estimates no masks") as caught:
+        registry.require_masks(spec)
+    assert "--wiener" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -112,6 +140,16 @@ def test_files_on_the_hub_are_read() -> None:
         (REMOTE.replace("a.safetensors", "../a.safetensors"), r"\[two\]: files\[0\]: name must be a path"),
         (REMOTE.replace('gives = ["vocals"]', 'gives = ["bass"]'), r"files\[0\]: gives names a stem"),
         (REMOTE.replace('gives = ["vocals"]', "url = 1"), r"files\[0\]: unknown key 'url'"),
+        (REMOTE.replace("files = [", "joint = 1\nfiles = ["), r"\[two\]: joint must be true or false"),
+        (REMOTE.replace("files = [", "config = {bins = 1}\nfiles = ["), r"config is for \.onnx files only"),
+        (ONNX.replace("joint = true", ""), r"\[two\]: \.onnx files need family = \"spleeter\" and joint = true"),
+        (ONNX.replace('"spleeter"', '"unet"'), r"\[two\]: \.onnx files need family = \"spleeter\""),
+        (ONNX.replace("b.onnx", "b.safetensors"), r"\[two\]: \.onnx files need .* and no other files"),
+        (ONNX.replace(', gives = ["other"]', ""), r"\[two\]: there must be one \.onnx file for each stem"),
+        (ONNX.replace('["other"] }', '["vocals"] }'), r"\[two\]: there must be one \.onnx file for each stem"),
+        (ONNX.replace("{ bins = 1536, widths = [1, 2] }", "1536"), r"\[two\]: config: not a table"),
+        (ONNX.replace("1536", "1979-05-27"), r"\[two\]: config: bins must be a number, a text, or a list"),
+        (ONNX.replace("[1, 2]", "[[1], [2]]"), r"\[two\]: config: widths must be a number, a text, or a list"),
     ],
 )
 def test_a_wrong_table_is_refused(text: str, message: str) -> None:
@@ -187,6 +225,13 @@ def test_a_pickle_is_never_opened(tmp_path: Path, name: str) -> None:
         with pytest.raises(ModelError, match="is a pickle, which can run any program when it is opened") as caught:
             OURS.find(str(path))
         assert "htdemucs" in caught.value.hint
+
+
+def test_one_of_several_files_is_not_run_alone(tmp_path: Path) -> None:
+    (tmp_path / "vocals.onnx").write_bytes(b"?")
+    with pytest.raises(ModelError, match=r"vocals\.onnx' is one of several files") as caught:
+        OURS.find(str(tmp_path / "vocals.onnx"))
+    assert "spleeter" in caught.value.hint
 
 
 def with_header(path: Path, header: object) -> Path:

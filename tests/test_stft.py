@@ -27,6 +27,21 @@ def test_round_trip(n_fft: int, hop: int) -> None:
         torch.testing.assert_close(result, samples, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("n_fft", "hop"), SIZES)
+def test_the_inverse_of_what_is_no_spectrum_of_anything(n_fft: int, hop: int) -> None:
+    """As masked ones are: PyTorch's inverse, shorter and longer as well."""
+    stft, length = Stft(n_fft, hop), 3 * n_fft + 1
+    spectrum = stft(torch.randn(2, length, generator=torch.Generator().manual_seed(1)))
+    spectrum = spectrum * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(2))
+    for wanted in (length, length - n_fft - 1):
+        expected = torch.istft(spectrum, n_fft, hop, window=stft.window, length=wanted)
+        torch.testing.assert_close(stft.inverse(spectrum, wanted), expected, rtol=0, atol=1e-5)
+    longer = stft.inverse(spectrum, length + 5 * n_fft)
+    torch.testing.assert_close(longer[:, :length], stft.inverse(spectrum, length), rtol=0, atol=0)
+    assert longer.shape == (2, length + 5 * n_fft)
+    assert longer[:, -n_fft:].abs().max() == 0
+
+
 @pytest.mark.parametrize(("n_fft", "hop"), [(64, 16), (62, 20)])
 @pytest.mark.parametrize("frame", [0, 1, 5])
 def test_frames_against_the_definition(n_fft: int, hop: int, frame: int) -> None:

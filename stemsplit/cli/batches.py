@@ -63,12 +63,18 @@ def _load(obtained: Obtained, request: Request, messages: Messages) -> "Separato
         from stemsplit.separation import Separator
 
         device = devices.choose(request.device)
+        spec = obtained.spec
         bag = bags.load_bag(
-            obtained.paths, obtained.gives, stems=obtained.spec.stems, device=device, shared=request.jobs == 1
+            obtained.paths,
+            obtained.gives,
+            config=spec.config,
+            stems=spec.stems,
+            device=device,
+            shared=request.jobs == 1,
         )
         separator = Separator(bag, device=device, **request.how)
     messages.detail(f"model {obtained.spec.name}: {', '.join(map(str, obtained.paths))}")
-    messages.detail(separator.describe())
+    messages.detail(summary.describe_separator(separator))
     return separator
 
 
@@ -171,7 +177,7 @@ class _Batch:
             for path in result.track.outputs(self._names).values():
                 console.write(str(path))
             if self.request.player:
-                console.write(str(_page(result.track)))
+                console.write(str(result.track.page))
 
     def _in_turn(self, ready: Sequence[Track], one: "_One", progress: SongsProgress) -> None:
         ahead: Ahead | None = None
@@ -260,7 +266,7 @@ class _Batch:
         """Whether its page can be written; if not, the song has failed."""
         try:
             if self.request.player:
-                check_free(_page(track), overwrite=self.request.overwrite or track.replaces)
+                check_free(track.page, overwrite=self.request.overwrite or track.replaces)
         except AudioError as error:
             self._tell(Failed(track.label, error))
             return False
@@ -270,7 +276,7 @@ class _Batch:
         """The same result once the page to listen on is there, or what kept it from being written."""
         if isinstance(result, Failed):
             return result
-        track, page = result.track, _page(result.track)
+        track, page = result.track, result.track.page
         if isinstance(result, Skipped) and page.exists() and not self.request.overwrite:
             return result
         stems = [name for name in self._names if name not in (MIXTURE, STEM_FILE)]
@@ -291,7 +297,3 @@ _One = Callable[[Track, int, Reader | None], Result]
 
 class _Stop(BaseException):
     """Ends the work on a song in a thread, as Ctrl-C does in the main one."""
-
-
-def _page(track: Track) -> Path:
-    return track.file("player", "html")

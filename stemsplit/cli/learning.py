@@ -44,7 +44,8 @@ def evaluate(
 
         found = find_songs(data, spec.stems)
         chosen = devices.choose(device)
-        separator = Separator(bags.load_bag(obtained.paths, obtained.gives, device=chosen), device=chosen)
+        bag = bags.load_bag(obtained.paths, obtained.gives, config=spec.config, device=chosen)
+        separator = Separator(bag, device=chosen)
     scorers = {spec.name: evaluation.evaluate(separator, found)}
     if references:
         scorers["mixture"] = evaluation.evaluate_mixture(found, spec.stems)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stemsplit import conversion
 from stemsplit.cli.completing import complete_model
 from stemsplit.cli.obtaining import fetch
 from stemsplit.cli.options import Json, Quiet, RegistryFile
@@ -130,7 +131,7 @@ def verify(models: Models = None, own: RegistryFile = None, as_json: Json = Fals
             )
             messages.error(error)
             results.append({"model": spec.name, "file": None, "path": None, "good": False, "error": str(error)})
-        for file, path in cached:
+        for file, path in [*cached, *conversion.find(spec)]:
             result = {"model": spec.name, "file": file.name, "path": str(path), "good": True}
             try:
                 store.check(file, path, again=True)
@@ -158,7 +159,7 @@ def remove(models: Models = None, everything: All = False, own: RegistryFile = N
     results: list[dict[str, Any]] = []
     for spec in _chosen(read_registry(own), models, everything, needed=True):
         freed = 0
-        for file, path in _cached(spec):
+        for file, path in [*_cached(spec), *conversion.find(spec)]:
             result: dict[str, Any] = {"model": spec.name, "file": file.name}
             try:
                 result["freed"] = store.discard(path)
@@ -254,7 +255,7 @@ def _cached(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
 
 
 def _paths(spec: ModelSpec) -> list[Path]:
-    return [spec.path] if spec.path else [found for _, found in _cached(spec)]
+    return [spec.path] if spec.path else [found for _, found in [*_cached(spec), *conversion.find(spec)]]
 
 
 def _state(spec: ModelSpec) -> str:

@@ -50,6 +50,12 @@ Shifts = Annotated[
         metavar="N", min=0, help="The mean of N separations, each a little later in time: better, N times slower."
     ),
 ]
+Wiener = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=0, help="Refine the stems N times by what the channels tell; models that estimate masks only."
+    ),
+]
 Precision = Annotated[
     Literal["full", "half"], typer.Option(help="Compute in 32 bits, or where it is good enough in 16: faster on GPUs.")
 ]

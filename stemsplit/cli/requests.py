@@ -6,7 +6,7 @@ from typing import Any
 
 from stemsplit.delivery import MIXTURE, REST, STEM_FILE, Delivery
 from stemsplit.errors import UsageError
-from stemsplit.registry import ModelSpec
+from stemsplit.registry import ModelSpec, require_masks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,8 @@ class Request:
         if self.stem_file and (self.stems or len(spec.stems) not in (0, 4)):
             hint = "leave out --stems and --two-stems, and choose a model of four stems"
             raise UsageError("a stem file holds exactly four stems", hint)
+        if self.how.get("wiener"):
+            require_masks(spec)
         if self.delivery.consistent and self.stems:
             raise UsageError("only all stems of a model can be made to add up", "leave out --consistent, or --stems")
 

@@ -43,6 +43,7 @@ from stemsplit.cli.options import (
     Tags,
     TwoStems,
     Verbose,
+    Wiener,
 )
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.loading import find, read_registry
@@ -92,6 +93,7 @@ def separate(
     jobs: Jobs = 1,
     overlap: Overlap = None,
     shifts: Shifts = 0,
+    wiener: Wiener = 0,
     precision: Precision = "full",
     batch_size: BatchSize = None,
     as_json: Json = False,
@@ -128,7 +130,13 @@ def separate(
         delivery=Delivery(chosen, consistent=consistent, clip=clip, tags=tags),
         rate=_parse_rate(sample_rate),
         device=device,
-        how={"overlap": overlap, "shifts": shifts, "precision": precision, "batch_size": batch_size},
+        how={
+            "overlap": overlap,
+            "shifts": shifts,
+            "wiener": wiener,
+            "precision": precision,
+            "batch_size": batch_size,
+        },
         track=track,
         jobs=jobs,
         overwrite=overwrite,
