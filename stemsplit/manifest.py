@@ -103,7 +103,8 @@ def describe_model(spec: ModelSpec) -> dict[str, Any]:
     ModelError: the file cannot be read.
     """
     if spec.path is None:
-        return {"name": spec.name, "repo": spec.repo, "revision": spec.revision, "config": dict(spec.config)}
+        known = {"name": spec.name, "repo": spec.repo, "revision": spec.revision}
+        return known | ({"config": dict(spec.config)} if spec.config else {})
     try:
         return {"name": spec.name, "sha256": _hash(spec.path)}
     except OSError as error:

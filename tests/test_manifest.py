@@ -180,6 +180,9 @@ def test_models_are_known_by_what_they_are(here: Path) -> None:
     assert manifest.describe_model(local) == {"name": "m.safetensors", "sha256": sha256(Path("m.safetensors"))}
     hub = registry.read().find("htdemucs")
     assert manifest.describe_model(hub) == {"name": "htdemucs", "repo": hub.repo, "revision": hub.revision}
+    narrow, wide = (manifest.describe_model(registry.read().find(name)) for name in ("spleeter", "spleeter-16k"))
+    assert {**narrow, "name": "", "config": {}} == {**wide, "name": "", "config": {}}
+    assert narrow.get("config") != wide["config"]
     Path("m.safetensors").unlink()
     with pytest.raises(ModelError, match=r"cannot read the model 'm\.safetensors'"):
         manifest.describe_model(local)
