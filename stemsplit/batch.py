@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from stemsplit import manifest
+from stemsplit import manifest, room
 from stemsplit.audio import Reader, open_reader
 from stemsplit.delivery import Delivery, Rows
 from stemsplit.errors import AudioError
+from stemsplit.formats import Format
 from stemsplit.inputs import Failed
 from stemsplit.manifest import Provenance, Run, Stamp
 from stemsplit.room import Shape
@@ -111,6 +112,13 @@ def check(
         else:
             ready.append(replace(track, shape=shape))
     return ready, failed
+
+
+def require_room(tracks: Sequence[Track], stems: Sequence[str], format: Format, *, overwrite: bool) -> None:
+    """AudioError if the disk has no room for what is written of songs that were checked."""
+    replaced = [track.outputs(stems).values() for track in tracks if track.replaces or overwrite]
+    needed = room.estimate([track.shape for track in tracks if track.shape], len(stems), format)
+    room.require(needed, tracks[0].output, replaced=replaced)
 
 
 @overload

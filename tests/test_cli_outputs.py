@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
 from conftest import STEMS, Run
+from huggingface_hub import constants
 from test_cli import FILES, files_in, start, wait_for, write_song
 
 from stemsplit.audio import open_reader
@@ -138,6 +139,24 @@ def test_what_does_not_go_together(run: Run, here: Path, arguments: list[str], m
     assert (code, out) == (2, "")
     assert message in err
     assert files_in(here) == before
+
+
+def test_json_when_nothing_can_be_done(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    write_song(here / "song.wav")
+    outcome = run("song.wav", "--json", "--model", "hf://a/b", "--device", "cpu", model=False)
+    assert outcome.code == 1
+    (event,) = map(json.loads, outcome.out.splitlines())
+    assert event["event"] == "error"
+    assert event["hint"]
+    plan = run("song.wav", "--json", "--dry-run")
+    assert json.loads(plan.out) == {
+        "event": "plan",
+        "song": "song.wav",
+        "length": "0.5 s",
+        "what": "separate",
+        "stems": "separated/song",
+    }
 
 
 # Many songs

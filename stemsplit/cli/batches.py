@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stemsplit import batch, console, manifest, room, summary
+from stemsplit import batch, console, manifest, summary
 from stemsplit.ahead import Ahead
 from stemsplit.audio import Reader, open_reader
 from stemsplit.batch import Done, Failed, Skipped, Track
@@ -117,17 +117,18 @@ class _Batch:
             self._tell(self._with_page(each) if request.player and not request.dry_run else each)
         ready = [track for track in ready if self._page_is_free(track)]
         if ready and spec.stems:
-            replaced = [track.outputs(self._names).values() for track in ready if track.replaces or request.overwrite]
-            shapes = [track.shape for track in ready if track.shape]
-            needed = room.estimate(shapes, len(self._names), request.delivery.format)
-            room.require(needed, ready[0].output, replaced=replaced)
+            batch.require_room(ready, self._names, request.delivery.format, overwrite=request.overwrite)
         return ready
 
     def show_plan(self, ready: Sequence[Track]) -> None:
         """Show what would be done, and exit."""
         skipped = [result for result in self.results if isinstance(result, Skipped)]
         refused = [result for result in self.results if isinstance(result, Failed)]
-        if rows := summary.plan_rows(ready, skipped, refused):
+        rows = summary.plan_rows(ready, skipped, refused)
+        if self.request.as_json:
+            for row in rows:
+                console.write_json_line({"event": "plan", **dict(zip(summary.PLAN_COLUMNS, row, strict=True))})
+        elif rows:
             console.write_rows(summary.PLAN_COLUMNS, rows)
         raise typer.Exit(1 if refused else 0)
 

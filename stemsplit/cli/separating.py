@@ -107,7 +107,7 @@ def separate(
     """
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other", "leave one of them out")
-    from stemsplit import batch
+    from stemsplit import batch, console, summary
     from stemsplit.cli.batches import separate_all
     from stemsplit.cli.requests import Request
     from stemsplit.console import Messages
@@ -160,12 +160,17 @@ def separate(
             extension=chosen.extension.removeprefix("."),
             model=spec.name,
         )
-        if not to_stdout:
-            separate_all(tracks, failed, known, request, messages)
+        if to_stdout:
+            _require_one(tracks, request)
+            done = separate_all(tracks, failed, known, request.without_files(), messages)
+            _write_out(next(iter(tracks[0].outputs(request.names(done)).values())))
             return
-        _require_one(tracks, request)
-        done = separate_all(tracks, failed, known, request.without_files(), messages)
-        _write_out(next(iter(tracks[0].outputs(request.names(done)).values())))
+        try:
+            separate_all(tracks, failed, known, request, messages)
+        except StemsplitError as error:
+            if as_json:
+                console.write_json_line(summary.error_event(error))
+            raise
 
 
 def demo(
