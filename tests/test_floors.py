@@ -16,7 +16,10 @@ FLOORS = [
     {"connection"},
     {"hub"},
     {"overview", "segments"},
+    {"song_files"},
+    {"song_index"},
     {"resampling", "windows", "stft", "metrics", "songs", "devices"},
+    {"datasets", "faults"},
     {"encoders"},
     {"ffmpeg_encoding"},
     {"encoding"},
@@ -37,7 +40,7 @@ FLOORS = [
     {"training.fit"},
     {"console", "batch", "player"},
     {"cli.options", "cli.obtaining"},
-    {"cli.learning", "cli.models", "cli.separating"},
+    {"cli.data", "cli.learning", "cli.models", "cli.separating"},
     {"cli"},
     {"__main__"},
 ]
@@ -55,7 +58,8 @@ WITHOUT_TORCH = {
 WITHOUT_TORCH |= {"formats", "tags", "quantisation", "gapless", "ogg", "stem_file", "encoders", "ffmpeg_encoding"}
 WITHOUT_TORCH |= {"overview", "segments", "player"}
 WITHOUT_TORCH |= {"store", "connection", "hub", "console", "batch", "__main__"}
-WITHOUT_TORCH |= {"cli", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
+WITHOUT_TORCH |= {"song_files", "song_index"}
+WITHOUT_TORCH |= {"cli", "cli.data", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
 LONGEST = 300  # lines
 
 
