@@ -34,7 +34,7 @@ def write_packed(path: Path, length: int, *, tracks: int = 5, rate: int = RATE) 
         0.1 * np.sin(2 * np.pi * pitch * times) + 0.02 * rng.standard_normal((2, length))
         for pitch in (110, 440, 990, 3000)
     ]
-    sounds = [sum(stems), *stems][:tracks]
+    sounds = [np.stack(stems).sum(0), *stems][:tracks]
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as container:
         # Without the noise substitution of AAC, which is as good as random, and decoded differently each time.
