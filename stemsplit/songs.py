@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stemsplit.errors import DatasetError
 from stemsplit.song_files import (
+    CHECK,
     MIXTURE,
     PACKED,
     SUFFIXES,
@@ -111,9 +112,8 @@ def make_song(found: Found, index: Index) -> Song:
             raise unreadable(path, error.strerror or str(error)) from error
     if len(set(shapes.values())) > 1:
         told = ", ".join(f"{name}: {shape}" for name, shape in shapes.items())
-        raise DatasetError(
-            f"the stems of {found.name!r} do not fit each other ({told})", "export them again, all alike"
-        )
+        hint = f"export them again, all alike; {CHECK}"
+        raise DatasetError(f"the stems of {found.name!r} do not fit each other ({told})", hint)
     shape = next(iter(shapes.values()))
     if not shape.length:
         raise DatasetError(f"the stems of {found.name!r} are empty", "remove the song")

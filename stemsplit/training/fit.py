@@ -151,24 +151,23 @@ def _validate(model: Model, songs: Sequence[Song], device: str, ranks: Ranks) ->
 
 
 def _first_network(header: Header, recipe: Recipe, start: Model | None) -> nn.Module:
-    network = checkpoint.new_model(header).network
-    losses = [recipe.loss] if isinstance(recipe.loss, str) else list(recipe.loss)
-    odd = [loss for loss in losses if loss in OF_MASKS]
-    if odd and not isinstance(network, MaskNetwork):
-        told = f"the loss {odd[0]!r} is for networks that estimate masks, and those of family {header.family!r} do not"
-        raise UsageError(told, 'choose another, for instance  loss = "waveform"')
-    if start is None:
-        return network
-    theirs = start.header
+    theirs = start.header if start else header
     if theirs.family != header.family:
         told = f"the weights to begin with are of family {theirs.family!r}, the recipe's network of {header.family!r}"
         raise UsageError(told, "leave family and [config] out of the recipe: they come with the weights")
     if theirs.stems != header.stems:
         told = f"the weights to begin with give {', '.join(theirs.stems)}, the recipe {', '.join(header.stems)}"
         raise UsageError(told, "name the same stems in the same order")
-    try:
-        network.load_state_dict(start.network.state_dict())
-    except RuntimeError as error:
-        hint = "leave [config] and channels out of the recipe: they come with the weights"
-        raise UsageError("the weights to begin with do not fit the recipe's network", hint) from error
+    network = checkpoint.new_model(header).network
+    losses = [recipe.loss] if isinstance(recipe.loss, str) else list(recipe.loss)
+    odd = [loss for loss in losses if loss in OF_MASKS]
+    if odd and not isinstance(network, MaskNetwork):
+        told = f"the loss {odd[0]!r} is for networks that estimate masks, and those of family {header.family!r} do not"
+        raise UsageError(told, 'choose another, for instance  loss = "waveform"')
+    if start:
+        try:
+            network.load_state_dict(start.network.state_dict())
+        except RuntimeError as error:
+            hint = "leave [config] and channels out of the recipe: they come with the weights"
+            raise UsageError("the weights to begin with do not fit the recipe's network", hint) from error
     return network
