@@ -4,7 +4,7 @@ A song is a folder with a file for each stem, as in MUSDB18-HQ, or one `.stem.mp
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,8 +74,7 @@ def find_files(folder: Path, stems: Sequence[str]) -> list[Found]:
         raise DatasetError(f"{str(folder)!r} is not a folder", "give a folder with one folder of stems for each song")
     packed = [stem for stem in stems if stem in TRACKS[1:]]
     found: list[Found] = []
-    for place, _, names in os.walk(folder):
-        path = Path(place)
+    for path, names in _walk(folder):
         told = folder.resolve().name if path == folder else path.relative_to(folder).as_posix()
         song = Found(told, path)
         for name in sorted(names):
@@ -96,6 +95,19 @@ def find_files(folder: Path, stems: Sequence[str]) -> list[Found]:
             f"expected <song>/{stems[0]}.wav and so on, for {', '.join(stems)}, or <song>{PACKED}",
         )
     return sorted(found, key=lambda song: song.path)
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder, and the names of its files; what is linked as well, but no folder twice."""
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(place)  # noqa: PTH116
+        key = (status.st_dev, status.st_ino)
+        if key in seen and key[1]:  # some file systems on Windows have no numbers
+            folders.clear()
+            continue
+        seen.add(key)
+        yield Path(place), names
 
 
 def make_song(found: Found, index: Index) -> Song:

@@ -18,6 +18,7 @@ import pytest
 import soundfile  # type: ignore[import-untyped]
 import torch
 from conftest import STEMS, TINY_UNET, Run
+from test_datasets import write_packed
 from test_training import RECIPE, same, songs, train, weights
 from torch import Tensor, nn
 
@@ -185,6 +186,28 @@ def test_a_loss_in_decibels_counts_in_decibels() -> None:
 
         values.append(compute("sdr", Wrong(), stems).item())
     assert values == pytest.approx([0, -10, -20], abs=2)  # where it ends, at 30 dB, begins early
+
+
+def test_the_recipe_for_musdb18_runs_on_a_tiny_one(run: Run, here: Path) -> None:
+    """The published command, on songs of the same two formats; two steps instead of its own many."""
+    for name in ("train/A - B", "train/Skelpolu - Human Mistakes", "test/C - D"):
+        write_packed(here / "musdb18" / f"{name}.stem.mp4", 4 * 44_100)
+    text = (Path(__file__).parent.parent / "recipes" / "unet-musdb18" / "recipe.toml").read_text(encoding="utf-8")
+    text = re.sub(
+        r"^steps = .*", "steps = 1", re.sub(r"^batch_size = .*", "batch_size = 2", text, flags=re.M), flags=re.M
+    )
+    (here / "recipe.toml").write_text(re.sub(r"^widths = .*", "widths = [4, 8]", text, flags=re.M))
+    assert load_recipe(here / "recipe.toml").loss == "magnitude"
+    arguments = ("--recipe", "recipe.toml", "--output", "run", "--device", "cpu", "--workers", "0", "--epochs", "1")
+    outcome = run("train", "musdb18", *arguments, model=False)
+    assert outcome.code == 0, outcome.err
+    assert "1 songs to train on, 1 to validate on" in outcome.err
+    assert outcome.out == f"{Path('run', BEST)}\n"
+    header = checkpoint.load(here / "run" / BEST).header
+    assert (header.rate, header.channels, header.length) == (44_100, 2, 3 * 44_100)
+    scored = run("evaluate", "musdb18/test", "--model", f"run/{BEST}", "--device", "cpu", "--json", model=False)
+    assert scored.code == 0, scored.err
+    assert "C - D" in scored.out
 
 
 # ---- several processes
