@@ -5,6 +5,7 @@ import math
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from stemsplit.songs import Song, find_songs
 from stemsplit.training import crops
 from stemsplit.training import run as run_module
 from stemsplit.training.crops import Crops
+from stemsplit.training.events import checksum, pack
 from stemsplit.training.finetuning import load_start
 from stemsplit.training.fit import BEST, REPORT, STATE, WEIGHTS, fit
 from stemsplit.training.loader import Loader
@@ -441,6 +443,31 @@ def test_a_page_without_validation_and_with_odd_names() -> None:
     scored = {**row, "epoch": 2, "score": -3.0, "sdr": {"<b>": -3.0}}
     assert "<b>" in "".join(page_of(make_report([row, scored], RECIPE)).itertext())
     assert "of 4 epochs" in "".join(page_of(make_report([], RECIPE)).itertext())
+
+
+def read_log(path: Path) -> list[bytes]:
+    """The records of a TFRecord file, their checksums verified."""
+    data, records = path.read_bytes(), []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        assert data[: 16 + length] == pack(data[12 : 12 + length])
+        records.append(data[12 : 12 + length])
+        data = data[16 + length :]
+    return records
+
+
+def test_logs_for_tensorboard(songs: list[Song], tmp_path: Path) -> None:
+    assert checksum(b"123456789") == 0xE3069283  # the check value of CRC-32C
+    recipe = replace(RECIPE, epochs=2)
+    epochs = list(fit(recipe, songs[:2], songs[2:], tmp_path, workers=0, tensorboard=True))
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    version, *events = read_log(path)
+    assert version[9:] == b"\x1a\x0dbrain.Event:2"
+    assert len(events) == 2
+    for epoch, event in zip(epochs, events, strict=True):
+        assert event[9:11] == bytes([2 << 3, recipe.steps * epoch.number])
+        assert b"\x0a\x04loss\x15" + struct.pack("<f", epoch.loss) in event
+        assert b"\x0a\x0aSDR/vocals\x15" in event
 
 
 @pytest.mark.parametrize(

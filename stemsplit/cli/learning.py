@@ -88,6 +88,7 @@ def train(
         int | None, typer.Option(min=0, help="Processes that read and mix the songs, if not the usual.")
     ] = None,
     validate_every: Annotated[int, typer.Option(min=1, help="Validate after every so many epochs.")] = 1,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard as well.")] = False,
 ) -> None:
     """Train a network on songs with known stems.
 
@@ -123,10 +124,8 @@ def train(
     try:
         with messages.training(settings.epochs, settings.steps) as progress, devices.memory_checked(chosen):
             run = partial(fit.fit, start=model, resume=resume, device=chosen, workers=workers)
-            on_step = progress.step
-            for epoch in run(
-                settings, split.train, valid_songs, output, validate_every=validate_every, on_step=on_step
-            ):
+            run = partial(run, validate_every=validate_every, tensorboard=tensorboard)
+            for epoch in run(settings, split.train, valid_songs, output, on_step=progress.step):
                 scores = _with_mean(evaluation.mean_scores(epoch.scores)) if epoch.scores else {}
                 progress.finish(epoch.number, epoch.loss, scores, epoch.seconds)
                 if epoch.last and epoch.number < settings.epochs:

@@ -16,12 +16,13 @@ from stemsplit.networks._masking import MaskNetwork
 from stemsplit.separation import Separator
 from stemsplit.songs import Song, require_format
 from stemsplit.training.crops import Crops
+from stemsplit.training.events import EventLog
 from stemsplit.training.loader import Loader
 from stemsplit.training.loss import OF_MASKS
 from stemsplit.training.memory import memory_checked
 from stemsplit.training.ranks import Ranks, joined
 from stemsplit.training.recipe import Recipe
-from stemsplit.training.report import write_report
+from stemsplit.training.report import figures, write_report
 from stemsplit.training.run import Run
 
 WEIGHTS, BEST, STATE, REPORT = "model.safetensors", "best.safetensors", "state.pt", "report.html"
@@ -54,6 +55,7 @@ def fit(
     start: Model | None = None,
     resume: bool = False,
     validate_every: int = 1,
+    tensorboard: bool = False,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Iterator[Epoch]:
     """Train, yielding after every epoch, when `folder` holds all there is so far.
@@ -68,6 +70,7 @@ def fit(
         start: a model whose weights to begin with, not with random ones; it must have the recipe's stems and shapes.
         resume: go on from `state.pt`; of its recipe only `epochs`, and with it the schedule, and `patience` may differ.
         device: "cpu", "cuda" or "mps". workers: processes that read and mix crops, for each that trains.
+        tensorboard: write a log for TensorBoard into `folder` as well.
         on_step: called with the number of steps done in this epoch and the loss of the last.
 
     Raises DatasetError when the data does not fit the recipe, UsageError when `folder` cannot be resumed or is in use,
@@ -89,6 +92,7 @@ def fit(
         if ranks.rank and not resume:  # what chance decides, each decides for itself
             torch.manual_seed(recipe.seed + ranks.rank)
         loader = Loader(crops, ranks, workers=workers, pinned=device == "cuda")
+        log = EventLog(folder) if tensorboard and ranks.first else None
         while run.epoch < recipe.epochs and not _done(run):
             began = time.monotonic()
             losses, norms = [], []
@@ -119,6 +123,8 @@ def fit(
                 if best:
                     checkpoint.save(averaged, folder / BEST)
                 write_report(run.history, recipe, folder / REPORT)
+            if log:
+                log.add(run.steps, figures(run.history[-1]))
             run.save(folder / STATE)
             last = run.epoch == recipe.epochs or _done(run)
             row = run.history[-1]

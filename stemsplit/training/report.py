@@ -60,6 +60,14 @@ def make_report(history: Sequence[Row], recipe: Recipe) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
 
 
+def figures(row: Row) -> dict[str, float]:
+    """An epoch's figures by name, those that there are."""
+    named = {"loss": row["loss"], "learning rate": row["learning_rate"], "gradient": row["gradient"]}
+    if row.get("score") is not None:
+        named["SDR/mean"] = row["score"]
+    return named | {f"SDR/{stem}": value for stem, value in row["sdr"].items()}
+
+
 def draw(lines: Sequence[Line]) -> str:
     """Curves over the epochs as SVG, the first one thicker; values that are no finite numbers are left out."""
     drawn = [(name, [(x, y) for x, y in points if math.isfinite(y)]) for name, points in lines]
