@@ -17,7 +17,10 @@ FLOORS = [
     {"connection"},
     {"hub"},
     {"overview", "segments"},
+    {"song_files"},
+    {"song_index"},
     {"resampling", "windows", "stft", "wiener", "metrics", "songs", "devices"},
+    {"datasets", "faults"},
     {"encoders"},
     {"ffmpeg_encoding"},
     {"encoding"},
@@ -37,7 +40,17 @@ FLOORS = [
     {"training"},
     {"training.loss"},
     {"training.recipe"},
+    {
+        "training.vocoder",
+        "training.ranks",
+        "training.memory",
+        "training.report",
+        "training.events",
+        "training.finetuning",
+    },
+    {"training.augmentation"},
     {"training.crops"},
+    {"training.loader", "training.run"},
     {"training.fit"},
     {"console", "batch", "player", "diagnosis"},
     {"summary"},
@@ -45,7 +58,7 @@ FLOORS = [
     {"cli.options"},
     {"cli.requests"},
     {"cli.batches"},
-    {"cli.learning", "cli.models", "cli.separating", "cli.doctor"},
+    {"cli.data", "cli.learning", "cli.models", "cli.separating", "cli.doctor"},
     {"cli"},
     {"__main__"},
 ]
@@ -63,11 +76,21 @@ WITHOUT_TORCH = {
 }
 WITHOUT_TORCH |= {"formats", "tags", "quantisation", "gapless", "ogg", "stem_file", "encoders", "ffmpeg_encoding"}
 WITHOUT_TORCH |= {"overview", "segments", "player"}
-WITHOUT_TORCH |= {"store", "connection", "hub", "conversion", "console", "batch", "__main__"}
+WITHOUT_TORCH |= {
+    "store",
+    "connection",
+    "hub",
+    "conversion",
+    "song_files",
+    "song_index",
+    "console",
+    "batch",
+    "__main__",
+}
 WITHOUT_TORCH |= {"wording", "settings", "machine", "loading", "diagnosis", "delivery", "ahead", "summary"}
 WITHOUT_TORCH |= {"playlists", "standard_input", "templates", "room", "inputs", "manifest", "tracks"}
 WITHOUT_TORCH |= {"cli.completing", "cli.defaults", "cli.doctor", "cli.batches", "cli.requests"}
-WITHOUT_TORCH |= {"cli", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
+WITHOUT_TORCH |= {"cli", "cli.data", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
 LONGEST = 300  # lines
 
 

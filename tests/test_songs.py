@@ -47,6 +47,14 @@ def test_a_folder_may_be_one_song(make_song: MakeSong, tmp_path: Path, monkeypat
     assert [song.name for song in find_songs(Path(), STEMS)] == ["my song"]
 
 
+def test_links_are_followed_and_loops_end(make_song: MakeSong, tmp_path: Path) -> None:
+    make_song(tmp_path / "all" / "one")
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "chosen").symlink_to(tmp_path / "all" / "one", target_is_directory=True)
+    (tmp_path / "some" / "again").symlink_to(tmp_path / "some", target_is_directory=True)
+    assert [song.name for song in find_songs(tmp_path / "some", STEMS)] == ["chosen"]
+
+
 @pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "aiff"])
 def test_formats(tmp_path: Path, suffix: str) -> None:
     write(tmp_path / f"vocals.{suffix}", length=20_000, rate=44_100)

@@ -1,40 +1,47 @@
 """The training loop."""
 
-import json
-import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch import nn
 
 from stemsplit import checkpoint
 from stemsplit.checkpoint import Header, Model
-from stemsplit.errors import DatasetError, UsageError
-from stemsplit.evaluation import SongScores, evaluate
+from stemsplit.errors import UsageError
+from stemsplit.evaluation import SongScores, evaluate, mean_scores, mean_sdr
+from stemsplit.networks._masking import MaskNetwork
 from stemsplit.separation import Separator
 from stemsplit.songs import Song, require_format
 from stemsplit.training.crops import Crops
-from stemsplit.training.loss import LOSSES
-from stemsplit.training.recipe import Recipe, make_recipe
+from stemsplit.training.events import EventLog
+from stemsplit.training.loader import Loader
+from stemsplit.training.loss import OF_MASKS
+from stemsplit.training.memory import memory_checked
+from stemsplit.training.ranks import Ranks, joined
+from stemsplit.training.recipe import Recipe
+from stemsplit.training.report import figures, write_report
+from stemsplit.training.run import Run
 
-WEIGHTS, STATE = "model.safetensors", "state.pt"
+WEIGHTS, BEST, STATE, REPORT = "model.safetensors", "best.safetensors", "state.pt", "report.html"
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch gave: its number (from 1), the mean loss, validation scores (if any), and how long it took."""
+    """What one epoch gave.
+
+    number: from 1. loss: the mean. scores: of the validation, if there was one. seconds: how long it took.
+    best: whether no epoch has had better scores. last: whether training ends with it.
+    """
 
     number: int
     loss: float
     scores: tuple[SongScores, ...]
     seconds: float
+    best: bool = False
+    last: bool = False
 
 
 def fit(
@@ -45,25 +52,88 @@ def fit(
     *,
     device: str = "cpu",
     workers: int = 1,
-    start: Path | None = None,
+    start: Model | None = None,
     resume: bool = False,
     validate_every: int = 1,
+    tensorboard: bool = False,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Iterator[Epoch]:
-    """Train, yielding after every epoch, when `folder` holds `model.safetensors` (averaged weights) and `state.pt`.
+    """Train, yielding after every epoch, when `folder` holds all there is so far.
+
+    That is `model.safetensors` (averaged weights), `best.safetensors` (those of the epoch with the best mean SDR of the
+    validation, if there is one), `state.pt` to go on from, and `report.html` with curves to look at. A process that
+    is killed loses no more than the epoch that it was in. Started by torchrun, all processes train one network: each on
+    its share of every batch, and of the songs to validate on.
 
     Args:
         songs, valid: what is learnt from, and what the averaged weights are scored on every `validate_every` epochs.
         start: a model whose weights to begin with, not with random ones; it must have the recipe's stems and shapes.
-        resume: go on from `state.pt`; only `epochs` (and with it the schedule) may differ from its recipe.
-        device: "cpu", "cuda" or "mps". workers: processes that read and mix crops.
+        resume: go on from `state.pt`; of its recipe only `epochs`, and with it the schedule, and `patience` may differ.
+        device: "cpu", "cuda" or "mps". workers: processes that read and mix crops, for each that trains.
+        tensorboard: write a log for TensorBoard into `folder` as well.
         on_step: called with the number of steps done in this epoch and the loss of the last.
 
     Raises DatasetError when the data does not fit the recipe, UsageError when `folder` cannot be resumed or is in use,
-    ModelError when the recipe's network cannot be built.
+    or the recipe contradicts itself, ModelError when its network cannot be built, DeviceError when memory runs out.
     """
-    torch.manual_seed(recipe.seed)
-    header = Header(
+    with joined(device, recipe.batch_size) as ranks, memory_checked(device, recipe):
+        torch.manual_seed(recipe.seed)
+        header = make_header(recipe)
+        crops = Crops(songs, recipe)
+        require_format(valid, recipe.rate, recipe.channels)
+        if recipe.patience and not valid:
+            raise UsageError("patience needs songs to validate on", "name them with --valid, or set patience = 0")
+        run = Run(recipe, _first_network(header, recipe, start), device, ranks)
+        if resume:
+            run.restore(folder / STATE)
+        elif any((folder / name).exists() for name in (STATE, WEIGHTS)):
+            raise UsageError(f"{str(folder)!r} already holds a training run", "add --resume, or choose another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        if ranks.rank and not resume:  # what chance decides, each decides for itself
+            torch.manual_seed(recipe.seed + ranks.rank)
+        loader = Loader(crops, ranks, workers=workers, pinned=device == "cuda")
+        log = EventLog(folder) if tensorboard and ranks.first else None
+        while run.epoch < recipe.epochs and not _done(run):
+            began = time.monotonic()
+            losses, norms = [], []
+            for step, stems in enumerate(loader.epoch(run.epoch), start=1):
+                loss, norm = run.step(stems)
+                losses.append(loss)
+                norms.append(norm)
+                on_step(step, loss)
+            run.epoch += 1
+            averaged = Model(header, run.averaged.module.eval())
+            due = bool(valid) and (run.epoch % validate_every == 0 or run.epoch == recipe.epochs)
+            scores = _validate(averaged, valid, device, ranks) if due else ()
+            score = mean_sdr(mean_scores(scores)) if scores else None
+            run.history.append(
+                {
+                    "epoch": run.epoch,
+                    "loss": sum(losses) / len(losses),
+                    "gradient": sum(norms) / len(norms),
+                    "learning_rate": run.optimizer.param_groups[0]["lr"],
+                    "score": score if score == score else None,  # NaN where all true stems are silent
+                    "sdr": {stem: sdr for stem, sdr in mean_scores(scores).items() if sdr == sdr},
+                    "seconds": time.monotonic() - began,
+                }
+            )
+            best = run.history[-1]["score"] is not None and not run.stale()
+            if ranks.first:
+                checkpoint.save(averaged, folder / WEIGHTS)
+                if best:
+                    checkpoint.save(averaged, folder / BEST)
+                write_report(run.history, recipe, folder / REPORT)
+            if log:
+                log.add(run.steps, figures(run.history[-1]))
+            run.save(folder / STATE)
+            last = run.epoch == recipe.epochs or _done(run)
+            row = run.history[-1]
+            yield Epoch(run.epoch, row["loss"], scores, row["seconds"], best, last)
+
+
+def make_header(recipe: Recipe) -> Header:
+    """What the model will say of itself."""
+    return Header(
         family=recipe.family,
         config=dict(recipe.config),
         stems=recipe.stems,
@@ -72,126 +142,38 @@ def fit(
         length=recipe.length,
         hop=recipe.hop,
     )
-    crops = Crops(songs, recipe)
-    require_format(valid, recipe.rate, recipe.channels)
-    run = _Run(recipe, _first_network(header, start), device)
-    if resume:
-        run.restore(folder / STATE)
-    elif (folder / STATE).exists() or (folder / WEIGHTS).exists():
-        raise UsageError(f"{str(folder)!r} already holds a training run", "add --resume, or choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    loader = DataLoader(crops, recipe.batch_size, num_workers=workers, pin_memory=device == "cuda")
-    while run.epoch < recipe.epochs:
-        began = time.monotonic()
-        crops.epoch = run.epoch
-        total = 0.0
-        for step, stems in enumerate(loader, start=1):
-            loss = run.step(stems)
-            total += loss
-            on_step(step, loss)
-        run.epoch += 1
-        averaged = Model(header, run.averaged.module.eval())
-        due = bool(valid) and (run.epoch % validate_every == 0 or run.epoch == recipe.epochs)
-        scores = tuple(evaluate(Separator(averaged, device=device), valid)) if due else ()
-        checkpoint.save(averaged, folder / WEIGHTS)
-        run.save(folder / STATE)
-        yield Epoch(run.epoch, total / len(loader), scores, time.monotonic() - began)
 
 
-def _first_network(header: Header, start: Path | None) -> nn.Module:
-    network = checkpoint.new_model(header).network
-    if start is None:
-        return network
-    model = checkpoint.load(start)
-    if model.header.stems != header.stems:
-        told = f"{str(start)!r} gives {', '.join(model.header.stems)}, the recipe {', '.join(header.stems)}"
+def _done(run: Run) -> bool:
+    """Whether it has not got better for as long as the recipe bears with."""
+    return 0 < run.recipe.patience <= run.stale()
+
+
+def _validate(model: Model, songs: Sequence[Song], device: str, ranks: Ranks) -> tuple[SongScores, ...]:
+    """Every process scores every n-th song; all get all scores, in the order of the songs."""
+    own = list(evaluate(Separator(model, device=device), songs[ranks.rank :: ranks.size]))
+    shares = ranks.gather(own)
+    return tuple(shares[number % ranks.size][number // ranks.size] for number in range(len(songs)))
+
+
+def _first_network(header: Header, recipe: Recipe, start: Model | None) -> nn.Module:
+    theirs = start.header if start else header
+    if theirs.family != header.family:
+        told = f"the weights to begin with are of family {theirs.family!r}, the recipe's network of {header.family!r}"
+        raise UsageError(told, "leave family and [config] out of the recipe: they come with the weights")
+    if theirs.stems != header.stems:
+        told = f"the weights to begin with give {', '.join(theirs.stems)}, the recipe {', '.join(header.stems)}"
         raise UsageError(told, "name the same stems in the same order")
-    try:
-        network.load_state_dict(model.network.state_dict())
-    except RuntimeError as error:
-        hint = "give the recipe the family and config that the weights have"
-        raise UsageError(f"the weights in {str(start)!r} do not fit the recipe's network", hint) from error
-    return network
-
-
-class _Run:
-    """All that changes while training, and goes to disk to be resumed."""
-
-    def __init__(self, recipe: Recipe, network: nn.Module, device: str) -> None:
-        self.recipe, self.device, self.epoch = recipe, device, 0
-        self.network = network.to(device).train()
-        average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
-        self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
-        self.steps = 0
-        low = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device == "cuda")
-        self.autocast: Callable[[], AbstractContextManager[object]] = lambda: (
-            torch.autocast(device, torch.bfloat16) if low else nullcontext()
-        )
-
-    def step(self, stems: Tensor) -> float:
-        """One update from a batch `(B, S, C, N)`; returns the loss."""
-        stems = stems.to(self.device, non_blocking=True)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * self._schedule()
-        with self.autocast():
-            loss = LOSSES[self.recipe.loss](self.network, stems)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
-        self.optimizer.step()
-        self.averaged.update_parameters(self.network)
-        self.steps += 1
-        value = loss.item()
-        if not value < float("inf"):
-            reason = f"the loss became {value} in epoch {self.epoch + 1}"
-            raise DatasetError(reason, "lower learning_rate, check the data")
-        return value
-
-    def _schedule(self) -> float:
-        """Share of the highest learning rate: up, level, then linearly down to zero."""
-        progress = (self.steps + 1) / (self.recipe.epochs * self.recipe.steps)
-        rise = progress / max(self.recipe.warmup, 1e-9)
-        fall = (1 - progress) / max(self.recipe.cooldown, 1e-9)
-        return max(min(rise, 1.0, fall), 0.0)
-
-    def save(self, path: Path) -> None:
-        partial = path.with_name(path.name + ".part")
-        torch.save(
-            {
-                "recipe": json.dumps(asdict(self.recipe)),
-                "epoch": self.epoch,
-                "steps": self.steps,
-                "network": self.network.state_dict(),
-                "averaged": self.averaged.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            },
-            partial,
-        )
-        partial.replace(path)
-
-    def restore(self, path: Path) -> None:
+    network = checkpoint.new_model(header).network
+    losses = [recipe.loss] if isinstance(recipe.loss, str) else list(recipe.loss)
+    odd = [loss for loss in losses if loss in OF_MASKS]
+    if odd and not isinstance(network, MaskNetwork):
+        told = f"the loss {odd[0]!r} is for networks that estimate masks, and those of family {header.family!r} do not"
+        raise UsageError(told, 'choose another, for instance  loss = "waveform"')
+    if start:
         try:
-            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        except FileNotFoundError as error:
-            hint = "leave --resume out to begin one"
-            raise UsageError(f"there is no training run to resume at {str(path)!r}", hint) from error
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            raise UsageError(f"{str(path)!r} is damaged", "begin again in another folder") from error
-        began = _as_saved(json.loads(state["recipe"]), path)
-        now = _as_saved(asdict(self.recipe), path)
-        changed = [key for key in now if key != "epochs" and began[key] != now[key]]
-        if changed:
-            reason = f"the run in {str(path.parent)!r} began with another {', '.join(changed)}"
-            raise UsageError(reason, "only epochs can be changed later")
-        self.epoch, self.steps = state["epoch"], state["steps"]
-        self.network.load_state_dict(state["network"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
-
-def _as_saved(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Settings as they come back from JSON, those that an older version did not know at their defaults."""
-    return asdict(make_recipe(json.loads(json.dumps(table)), str(path)))
+            network.load_state_dict(start.network.state_dict())
+        except RuntimeError as error:
+            hint = "leave [config] and channels out of the recipe: they come with the weights"
+            raise UsageError("the weights to begin with do not fit the recipe's network", hint) from error
+    return network

@@ -1,0 +1,78 @@
+"""What each augmentation is worth: the same short training with all of them, without each one in turn, with none.
+
+    python recipes/mini/ablation.py DATA --valid DATA --recipe FILE --steps 1000 [--from MODEL] [--seeds 1 2]
+
+A recipe says how much of each there is; what it has not is not tried. All runs of a seed begin with the same weights.
+Prints the SDR of the songs to validate on as a table in Markdown. The spread over the seeds tells which differences
+mean something; in few steps they are small.
+"""
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stemsplit import checkpoint, devices
+from stemsplit.checkpoint import Model
+from stemsplit.evaluation import mean_scores, mean_sdr
+from stemsplit.songs import Song, find_songs
+from stemsplit.training.finetuning import recipe_for
+from stemsplit.training.fit import fit
+from stemsplit.training.recipe import Recipe, load_recipe
+
+AUGMENTATIONS = (
+    *("remix", "drop", "gain_db", "swap", "mono", "speed", "pitch", "tempo"),
+    *("distort", "reverb", "polarity", "eq_db"),
+)
+
+
+def score(
+    recipe: Recipe, songs: Sequence[Song], valid: Sequence[Song], device: str, workers: int, start: Model | None
+) -> dict[str, float]:
+    """Train once; the mean SDR over the songs by stem, and over the stems, of the averaged weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        (epoch,) = fit(recipe, songs, valid, Path(folder), device=device, workers=workers, start=start)
+    means = mean_scores(epoch.scores)
+    return {**means, "mean": mean_sdr(means)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--valid", type=Path, required=True)
+    parser.add_argument("--recipe", type=Path, required=True)
+    parser.add_argument("--from", dest="start", type=Path)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each song to validate on")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--device", default="auto", choices=devices.NAMES)
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    start = checkpoint.load(arguments.start) if arguments.start else None
+    recipe = load_recipe(arguments.recipe, recipe_for(start) if start else Recipe())
+    recipe = replace(recipe, epochs=1, steps=arguments.steps, patience=0)
+    songs = find_songs(arguments.data, recipe.stems)
+    limit = round(arguments.seconds * recipe.rate)
+    valid = [replace(song, length=min(song.length, limit)) for song in find_songs(arguments.valid, recipe.stems)]
+    tried = [name for name in AUGMENTATIONS if getattr(recipe, name)]
+    cases = {"all of them": recipe}
+    cases |= {f"without {name}": replace(recipe, **{name: 0.0}) for name in tried}
+    cases["none"] = replace(recipe, **dict.fromkeys(tried, 0.0))
+    device = devices.choose(arguments.device)
+    columns = [*recipe.stems, "mean"]
+    print(f"| {recipe.steps} steps of {recipe.batch_size} | {' | '.join(columns)} | spread of the mean |")
+    print(f"|---|{'--:|' * (len(columns) + 1)}")
+    for name, case in cases.items():
+        runs = [
+            score(replace(case, seed=seed), songs, valid, device, arguments.workers, start) for seed in arguments.seeds
+        ]
+        means = [statistics.mean(run[column] for run in runs) for column in columns]
+        spread = max(run["mean"] for run in runs) - min(run["mean"] for run in runs)
+        cells = [f"{mean:.2f}" for mean in means] + [f"{spread:.2f}" if len(runs) > 1 else "-"]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

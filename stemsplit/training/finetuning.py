@@ -1,0 +1,40 @@
+"""Beginning with a model that has been trained already."""
+
+from dataclasses import replace
+
+from stemsplit import bags
+from stemsplit.checkpoint import Header, Model
+from stemsplit.errors import UsageError
+from stemsplit.loading import Obtained
+from stemsplit.networks._masking import MaskNetwork
+from stemsplit.training.recipe import Recipe
+
+
+def load_start(obtained: Obtained) -> Model:
+    """A model to begin with, of any family. Raises ModelError as `bags.load_bag` does, UsageError if it is several."""
+    paths, name = obtained.paths, obtained.spec.name
+    bag = bags.load_bag(paths, obtained.gives, config=obtained.spec.config)
+    if len(bag.members) > 1:
+        told = f"{name!r} is {len(bag.members)} networks in one, and only one network can be trained"
+        where = f"; its files are told by  stemsplit models path {name}" if len(paths) > 1 else ""
+        raise UsageError(told, f"begin with one of its networks, if they have files of their own{where}")
+    return Model(bag.header, bag.members[0].network)
+
+
+def recipe_for(model: Model) -> Recipe:
+    """The defaults for training a model further: its own network and windows, small steps, and not many."""
+    header: Header = model.header
+    return replace(
+        Recipe(),
+        family=header.family,
+        config=dict(header.config),
+        stems=header.stems,
+        rate=header.rate,
+        channels=header.channels,
+        window_seconds=header.length / header.rate,
+        overlap_seconds=(header.length - header.hop) / header.rate,
+        epochs=20,
+        batch_size=4,
+        learning_rate=1e-4,
+        loss="magnitude" if isinstance(model.network, MaskNetwork) else "waveform",
+    )
