@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from stemsplit import checkpoint
 from stemsplit.checkpoint import Header, new_model
 from stemsplit.errors import DatasetError, DeviceError, UsageError
+from stemsplit.loading import Obtained
+from stemsplit.registry import ModelSpec, WeightFile
 from stemsplit.songs import Song, find_songs
 from stemsplit.training import crops
 from stemsplit.training import run as run_module
@@ -138,7 +140,9 @@ def test_several_networks_in_one_are_refused(run: Run, data: Path, here: Path) -
     for name in ("a", "b"):
         checkpoint.save(new_model(header), here / f"{name}.safetensors")
     with pytest.raises(UsageError, match="'pair' is 2 networks in one") as caught:
-        load_start([here / "a.safetensors", here / "b.safetensors"], [("vocals",), ("drums", "bass", "other")], "pair")
+        files = (WeightFile("a", gives=("vocals",)), WeightFile("b", gives=("drums", "bass", "other")))
+        spec = ModelSpec(name="pair", summary="", license="", files=files)
+        load_start(Obtained(spec, (here / "a.safetensors", here / "b.safetensors")))
     assert "stemsplit models path pair" in caught.value.hint
 
 
