@@ -318,7 +318,7 @@ def test_train(run: Run, here: Path, make_song: Callable[..., object]) -> None:
     (here / "recipe.toml").write_text(RECIPE)
     arguments = ["train", "data", "--recipe", "recipe.toml", "--output", "run", "--device", "cpu", "--workers", "0"]
     outcome = run(*arguments, "--valid", "valid", model=False)
-    assert (outcome.code, outcome.out) == (0, "run/model.safetensors\n")
+    assert (outcome.code, outcome.out) == (0, "run/best.safetensors\n")
     first, second = [line for line in outcome.err.splitlines() if line.startswith("epoch ")]
     assert first.startswith("epoch 1/2  loss ")
     assert "  SDR vocals " in first
@@ -453,7 +453,7 @@ def test_stopping_a_training_tells_how_to_go_on(run: Run, here: Path, make_song:
         "stemsplit: stopped by SIGINT",
         "hint: go on with  stemsplit train data --recipe recipe.toml --output 'my run' --device cpu --resume",
     ]
-    assert files_in(here / "my run") == ["model.safetensors", "state.pt"]
+    assert files_in(here / "my run") == ["model.safetensors", "report.html", "state.pt"]
 
 
 def test_a_terminal_gets_a_bar_and_no_markup_from_names(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

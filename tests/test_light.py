@@ -18,7 +18,14 @@ def imported_by(code: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["separate", "--help"], ["doctor", "--help"], ["train", "--help"], ["models", "pull", "--help"]],
+    [
+        ["--help"],
+        ["separate", "--help"],
+        ["doctor", "--help"],
+        ["train", "--help"],
+        ["data", "check", "--help"],
+        ["models", "pull", "--help"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = f"import stemsplit.cli; sys.argv[1:] = {arguments!r}; stemsplit.cli.main()"

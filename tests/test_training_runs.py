@@ -20,6 +20,7 @@ import soundfile  # type: ignore[import-untyped]
 import torch
 from conftest import STEMS, TINY_UNET, Run
 from test_datasets import write_packed
+from test_headers import publish
 from test_training import RECIPE, same, songs, train, weights
 from torch import Tensor, nn
 
@@ -114,6 +115,20 @@ def test_any_model_can_be_trained_further(
         (a - b).abs().max().item() for a, b in zip(first.network.parameters(), then.network.parameters(), strict=True)
     ]
     assert 0 < max(moved) < 0.01  # a few small steps
+
+
+@pytest.mark.parametrize("name", ["htdemucs", "hdemucs", "demucs"])
+def test_files_of_the_author_of_demucs_can_be_trained_further(
+    run: Run, make_song: MakeSong, here: Path, name: str
+) -> None:
+    make_song(here / "songs" / "song")
+    publish(name, here / "first.safetensors")
+    (here / "few.toml").write_text("epochs = 1\nsteps = 2\nwindow_seconds = 0.25\noverlap_seconds = 0.05\n")
+    arguments = ("-o", "run", "--recipe", "few.toml", "--device", "cpu", "--workers", "0")
+    outcome = run("train", "songs", "--from", "first.safetensors", *arguments, model=False)
+    assert outcome.code == 0, outcome.err
+    header = checkpoint.load(here / "run" / WEIGHTS).header
+    assert (header.family, header.stems) == (name, ("drums", "bass", "other", "vocals"))
 
 
 def test_a_registered_model_can_be_trained_further(run: Run, data: Path, make_song: MakeSong, here: Path) -> None:

@@ -88,7 +88,10 @@ def fit(
             run.restore(folder / STATE)
         elif any((folder / name).exists() for name in (STATE, WEIGHTS)):
             raise UsageError(f"{str(folder)!r} already holds a training run", "add --resume, or choose another folder")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the folder {str(folder)!r}: {error.strerror}", "choose another") from error
         if ranks.rank and not resume:  # what chance decides, each decides for itself
             torch.manual_seed(recipe.seed + ranks.rank)
         loader = Loader(crops, ranks, workers=workers, pinned=device == "cuda")

@@ -10,7 +10,7 @@ from stemsplit.errors import StemsplitError
 from stemsplit.training.crops import Crops
 from stemsplit.training.ranks import Ranks
 
-READY_BATCHES = 4  # for each worker, made before they are asked for
+READY_BATCHES = 2  # for each worker, made before they are asked for
 
 
 class Loader:

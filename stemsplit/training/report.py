@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from stemsplit.errors import StemsplitError
 from stemsplit.training.recipe import Recipe
 
 Row = Mapping[str, Any]
@@ -31,8 +32,15 @@ def write_report(history: Sequence[Row], recipe: Recipe, path: Path) -> None:
             validated `score` (the mean SDR in dB) and `sdr` (by stem).
     """
     partial = path.with_name(path.name + ".part")
-    partial.write_text(make_report(history, recipe), encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(make_report(history, recipe), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise StemsplitError(
+            f"cannot write {str(path)!r}: {error.strerror}", "check the folder and the disk"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def make_report(history: Sequence[Row], recipe: Recipe) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from stemsplit.errors import DatasetError, UsageError
+from stemsplit.errors import DatasetError, StemsplitError, UsageError
 from stemsplit.training.loss import compute
 from stemsplit.training.ranks import Ranks
 from stemsplit.training.recipe import Recipe, make_recipe
@@ -90,20 +90,24 @@ class Run:
         if not self.ranks.first:
             return
         partial = path.with_name(path.name + ".part")
-        torch.save(
-            {
-                "recipe": json.dumps(asdict(self.recipe)),
-                "epoch": self.epoch,
-                "steps": self.steps,
-                "history": json.dumps(self.history),
-                "generators": generators,
-                "network": self.network.state_dict(),
-                "averaged": self.averaged.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            },
-            partial,
-        )
-        partial.replace(path)
+        state = {
+            "recipe": json.dumps(asdict(self.recipe)),
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "history": json.dumps(self.history),
+            "generators": generators,
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        try:
+            torch.save(state, partial)
+            partial.replace(path)
+        except (OSError, RuntimeError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise StemsplitError(f"cannot write {str(path)!r}: {told}", "check the folder and the disk") from error
+        finally:
+            partial.unlink(missing_ok=True)
 
     def restore(self, path: Path) -> None:
         """Go on from a state. Raises UsageError when there is none, it is damaged, or of another recipe."""
