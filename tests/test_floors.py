@@ -16,7 +16,9 @@ FLOORS = [
     {"connection"},
     {"hub"},
     {"overview", "segments"},
-    {"resampling", "windows", "stft", "metrics", "songs", "devices"},
+    {"resampling", "windows", "stft", "metrics", "songs", "devices", "tape"},
+    {"projection"},
+    {"bss_eval"},
     {"encoders"},
     {"ffmpeg_encoding"},
     {"encoding"},
@@ -30,6 +32,9 @@ FLOORS = [
     {"publishing", "bags"},
     {"separation"},
     {"evaluation"},
+    {"comparison", "boxplot"},
+    {"boards"},
+    {"score_page", "museval_files"},
     {"training"},
     {"training.loss"},
     {"training.recipe"},
@@ -37,7 +42,7 @@ FLOORS = [
     {"training.fit"},
     {"console", "batch", "player"},
     {"cli.options", "cli.obtaining"},
-    {"cli.learning", "cli.models", "cli.separating"},
+    {"cli.evaluating", "cli.learning", "cli.models", "cli.separating"},
     {"cli"},
     {"__main__"},
 ]
@@ -54,8 +59,9 @@ WITHOUT_TORCH = {
 }
 WITHOUT_TORCH |= {"formats", "tags", "quantisation", "gapless", "ogg", "stem_file", "encoders", "ffmpeg_encoding"}
 WITHOUT_TORCH |= {"overview", "segments", "player"}
+WITHOUT_TORCH |= {"comparison", "boxplot", "boards", "score_page", "museval_files"}
 WITHOUT_TORCH |= {"store", "connection", "hub", "console", "batch", "__main__"}
-WITHOUT_TORCH |= {"cli", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
+WITHOUT_TORCH |= {"cli", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning", "cli.evaluating"}
 LONGEST = 300  # lines
 
 
