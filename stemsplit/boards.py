@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stemsplit.comparison import Comparison, compare, median
@@ -53,8 +54,8 @@ class Board:
 def boards(results: Mapping[str, Sequence["SongScores"]]) -> list[Board]:
     """All boards of some estimators, who have the same songs, of which there is one at least.
 
-    Over whole songs: the means of SDR and SI-SDR. If there are windows: the medians over a song's windows of SDR, SIR, ISR and SAR,
-    and over songs the medians of those, as museval has them.
+    SDR and SI-SDR of whole songs, and their means. If there are windows, SDR, SIR, ISR and SAR, too: the medians over a
+    song's windows, and over songs the medians of those, as museval has them.
     """
     found = [
         _board("sdr", "SDR of whole songs", "10 log10(sum s² / sum (s - e)²)", results, lambda score: score.sdr),
@@ -63,7 +64,7 @@ def boards(results: Mapping[str, Sequence["SongScores"]]) -> list[Board]:
     if any(score.windows for scores in results.values() for score in scores):
         for metric, note in FRAMEWISE.items():
             title = f"BSS Eval: {metric}"
-            found.append(_board(metric, title, note, results, lambda score, m=metric: windows(score, m), medians=True))
+            found.append(_board(metric, title, note, results, partial(windows, metric=metric), medians=True))
     return found
 
 

@@ -1,10 +1,11 @@
-"""Whether one model is better than another, or was only lucky with the songs: a paired test, and its result in words."""
+"""Whether one model is better than another, or was lucky with the songs: a paired test, and its result in words."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
-EXACT = 200  # songs; with more the normal distribution is as good
+EXACT = 100  # songs; with more the normal distribution is as good
 CLEAR = 0.05  # how probable luck may be for a lead that is called one
 
 
@@ -39,24 +40,27 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
         songs=len(differences),
         ahead=sum(each > 0 for each in differences),
         behind=sum(each < 0 for each in differences),
-        difference=median(means),
+        difference=median([mean for mean in means if not math.isnan(mean)]),
         p=signed_rank(differences),
     )
 
 
 def signed_rank(differences: Sequence[float]) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test; 1 where nothing differs. Exact up to `EXACT` differences, ties too."""
+    """Two-sided p of Wilcoxon's signed-rank test; 1 where nothing differs.
+
+    Exact up to `EXACT` differences, whether or not some are alike.
+    """
     sizes = sorted((abs(each), each > 0) for each in differences if each)
     ranks = _doubled_ranks([size for size, _ in sizes])
     total = sum(ranks)
     above = sum(rank for rank, (_, positive) in zip(ranks, sizes, strict=True) if positive)
     least = min(above, total - above)
     if len(ranks) <= EXACT:
-        ways = [1] + [0] * total  # in how many ways signs give a sum of the doubled ranks of the positive ones
+        ways = [1] + [0] * least  # in how many ways signs give each sum of the doubled ranks of the positive ones
         for rank in ranks:
-            for at in range(total, rank - 1, -1):
+            for at in range(least, rank - 1, -1):
                 ways[at] += ways[at - rank]
-        return min(1.0, 2 * sum(ways[: least + 1]) / 2 ** len(ranks))
+        return min(1.0, float(Fraction(sum(ways), 2 ** (len(ranks) - 1))))
     deviation = math.sqrt(sum(rank**2 for rank in ranks)) / 2
     return math.erfc((total / 2 - least) / deviation / math.sqrt(2))
 

@@ -157,7 +157,12 @@ def write(text: str) -> None:
 
 def write_json(value: Mapping[str, Any]) -> None:
     """A result for programs; numbers that JSON does not have become null."""
-    write(json.dumps(_finite(value), indent=2))
+    write(to_json(value))
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """The text of it."""
+    return json.dumps(_finite(value), indent=2)
 
 
 def write_rows(columns: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:

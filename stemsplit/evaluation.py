@@ -1,18 +1,20 @@
 """How well a model separates songs whose stems are known."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stemsplit.bss_eval import METRICS, Truth
+from stemsplit.errors import DatasetError
 from stemsplit.metrics import Sdr, SiSdr
 from stemsplit.separation import Separator
-from stemsplit.songs import Song, read_stems, require_format
+from stemsplit.songs import SUFFIXES, Song, find_songs, read_stems, require_format
 from stemsplit.stft import Stft
 
 BLOCK = 2**18  # samples read at a time
@@ -68,6 +70,39 @@ def score(
         if bss_eval:
             truth = stack.enter_context(Truth(_blocks(song, stems, 0), song.rate))
         return {name: _score(song, stems, estimate(song, stems), truth) for name, estimate in estimators.items()}
+
+
+def find_scorable(folder: Path, stems: Sequence[str]) -> tuple[list[Song], list[DatasetError]]:
+    """All songs below a folder that can be read, and what is wrong with the others.
+
+    Raises DatasetError when there is none of either.
+    """
+    try:
+        return find_songs(folder, stems), []
+    except DatasetError as error:
+        if not folder.is_dir():
+            raise
+        holders = {path.parent for path in folder.rglob("*") if path.stem in stems and path.suffix.lower() in SUFFIXES}
+        if not holders:
+            raise
+        reason = error
+    songs: list[Song] = []
+    errors: list[DatasetError] = []
+    for holder in sorted(holders):
+        try:
+            found = find_songs(holder, stems)
+        except DatasetError as error:
+            errors.append(error)
+            continue
+        name = holder.relative_to(folder).as_posix() if holder != folder else folder.resolve().name
+        # Folders within it that have songs, too, get their own turn.
+        songs += [replace(song, name=name) for song in found if all(p.parent == holder for p in song.stems.values())]
+    return songs, errors or [reason]
+
+
+def has_windows(found: SongScores) -> bool:
+    """Whether BSS Eval has figures for any second of the song."""
+    return any(not np.isnan(value) for rows in found.windows.values() for row in rows.values() for value in row)
 
 
 def separated(separator: Separator) -> Estimator:

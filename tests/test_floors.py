@@ -35,6 +35,7 @@ FLOORS = [
     {"comparison", "boxplot"},
     {"boards"},
     {"score_page", "museval_files"},
+    {"score_folder"},
     {"training"},
     {"training.loss"},
     {"training.recipe"},
@@ -59,9 +60,10 @@ WITHOUT_TORCH = {
 }
 WITHOUT_TORCH |= {"formats", "tags", "quantisation", "gapless", "ogg", "stem_file", "encoders", "ffmpeg_encoding"}
 WITHOUT_TORCH |= {"overview", "segments", "player"}
-WITHOUT_TORCH |= {"comparison", "boxplot", "boards", "score_page", "museval_files"}
+WITHOUT_TORCH |= {"comparison", "boxplot", "boards", "score_page", "museval_files", "score_folder"}
 WITHOUT_TORCH |= {"store", "connection", "hub", "console", "batch", "__main__"}
-WITHOUT_TORCH |= {"cli", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning", "cli.evaluating"}
+WITHOUT_TORCH |= {"cli", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
+WITHOUT_TORCH |= {"cli.evaluating"}
 LONGEST = 300  # lines
 
 

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from stemsplit import __version__
-from stemsplit.cli import learning, models, separating
+from stemsplit.cli import evaluating, learning, models, separating
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.interruption import Stopped, raise_on_signals
 
@@ -72,7 +72,7 @@ def common(
 app.command()(separating.separate)
 app.command()(separating.demo)
 app.add_typer(models.app, name="models")
-app.command()(learning.evaluate)
+app.command()(evaluating.evaluate)
 app.command()(learning.train)
 
 
