@@ -14,6 +14,7 @@ from stemsplit.comparison import quantile
 
 WIDTH = 760
 LEFT, RIGHT = 190, 64  # of the boxes: the names, and the medians
+MOST = 100.0  # dB: what is beyond, such as the artifacts of the mixture, is nothing, and would leave the rest no room
 ROW, GAP, TOP, BOTTOM = 24, 34, 6, 34  # heights
 
 
@@ -37,12 +38,12 @@ class Box:
 
 
 def draw(name: str, groups: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """The SVG of figures in dB, by group (stem), series (estimator) and song; those that are not finite are left out.
+    """The SVG of figures in dB, by group (stem), series (estimator) and song; those beyond `MOST` are left out.
 
     name: what it shows, for those who do not see it, and its identity among the pictures of a page.
     """
     groups = {
-        group: {series: {k: v for k, v in row.items() if math.isfinite(v)} for series, row in rows.items()}
+        group: {series: {k: v for k, v in row.items() if abs(v) <= MOST} for series, row in rows.items()}
         for group, rows in groups.items()
     }
     values = [v for rows in groups.values() for row in rows.values() for v in row.values()] or [0.0]
@@ -100,7 +101,7 @@ def _groups(groups: Mapping[str, Mapping[str, Mapping[str, float]]], scale: _Sca
 def _row(series: str, songs: Mapping[str, float], scale: _Scale, y: float) -> Iterator[str]:
     yield f'<text class="series" x="{LEFT - 14}" y="{y + 4}">{html.escape(_short(series))}</text>'
     if not songs:
-        yield f'<text class="none" x="{LEFT}" y="{y + 4}">no song has it</text>'
+        yield f'<text class="none" x="{LEFT}" y="{y + 4}">no song within 100 dB</text>'
         return
     box = Box.of(list(songs.values()))
     for start, end in ((box.low, box.lower), (box.upper, box.high)):
@@ -118,4 +119,4 @@ def _row(series: str, songs: Mapping[str, float], scale: _Scale, y: float) -> It
 
 def _short(name: str) -> str:
     """A name that has room in front of the boxes; its end tells more than its beginning."""
-    return name if len(name) <= 26 else f"…{name[-25:]}"
+    return name if len(name) <= 22 else f"…{name[-21:]}"

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from stemsplit.projection import BATCH, TAPS, Equations, correlate, fast_length
+from stemsplit import projection
+from stemsplit.projection import Equations, correlate, fast_length
 from stemsplit.tape import Tape
 
 METRICS = ("SDR", "SIR", "ISR", "SAR")
@@ -74,11 +75,11 @@ class Truth:
 
     def _score(self, tape: Tape, windows: int) -> Tensor:
         every, own = self._filters(tape)
-        size = fast_length(self._window + TAPS - 1)
+        size = fast_length(self._window + projection.TAPS - 1)
         own = torch.fft.rfft(own, size)
         every = torch.fft.rfft(every, size).unflatten(1, own.shape[:2]).unflatten(0, own.shape[:2])
         parts = []
-        step = max(1, BATCH // (size * own.shape[0] * own.shape[1]))
+        step = max(1, projection.BATCH // (size * own.shape[0] * own.shape[1]))
         for first in range(0, windows, step):
             count = min(step, windows - first)
             true, estimate = (each.windows(first, count, self._window, self._present) for each in (self._tape, tape))

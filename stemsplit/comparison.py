@@ -55,6 +55,8 @@ def signed_rank(differences: Sequence[float]) -> float:
     total = sum(ranks)
     above = sum(rank for rank, (_, positive) in zip(ranks, sizes, strict=True) if positive)
     least = min(above, total - above)
+    if not total:
+        return 1.0
     if len(ranks) <= EXACT:
         ways = [1] + [0] * least  # in how many ways signs give each sum of the doubled ranks of the positive ones
         for rank in ranks:

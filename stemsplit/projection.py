@@ -46,8 +46,8 @@ class Equations:
     """The normal equations of a song's true channels, factorised: `every` for filters from all, `own` stem by stem.
 
     Where they have no solution within the precision of the numbers, as for stems that a lossy format has left without
-    high frequencies, museval's answer is decided by rounding. Here it is then the one for stems of 16 bits, as those
-    of SiSEC were: with their rounding noise, of the power 2^-30 / 12, added to all channels.
+    high frequencies, museval's answer is decided by rounding. Here all true channels then count as rounded to 16 bits,
+    like those of SiSEC: the expected products of such noise with itself, 2^-30 / 12 a sample, are added.
     """
 
     def __init__(self, correlations: Tensor, channels: int, length: int) -> None:

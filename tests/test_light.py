@@ -17,7 +17,15 @@ def imported_by(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["separate", "--help"], ["train", "--help"], ["models", "pull", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["separate", "--help"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["models", "pull", "--help"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = f"import stemsplit.cli; sys.argv[1:] = {arguments!r}; stemsplit.cli.main()"

@@ -12,8 +12,6 @@ from stemsplit.cli.options import Device, Json, ModelName, Overwrite, Quiet, Reg
 from stemsplit.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from stemsplit.boards import Board
     from stemsplit.comparison import Comparison
     from stemsplit.console import Messages
@@ -131,7 +129,7 @@ def _score(
     with messages.progress("scoring") as on_progress:
 
         def watched(estimator: "Estimator") -> "Estimator":
-            def estimate(song: "Song", stems: tuple[str, ...]) -> "Iterator[Tensor]":
+            def estimate(song: "Song", stems: tuple[str, ...]) -> Iterator[Any]:
                 nonlocal done
                 for block in estimator(song, stems):
                     done += block.shape[-1]
