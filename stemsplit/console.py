@@ -4,7 +4,6 @@ Names of songs come from anywhere. They never pass through rich's markup, and ne
 characters in them. Only the paths on standard output are for programs and stay as they are, byte by byte.
 """
 
-import json
 import math
 import os
 import sys
@@ -29,7 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stemsplit.errors import StemsplitError
-from stemsplit.wording import decibels, duration, printable, speed_of
+from stemsplit.wording import decibels, duration, printable, speed_of, to_json
 
 if TYPE_CHECKING:
     from stemsplit.mixdown import Report
@@ -42,6 +41,7 @@ __all__ = [
     "decibels",
     "duration",
     "printable",
+    "to_json",
     "write",
     "write_json",
     "write_json_line",
@@ -254,12 +254,12 @@ def write(text: str) -> None:
 
 def write_json_line(value: Mapping[str, Any]) -> None:
     """One of several results for programs, each on a line of its own."""
-    write(json.dumps(_finite(value)))
+    write(to_json(value, indent=None))
 
 
 def write_json(value: Mapping[str, Any]) -> None:
-    """A result for programs; numbers that JSON does not have become null."""
-    write(json.dumps(_finite(value), indent=2))
+    """A result for programs."""
+    write(to_json(value))
 
 
 def write_rows(columns: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
@@ -290,11 +290,3 @@ def _write(table: Table) -> None:
     with console.capture() as capture:
         console.print(table)
     write(capture.get().rstrip("\n"))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

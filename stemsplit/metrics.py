@@ -34,3 +34,45 @@ def sdr(reference: Tensor, estimate: Tensor) -> Tensor:
     total = Sdr(reference.shape[0])
     total.update(reference, estimate)
     return total.result()
+
+
+class SiSdr:
+    """Scale-invariant signal-to-distortion ratio over a whole song, fed block by block.
+
+    With e = a s + r, and a such that the rest r is orthogonal to s: SI-SDR = 10 log10(sum (a s)^2 / sum r^2) (Le Roux,
+    Wisdom, Erdogan and Hershey, "SDR - half-baked or well done?", ICASSP 2019, equations 3 and 4). The sums are over
+    all channels and samples, so that there is one scale for a stem; no mean is taken off.
+    """
+
+    def __init__(self, stems: int) -> None:
+        self.signal = torch.zeros(stems, dtype=torch.float64)
+        self.error = torch.zeros(stems, dtype=torch.float64)
+        self.product = torch.zeros(stems, dtype=torch.float64)  # of the signal and the error, which is exact near s
+
+    def update(self, reference: Tensor, estimate: Tensor) -> None:
+        """Add a block: true and estimated stems, both `(S, C, n)`."""
+        true = reference.double()
+        error = estimate.double() - true
+        self.signal += true.square().sum((1, 2))
+        self.error += error.square().sum((1, 2))
+        self.product += (true * error).sum((1, 2))
+
+    def result(self) -> Tensor:
+        """`(S,)` dB; NaN for a stem that is silent in the reference.
+
+        Infinity for a perfect estimate at any volume, minus infinity for one with nothing of the stem in it, or that is
+        not all finite numbers.
+        """
+        share = self.product / self.signal
+        target = (1 + share).square() * self.signal
+        rest = (self.error - share * self.product).clamp(min=0)
+        ratio = 10 * torch.log10(target / rest)
+        ratio = torch.where((target > 0) & rest.isfinite(), ratio, -torch.inf)
+        return torch.where(self.signal > 0, ratio, torch.nan)
+
+
+def si_sdr(reference: Tensor, estimate: Tensor) -> Tensor:
+    """SI-SDR of whole stems, both `(S, C, N)` -> `(S,)` dB; see `SiSdr`."""
+    total = SiSdr(reference.shape[0])
+    total.update(reference, estimate)
+    return total.result()

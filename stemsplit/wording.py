@@ -1,6 +1,9 @@
-"""Values as people read them."""
+"""Values as people, and programs, read them."""
 
+import json
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -26,3 +29,16 @@ def duration(seconds: float) -> str:
 def speed_of(length_seconds: float, took_seconds: float) -> str:
     """How quickly sound was separated."""
     return f"{length_seconds / max(took_seconds, 1e-3):.1f} x real time"
+
+
+def to_json(value: Mapping[str, Any], *, indent: int | None = 2) -> str:
+    """JSON; numbers that it does not have become null."""
+    return json.dumps(_finite(value), indent=indent)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -282,25 +282,6 @@ def test_the_demo(run: Run, here: Path) -> None:
     assert f"its stems are in {here / 'separated/demo'}" in outcome.err
 
 
-def test_evaluate(run: Run, here: Path, make_song: Callable[..., object]) -> None:
-    for seed, name in enumerate(("a [bold]", "b")):
-        make_song(here / "data" / name, seed=seed)
-    make_song(here / "data/c", stems=("vocals", "drums"), seed=3)
-    outcome = run("evaluate", "data")
-    assert outcome.code == 0
-    rows = [line.rsplit(maxsplit=5) for line in outcome.out.splitlines() if line.strip()]
-    means = ["mean: model.safetensors", "mean: mixture", "mean: ideal ratio mask"]
-    assert [row[0].strip() for row in rows] == ["SDR in dB", "a [bold]", "b", "c", *means]
-    assert rows[0][1:] == [*STEMS, "mean"]
-    assert rows[3][3:5] == ["-", "-"]
-
-    told = json.loads(run("evaluate", "data", "--json", "-q").out)["sdr"]
-    assert told["model.safetensors"]["songs"]["c"]["bass"] is None
-    assert f"{told['model.safetensors']['songs']['b']['vocals']:.2f}" == rows[2][1]
-    assert told["mixture"]["mean"]["mean"] < told["ideal ratio mask"]["mean"]["mean"]
-    assert list(json.loads(run("evaluate", "data", "--json", "--no-references").out)["sdr"]) == ["model.safetensors"]
-
-
 RECIPE = """
 config = {n_fft = 512, hop = 128, bands = 24, linear_bands = 8, widths = [4, 6]}
 rate = 8000

@@ -19,8 +19,10 @@ FLOORS = [
     {"overview", "segments"},
     {"song_files"},
     {"song_index"},
-    {"resampling", "windows", "stft", "wiener", "metrics", "songs", "devices"},
+    {"resampling", "windows", "stft", "wiener", "metrics", "songs", "devices", "tape"},
     {"datasets", "faults"},
+    {"projection"},
+    {"bss_eval"},
     {"encoders"},
     {"ffmpeg_encoding"},
     {"encoding"},
@@ -37,6 +39,10 @@ FLOORS = [
     {"mixdown"},
     {"separation"},
     {"evaluation"},
+    {"comparison"},
+    {"boards", "boxplot"},
+    {"score_page", "museval_files"},
+    {"score_folder"},
     {"training"},
     {"training.loss"},
     {"training.recipe"},
@@ -58,7 +64,7 @@ FLOORS = [
     {"cli.options"},
     {"cli.requests"},
     {"cli.batches"},
-    {"cli.data", "cli.learning", "cli.models", "cli.separating", "cli.doctor"},
+    {"cli.data", "cli.evaluating", "cli.learning", "cli.models", "cli.separating", "cli.doctor"},
     {"cli"},
     {"__main__"},
 ]
@@ -91,6 +97,8 @@ WITHOUT_TORCH |= {"wording", "settings", "machine", "loading", "diagnosis", "del
 WITHOUT_TORCH |= {"playlists", "standard_input", "templates", "room", "inputs", "manifest", "tracks"}
 WITHOUT_TORCH |= {"cli.completing", "cli.defaults", "cli.doctor", "cli.batches", "cli.requests"}
 WITHOUT_TORCH |= {"cli", "cli.data", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
+WITHOUT_TORCH |= {"comparison", "boxplot", "boards", "score_page", "museval_files", "score_folder"}
+WITHOUT_TORCH |= {"cli.evaluating"}
 LONGEST = 300  # lines
 
 

@@ -24,6 +24,7 @@ def imported_by(code: str) -> set[str]:
         ["doctor", "--help"],
         ["train", "--help"],
         ["data", "check", "--help"],
+        ["evaluate", "--help"],
         ["models", "pull", "--help"],
     ],
 )

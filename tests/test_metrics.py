@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stemsplit.metrics import Sdr, sdr
+from stemsplit.metrics import Sdr, SiSdr, sdr, si_sdr
 
 
 def pair(stems: int = 3, channels: int = 2, length: int = 5000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,3 +65,34 @@ def test_long_songs_are_summed_precisely() -> None:
         total.update(torch.full((1, 1, 1), 1e-1), torch.zeros(1, 1, 1))
     assert total.signal.item() == pytest.approx(1e8 + 10, abs=1e-3)
     assert total.error.item() == pytest.approx(10, rel=1e-6)
+
+
+def test_si_sdr_against_its_definition() -> None:
+    """Le Roux et al., 2019: the estimate's part along the reference over the rest, as one vector of all samples."""
+    reference, estimate = pair()
+    for s, e, found in zip(reference.double(), estimate.double(), si_sdr(reference, estimate * 0.3), strict=True):
+        target = (e * s).sum() / (s * s).sum() * s
+        expected = 20 * torch.log10(target.norm() / (e - target).norm())
+        assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 999, 5000])
+def test_si_sdr_in_blocks(size: int) -> None:
+    reference, estimate = pair()
+    total = SiSdr(3)
+    for start in range(0, 5000, size):
+        total.update(reference[..., start : start + size], estimate[..., start : start + size])
+    torch.testing.assert_close(total.result(), si_sdr(reference, estimate), rtol=1e-9, atol=0)
+
+
+def test_si_sdr_extremes() -> None:
+    reference, estimate = pair(stems=5)
+    reference[1] = 0
+    estimate[2] = reference[2]
+    estimate[3, 0, 17] = math.nan
+    estimate[4] = 0
+    result = si_sdr(reference, estimate).tolist()
+    assert 8 < result[0] < 13
+    assert math.isnan(result[1])
+    assert result[2:] == [math.inf, -math.inf, -math.inf]
+    assert min(si_sdr(reference[:1], reference[:1] * 0.37).tolist()) > 130

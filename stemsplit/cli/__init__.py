@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from stemsplit import __version__
-from stemsplit.cli import data, defaults, doctor, learning, models, separating
+from stemsplit.cli import data, defaults, doctor, evaluating, learning, models, separating
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.interruption import Stopped, raise_on_signals
 
@@ -114,7 +114,7 @@ app.command(epilog=defaults.HELP)(separating.separate)
 app.command()(separating.demo)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
-app.command()(learning.evaluate)
+app.command()(evaluating.evaluate)
 app.command()(learning.train)
 app.command()(doctor.doctor)
 

@@ -1,4 +1,4 @@
-"""The commands for songs with known stems: measuring a model, and training one."""
+"""The command that trains a network on songs with known stems."""
 
 import os
 import shlex
@@ -12,61 +12,11 @@ from typing import Annotated
 import typer
 
 from stemsplit.cli.obtaining import obtain
-from stemsplit.cli.options import Device, Json, ModelName, Quiet, RegistryFile
+from stemsplit.cli.options import Device, RegistryFile
 from stemsplit.interruption import Stopped
 from stemsplit.loading import read_registry
 
 MOST_WORKERS = 8  # that are started when nobody says how many
-
-
-def evaluate(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A folder with one folder of true stems for each song.")],
-    model: ModelName = None,
-    own: RegistryFile = None,
-    device: Device = "auto",
-    references: Annotated[
-        bool, typer.Option(help="Score the mixture itself and the ideal ratio mask, too, for comparison.")
-    ] = True,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Measure a model on songs with known stems.
-
-    Prints the SDR in dB by song and stem, and its means beside those of two references: the mixture itself as every
-    stem, and the ideal ratio mask.
-    """
-    from stemsplit import console
-
-    messages = console.Messages(quiet=quiet)
-    obtained = obtain(read_registry(own), model, messages)
-    spec = obtained.spec
-    with messages.progress(f"loading {spec.name}"):
-        from stemsplit import bags, devices, evaluation
-        from stemsplit.separation import Separator
-        from stemsplit.songs import find_songs
-
-        found = find_songs(data, spec.stems)
-        chosen = devices.choose(device)
-        bag = bags.load_bag(obtained.paths, obtained.gives, config=spec.config, device=chosen)
-        separator = Separator(bag, device=chosen)
-    scorers = {spec.name: evaluation.evaluate(separator, found)}
-    if references:
-        scorers["mixture"] = evaluation.evaluate_mixture(found, spec.stems)
-        scorers["ideal ratio mask"] = evaluation.evaluate_ideal_mask(found, spec.stems)
-    tables: dict[str, list[evaluation.SongScores]] = {name: [] for name in scorers}
-    for name, rows in tables.items():
-        with messages.progress(f"scoring: {name}") as on_progress, devices.memory_checked(chosen):
-            for row in scorers[name]:
-                rows.append(row)
-                on_progress(len(rows), len(found))
-    songs = {name: {row.song: _with_mean(row.sdr) for row in rows} for name, rows in tables.items()}
-    means = {name: _with_mean(evaluation.mean_scores(rows)) for name, rows in tables.items()}
-    if as_json:
-        sdr = {name: {"songs": songs[name], "mean": means[name]} for name in tables}
-        console.write_json({"model": spec.name, "fallback": obtained.fallback, "device": chosen, "sdr": sdr})
-    else:
-        means = {f"mean: {name}": values for name, values in means.items()}
-        console.write_table("SDR in dB", [*spec.stems, "mean"], [songs[spec.name], means])
 
 
 def train(
