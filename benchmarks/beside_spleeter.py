@@ -4,7 +4,7 @@ Spleeter needs an environment of its own, with Python 3.8 to 3.11, and ffmpeg on
 
     python3.11 -m venv spleeter-env
     spleeter-env/bin/pip install spleeter==2.4.2
-    python benchmarks/spleeter.py --spleeter spleeter-env/bin/python
+    python benchmarks/beside_spleeter.py --spleeter spleeter-env/bin/python
 
 Without --spleeter only ours is measured. The weights are random, as time does not depend on them.
 """
