@@ -36,6 +36,10 @@ def demo_stems(length: int) -> torch.Tensor:
     return ((whole * 2**14).round() / 2**15).float()
 
 
+def spread(values: list[float]) -> str:
+    return f"median {statistics.median(values):.2f}, {min(values):.2f} to {max(values):.2f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--song", type=Path, help="a folder with the stems of one song")
@@ -78,14 +82,9 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
     for what, taken in (("wall", seconds), ("CPU", cpu)):
         for name, values in taken.items():
-            print(
-                f"  {what:>4} {name:>9}: median {statistics.median(values):6.2f} s, "
-                f"{min(values):.2f} to {max(values):.2f}"
-            )
+            print(f"  {what:>4} {name:>9}: {spread(values)} s")
         ratios = [a / b for a, b in zip(taken["museval"], taken["stemsplit"], strict=True)]
-        print(
-            f"  {what:>4} times as fast: median {statistics.median(ratios):.1f}, {min(ratios):.1f} to {max(ratios):.1f}"
-        )
+        print(f"  {what:>4} times as fast: {spread(ratios)}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ estimates have one matrix, which is factorised once; and the energies of the par
 that nothing is transformed back.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -70,7 +71,8 @@ class Truth:
             windows = self._tape.length // self._window if self._window else 0
             scores = torch.full((len(METRICS), stems, windows), torch.nan, dtype=torch.float64)
             if len(self._present):
-                scores[:, self._present] = self._score(tape, windows)
+                with _one_thread():
+                    scores[:, self._present] = self._score(tape, windows)
         return scores
 
     def _score(self, tape: Tape, windows: int) -> Tensor:
@@ -106,6 +108,17 @@ def bss_eval(reference: Tensor, estimate: Tensor, window: int) -> Tensor:
     """BSS Eval v4 of whole stems, both `(S, C, N)` -> `(4, S, windows)` dB: SDR, SIR, ISR, SAR; see `Truth.score`."""
     with Truth([reference], window) as truth:
         return truth.score([estimate])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Where others use the cores, too, waiting for a second one at each of many small steps takes longest."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def _ratios(true: Tensor, estimate: Tensor, every: Tensor, own: Tensor, size: int) -> Tensor:
