@@ -1,4 +1,4 @@
-"""Writes weights where Spleeter looks for its pretrained ones. Run by beside_spleeter.py, in Spleeter's own environment.
+"""Writes weights where Spleeter looks for its pretrained ones. beside_spleeter.py runs it, in Spleeter's environment.
 
 python - WEIGHTS.npz FOLDER < spleeter_weights.py      the names in WEIGHTS are <number of the stem>.<layer>.<part>
 """

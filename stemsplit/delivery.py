@@ -72,11 +72,15 @@ class Rows:
         found = [self._weights_of(name, stems, weights) for name in self.names]
         self.weights = np.array(found, np.float32).reshape(len(found), len(stems) + 1)
         self.need_mixture = bool(self.weights[:, -1].any())
+        self._as_they_are = np.array_equal(self.weights, np.eye(len(stems), len(stems) + 1))
 
     def mix(self, stems: Block, mixture: Block | None) -> Block:
         """Stems `(S, C, n)` and the mixture `(C, n)`, which may be None if it is not needed -> rows `(R, C, n)`."""
-        everything = np.concatenate([stems, np.zeros_like(stems[:1]) if mixture is None else mixture[None]])
-        rows: Block = np.tensordot(self.weights, everything, 1)
+        rows: Block = stems
+        if not self._as_they_are:
+            rows = np.tensordot(self.weights[:, :-1], stems, 1)
+            if mixture is not None:
+                rows += self.weights[:, -1, None, None] * mixture
         return rows
 
     def writer(

@@ -129,7 +129,8 @@ class StemWriter:
         """
         if stems.shape[:2] != self._shape:
             raise ValueError(f"stems of shape {stems.shape} for {self._shape[0]} rows of {self._shape[1]} channels")
-        if not np.isfinite(stems).all():
+        tops = [max(float(row.max(initial=0)), -float(row.min(initial=0))) for row in stems]
+        if not np.isfinite(tops).all():  # what is not a number is its own maximum
             raise AudioError("the model gave values that are not numbers", "try another model, or another device")
         if not self._rf64 and (self.length + stems.shape[2]) * self._frame_bytes > WAV_LIMIT:
             folder = str(self._paths[0].parent)
@@ -137,8 +138,9 @@ class StemWriter:
             raise AudioError(f"the stems in {folder!r} get too long for WAV, which was not foreseeable", hint)
         for part in self._parts:
             part.write(stems)
-        self.clipped += int(np.count_nonzero(np.abs(stems[self._clipping]) > 1))
-        self.peak = max(self.peak, float(np.abs(stems[self._stems]).max(initial=0)))
+        loud = [row for row in self._clipping if tops[row] > 1]
+        self.clipped += int(np.count_nonzero(np.abs(stems[loud]) > 1)) if loud else 0
+        self.peak = max([self.peak, *(tops[row] for row in self._stems)])
         self.length += stems.shape[2]
 
     def _check_free(self) -> None:

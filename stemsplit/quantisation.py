@@ -28,10 +28,15 @@ class Quantiser:
     def __call__(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
         """Samples (n, C), the next ones of the stream, as integers in the upper bits of 32."""
         full = 2 ** (self._bits - 1)
-        steps = samples * np.float64(full)
-        nearest = np.rint(steps)
-        if self._random:
+        if self._random is None:  # in single precision: a factor of a power of two changes the exponent only
+            steps = np.clip(samples, -1, 1) * np.float32(full)
+            np.minimum(np.rint(steps, out=steps), full - 1, out=steps)
+        else:
+            fine = samples * np.float64(full)
             first, second = np.moveaxis(self._random.random((*samples.shape, 2), dtype=np.float32), -1, 0)
-            nearest = np.where(nearest == steps, steps, np.rint(steps + (first - second)))
-        limited: npt.NDArray[np.int32] = np.clip(nearest, -full, full - 1).astype(np.int32) << (32 - self._bits)
+            nearest = np.rint(fine)
+            nearest = np.where(nearest == fine, fine, np.rint(fine + (first - second)))
+            steps = np.clip(nearest, -full, full - 1)
+        limited: npt.NDArray[np.int32] = steps.astype(np.int32)
+        limited <<= 32 - self._bits
         return limited

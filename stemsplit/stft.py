@@ -1,5 +1,7 @@
 """The one short-time Fourier transform, and its inverse."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -44,20 +46,35 @@ class Stft(nn.Module):
 
         As `torch.istft`, in about half of its time on a CPU.
         """
-        frames = torch.fft.irfft(spectrum.transpose(-1, -2), n=self.n_fft).mul_(self.window)
-        weights = self.window.square().expand(spectrum.shape[-1], -1)
+        return self.inverse_of_pieces([spectrum], spectrum.shape[-1], length)
+
+    def inverse_of_pieces(self, pieces: Iterable[Tensor], frames: int, length: int) -> Tensor:
+        """The same for a spectrum that comes `(..., F, t)` at a time, in so many `frames` together."""
+        total, start = None, 0
+        for piece in pieces:
+            part = torch.fft.irfft(piece.transpose(-1, -2), n=self.n_fft).mul_(self.window)
+            if total is None:
+                total = self._silence(part, frames)
+            self._overlap_add(part, total[..., start:, :])
+            start += part.shape[-2]
+        assert total is not None
+        weights = self.window.square().expand(frames, -1)
+        energy = self._silence(weights, frames)
+        self._overlap_add(weights, energy)
         place = slice(self.n_fft // 2, self.n_fft // 2 + length)
-        samples = self._overlap_add(frames)[..., place] / self._overlap_add(weights)[place]
+        samples = total.flatten(-2)[..., place] / energy.flatten()[place]
         missing = length - samples.shape[-1]
         return functional.pad(samples, (0, missing)) if missing else samples
 
-    def _overlap_add(self, frames: Tensor) -> Tensor:
-        """`(..., T, n_fft)` -> `(..., N)`, each frame a hop after the one before."""
+    def _silence(self, like: Tensor, frames: int) -> Tensor:
+        """What so many frames are to be added to, in rows of a hop: `(..., rows, hop)`."""
+        return like.new_zeros(*like.shape[:-2], frames - 1 - (-self.n_fft // self.hop), self.hop)
+
+    def _overlap_add(self, frames: Tensor, total: Tensor) -> None:
+        """Add `(..., T, n_fft)` to `(..., rows, hop)`, each frame a row after the one before."""
         if uneven := self.n_fft % self.hop:
             frames = functional.pad(frames, (0, self.hop - uneven))
-        pieces = frames.reshape(*frames.shape[:-1], -1, self.hop)
-        count, size = pieces.shape[-3:-1]
-        total = frames.new_zeros(*frames.shape[:-2], count + size - 1, self.hop)
+        rows = frames.reshape(*frames.shape[:-1], -1, self.hop)
+        count, size = rows.shape[-3:-1]
         for number in range(size):
-            total[..., number : number + count, :] += pieces[..., number, :]
-        return total.flatten(-2)
+            total[..., number : number + count, :] += rows[..., number, :]

@@ -1,6 +1,8 @@
 """The command line: parse, check what is cheap, call one function. Nothing heavy is imported before it is needed."""
 
+import atexit
 import difflib
+import gc
 import shlex
 import sys
 from pathlib import Path
@@ -122,6 +124,7 @@ app.command()(doctor.doctor)
 def main() -> None:
     """The one place where errors become messages and exit codes; what is not ours is a bug and keeps its traceback."""
     raise_on_signals()
+    atexit.register(gc.freeze)  # else all of torch is searched for garbage when the program ends: half a second
     try:
         app()
     except StemsplitError as error:

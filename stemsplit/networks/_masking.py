@@ -1,13 +1,15 @@
 """What all mask-estimating families share: STFT, masks on the mixture's spectrum, inverse STFT."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from stemsplit.stft import Stft
 from stemsplit.wiener import refine
+
+PIECE = 16  # frames
 
 
 class MaskNetwork(nn.Module, ABC):
@@ -26,9 +28,10 @@ class MaskNetwork(nn.Module, ABC):
     def masks(self, spectrum: Tensor) -> Tensor:
         """Mixture spectrum `(B, C, F, T)` complex -> masks `(B, S, C, F, T)` real, in [0, 1]."""
 
-    def masks_in_turn(self, spectrum: Tensor) -> Iterable[Tensor]:
-        """The masks of one stem after the other, `(B, C, F, T)`, for families that need not hold all of them."""
-        return self.masks(spectrum).unbind(1)
+    def masks_in_pieces(self, spectrum: Tensor) -> Iterable[Tensor]:
+        """The same some frames at a time, `(B, S, C, F, t)`, for families that need not hold all of them."""
+        masks = self.masks(spectrum)
+        return [masks] if torch.is_grad_enabled() else torch.split(masks, PIECE, dim=-1)
 
     def rough_masks(self, spectrum: Tensor) -> Tensor:
         """The masks that Wiener filtering starts from, `(B, S, C, F, T)`."""
@@ -42,15 +45,20 @@ class MaskNetwork(nn.Module, ABC):
             wiener: how often the masked spectra are refined by multichannel Wiener filtering, for one or two channels.
         """
         spectrum = self.stft(mix)
-        spectra: Iterable[Tensor]
+        frames, length = spectrum.shape[-1], mix.shape[-1]
         if wiener:
             rough = self.rough_masks(spectrum) * spectrum.unsqueeze(1)
-            spectra = _choose(refine(rough, spectrum, wiener).unbind(1), wanted)
-        else:
-            spectra = (mask * spectrum for mask in _choose(self.masks_in_turn(spectrum), wanted))
-        # One after the other, as large tensors are slow: memory is asked for anew for each.
-        return torch.stack([self.stft.inverse(part, mix.shape[-1]) for part in spectra], dim=1)
+            return self.stft.inverse(_choose(refine(rough, spectrum, wiener), wanted), length)
+        return self.stft.inverse_of_pieces(self._spectra(spectrum, wanted), frames, length)
+
+    def _spectra(self, spectrum: Tensor, wanted: Sequence[int] | None) -> Iterator[Tensor]:
+        """Of the stems, `(B, S, C, F, t)` at a time: what is made of few frames stays in the caches of a CPU."""
+        start = 0
+        for masks in self.masks_in_pieces(spectrum):
+            end = start + masks.shape[-1]
+            yield _choose(masks, wanted) * spectrum[..., start:end].unsqueeze(1)
+            start = end
 
 
-def _choose(stems: Iterable[Tensor], wanted: Sequence[int] | None) -> Iterable[Tensor]:
-    return (stem for number, stem in enumerate(stems) if wanted is None or number in wanted)
+def _choose(stems: Tensor, wanted: Sequence[int] | None) -> Tensor:
+    return stems if wanted is None else stems[:, sorted(wanted)]

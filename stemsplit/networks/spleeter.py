@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemsplit.networks._masking import MaskNetwork
+from stemsplit.networks._masking import PIECE, MaskNetwork
 from stemsplit.stft import Stft
 
 DEPTH = 6
@@ -88,35 +88,37 @@ class Network(MaskNetwork):
 
     def masks(self, spectrum: Tensor) -> Tensor:
         """`(B, C, F, T)` complex -> `(B, S, C, F, T)` in [0, 1]; with the extension "average" they add up to one."""
-        return torch.stack(list(self.masks_in_turn(spectrum)), dim=1)
+        return torch.cat(list(self.masks_in_pieces(spectrum)), dim=-1)
 
-    def masks_in_turn(self, spectrum: Tensor) -> Iterator[Tensor]:
-        """The same stem by stem, `(B, C, F, T)` each; the U-Nets of all of them are needed for the first."""
-        return self._ratios(spectrum, 2)
+    def masks_in_pieces(self, spectrum: Tensor) -> Iterator[Tensor]:
+        """The same some frames at a time, `(B, S, C, F, t)`."""
+        return self._shares(spectrum, 2)
 
     def rough_masks(self, spectrum: Tensor) -> Tensor:
         """As Spleeter's own Wiener filtering, it starts from shares of magnitudes, not of their squares."""
-        return torch.stack(list(self._ratios(spectrum, 1)), dim=1)
+        return torch.cat(list(self._shares(spectrum, 1)), dim=-1)
 
-    def _ratios(self, spectrum: Tensor, power: int) -> Iterator[Tensor]:
+    def _shares(self, spectrum: Tensor, power: int) -> Iterator[Tensor]:
         """The magnitudes that the U-Nets estimate, to a power, as shares of the sum over the stems."""
-        powers = [estimate**power for estimate in self._estimates(spectrum)]
-        total = sum(powers, torch.tensor(SILENCE, device=spectrum.device))
-        for one in powers:
-            mask = (one + SILENCE / len(powers)) / total
-            rest = mask.mean(-1, keepdim=True) if self.extension == "average" else mask.new_zeros(1)
-            above = rest.expand(*mask.shape[:-1], self.stft.bins - self.bins)
-            yield torch.cat([mask, above], dim=-1).transpose(-1, -2)
+        estimates = list(self._estimates(spectrum))
+        frames = spectrum.shape[-1] if torch.is_grad_enabled() else PIECE
+        for some in zip(*(torch.split(estimate, frames, dim=2) for estimate in estimates), strict=True):
+            powers = torch.stack(some, dim=1) ** power
+            masks = (powers + SILENCE / len(some)) / (powers.sum(1, keepdim=True) + SILENCE)
+            rest = masks.mean(-1, keepdim=True) if self.extension == "average" else masks.new_zeros(1)
+            above = rest.expand(*masks.shape[:-1], self.stft.bins - self.bins)
+            yield torch.cat([masks, above], dim=-1).transpose(-1, -2)
 
     def _estimates(self, spectrum: Tensor) -> Iterator[Tensor]:
         """Mixture `(B, C, F, T)` complex -> magnitude of each stem `(B, C, T, bins)`."""
-        magnitude = spectrum[..., : self.bins, :].abs().transpose(-1, -2)
+        magnitude = spectrum[..., : self.bins, :].transpose(-1, -2).abs()
         b, c, t, _ = magnitude.shape
         padded = functional.pad(magnitude, (0, 0, 0, -t % self.frames))
         pieces = padded.view(b, c, -1, self.frames, self.bins).transpose(1, 2).flatten(0, 1)
         x = pieces.contiguous(memory_format=torch.channels_last)
         for network in self.networks:
-            estimate = (network(x) * pieces).view(b, -1, c, self.frames, self.bins).transpose(1, 2)
+            share = network(x).contiguous(memory_format=torch.contiguous_format)
+            estimate = (share * pieces).view(b, -1, c, self.frames, self.bins).transpose(1, 2)
             yield estimate.reshape(b, c, -1, self.bins)[:, :, :t]
 
 
@@ -148,6 +150,8 @@ class _UNet(nn.Module):
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled() and not self.training and x.device.type == "cpu":
+            return self._infer(x)
         skips = []
         for conv, norm in zip(self.encoder, (*self.norms[: DEPTH - 1], None), strict=True):
             x = conv(functional.pad(x, SAME))
@@ -163,6 +167,57 @@ class _UNet(nn.Module):
         share: Tensor = self.up7(x).sigmoid()
         return share
 
+    def _infer(self, x: Tensor) -> Tensor:
+        """The same on a CPU, where going through memory costs as much as the arithmetic: maps are written where the
+        next layer wants them, with their borders or beside those that skip.
+        """
+        x, joined = _bordered(x), []
+        for conv, norm, up in zip(self.encoder, self.norms, self.decoder[-2::-1], strict=False):
+            raw = conv(x)
+            joined.append(_join(raw, up.out_channels))
+            x = _bordered(raw, norm)
+        x = self.encoder[-1](x)
+        for number, (up, norm) in enumerate(zip(self.decoder[:-1], self.norms[DEPTH - 1 :], strict=False)):
+            both = joined.pop()
+            into = both[:, -up.out_channels :]
+            if number < 2:
+                _scale(functional.elu(_doubled(x, up, large=True), inplace=True), norm, into)
+            else:
+                _double_into(x, up, norm, into)
+            x = both
+        x = self.norms[-1](functional.elu(_doubled(x, self.decoder[-1], large=False), inplace=True))
+        share: Tensor = self.up7(x).sigmoid_()
+        return share
+
+
+def _bordered(x: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
+    """With the zeros around that the next convolution wants; normalized and through the ELU, with a `norm`."""
+    b, c, t, f = x.shape
+    y = x.new_zeros(b, t + 3, f + 3, c)
+    inner = y[:, 1:-2, 1:-2].permute(0, 3, 1, 2)
+    if norm is None:
+        inner.copy_(x)
+    else:
+        _scale(x, norm, inner)
+        functional.elu(inner, inplace=True)
+    return y.permute(0, 3, 1, 2)
+
+
+def _join(x: Tensor, more: int) -> Tensor:
+    """With room for `more` maps behind its own."""
+    b, c, t, f = x.shape
+    y = x.new_empty(b, t, f, c + more).permute(0, 3, 1, 2)
+    y[:, :c] = x
+    return y
+
+
+def _scale(x: Tensor, norm: nn.BatchNorm2d, into: Tensor) -> None:
+    """Write `x`, normalized by what was learnt, to another place."""
+    assert norm.running_var is not None and norm.running_mean is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    torch.addcmul(shift[:, None, None], x, scale[:, None, None], out=into)
+
 
 def _doubled(x: Tensor, layer: nn.ConvTranspose2d, *, large: bool) -> Tensor:
     """The transposed convolution, without what TensorFlow cuts off: `(B, C, T, F)` -> `(B, C', 2 T, 2 F)`.
@@ -176,7 +231,21 @@ def _doubled(x: Tensor, layer: nn.ConvTranspose2d, *, large: bool) -> Tensor:
     if large:
         return functional.conv_transpose2d(x, layer.weight, layer.bias, stride=2, padding=1)[..., :-1, :-1]
     (b, _, t, f), maps = x.shape, layer.out_channels
-    y = x.new_empty(b, t, 2, f, 2, maps)
+    y = x.new_empty(b, 2 * t, 2 * f, maps).permute(0, 3, 1, 2)
+    for place, part in _quarters(x, layer):
+        y[place] = part
+    return y
+
+
+def _double_into(x: Tensor, layer: nn.ConvTranspose2d, norm: nn.BatchNorm2d, into: Tensor) -> None:
+    """The same, through the ELU and normalized."""
+    for place, part in _quarters(x, layer):
+        _scale(functional.elu(part, inplace=True), norm, into[place])
+
+
+def _quarters(x: Tensor, layer: nn.ConvTranspose2d) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
+    """Every second row and column of it, as convolutions with parts of the kernel, and where they belong."""
+    (t, f), all_ = x.shape[-2:], slice(None)
     kernels = layer.weight.transpose(0, 1).flip(2, 3)
     # Row 2 t of the output is made of rows t - 1 and t, by every second row of the kernel, and row 2 t + 1 of rows
     # t - 1, t and t + 1, by the others; columns likewise.
@@ -184,8 +253,7 @@ def _doubled(x: Tensor, layer: nn.ConvTranspose2d, *, large: bool) -> Tensor:
         for column in (0, 1):
             kernel = kernels[..., 1 - row :: 2, 1 - column :: 2].contiguous(memory_format=torch.channels_last)
             part = functional.conv2d(x, kernel, layer.bias, padding=1)
-            y[:, :, row, :, column] = part[..., :t, :f].permute(0, 2, 3, 1)
-    return y.view(b, 2 * t, 2 * f, maps).permute(0, 3, 1, 2)
+            yield (all_, all_, slice(row, None, 2), slice(column, None, 2)), part[..., :t, :f]
 
 
 def _doubled_in_blocks(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
