@@ -30,8 +30,8 @@ from stemsplit import checkpoint
 from stemsplit.checkpoint import Header, Model
 
 STEMS = ("vocals", "drums", "bass", "other")
-# As Spleeter; windows of all the frames that a network sees, which begin a multiple of 64 frames after each other.
-HEADER = Header("spleeter", {"extension": "zeros"}, STEMS, rate=44_100, channels=2, length=507 * 1024, hop=448 * 1024)
+# As Spleeter; windows of all the frames that a network sees, which begin 480 frames after each other.
+HEADER = Header("spleeter", {"extension": "zeros"}, STEMS, rate=44_100, channels=2, length=507 * 1024, hop=480 * 1024)
 
 
 def random_model() -> Model:

@@ -197,7 +197,7 @@ def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str, one_of_
         shared = one_of_a_shape and shapes.count(part.shape) > 1
         network = networks.get(part.shape) if shared else None
         if network is None:
-            network = networks[part.shape] = checkpoint.new_model(part.header).network.to(device).eval()
+            network = networks[part.shape] = checkpoint.unfilled(part.header).to(device).eval()
         weights = checkpoint.read_weights(part.path, part.header, part.prefix)
         if not shared:
             network.load_state_dict(weights)

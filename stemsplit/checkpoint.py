@@ -75,6 +75,22 @@ def new_model(header: Header) -> Model:
     return Model(header, network)
 
 
+def unfilled(header: Header) -> nn.Module:
+    """A network for weights that are yet to be loaded, in training mode: random ones take as long to make as to read.
+
+    Raises ModelError as `new_model` does.
+    """
+    with torch.device("meta"):
+        network = new_model(header).network
+    own = {name: tensor for name, tensor in network.named_buffers() if name not in network.state_dict()}
+    if any(tensor.is_meta for tensor in own.values()):
+        return new_model(header).network  # it has computed something that no file has
+    network.to_empty(device="cpu")
+    for name, tensor in own.items():
+        network.get_buffer(name).copy_(tensor)
+    return network
+
+
 def save(model: Model, path: Path) -> None:
     """Write weights and header to `path`; an existing file is replaced in one step. Raises ModelError if that fails."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
@@ -104,7 +120,7 @@ def load(path: Path, device: str = "cpu") -> Model:
     """
     header = read_header(path)
     weights = read_weights(path, header)
-    network = new_model(header).network
+    network = unfilled(header)
     network.load_state_dict(weights)
     return Model(header, network.to(device).eval())
 

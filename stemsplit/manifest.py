@@ -10,8 +10,10 @@ import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,7 +155,9 @@ def record(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
         others += [replace(other, stems=kept)] if kept else []
     # Who is killed while it hashes has stems that are known by their sizes and times, and need not be made again.
     for hashed in (False, True):
-        stems = {stem: (files[stem], Stamp.of(output, hashed=hashed)) for stem, output in outputs.items()}
+        with ThreadPoolExecutor() as pool:
+            stamps = pool.map(partial(Stamp.of, hashed=hashed), outputs.values())
+            stems = {stem: (files[stem], stamp) for stem, stamp in zip(outputs, stamps, strict=True)}
         write(path, [*others, replace(run, stems=stems)])
 
 

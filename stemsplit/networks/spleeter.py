@@ -60,12 +60,13 @@ class Config:
 
 
 def windows(config: Config) -> tuple[int, int]:
-    """Length and hop of the windows of a song, samples: all that a U-Net sees at once, and seven eighths of that.
+    """Length and hop of the windows of a song, samples: all that a U-Net sees at once, and 15 sixteenths of that.
 
-    The hop is whole frames, and with the published 512 of them a multiple of what is halved six times: so all windows,
-    and all layers, have the song in the same raster.
+    The hop is whole frames, and with the published 512 of them the halves of all layers but the last fall on the same
+    places in all windows.
     """
-    return (config.frames - 1) * config.hop - config.n_fft, config.frames * 7 // 8 * config.hop
+    length = (config.frames - 1) * config.hop - config.n_fft
+    return length, min(config.frames * 15 // 16 * config.hop, length * 19 // 20)  # of few frames the edges are much
 
 
 class Network(MaskNetwork):
@@ -193,7 +194,9 @@ class _UNet(nn.Module):
 def _bordered(x: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
     """With the zeros around that the next convolution wants; normalized and through the ELU, with a `norm`."""
     b, c, t, f = x.shape
-    y = x.new_zeros(b, t + 3, f + 3, c)
+    y = x.new_empty(b, t + 3, f + 3, c)
+    for edge in (y[:, :1], y[:, -2:], y[:, :, :1], y[:, :, -2:]):
+        edge.zero_()
     inner = y[:, 1:-2, 1:-2].permute(0, 3, 1, 2)
     if norm is None:
         inner.copy_(x)
