@@ -10,24 +10,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
+from stemsplit.bars import Bars
 from stemsplit.errors import StemsplitError
 from stemsplit.wording import decibels, duration, printable, speed_of
 
@@ -110,7 +101,7 @@ class Messages:
     @contextmanager
     def download(self, text: str) -> Iterator[Callable[[int, int | None], None]]:
         """The same for bytes, with speed and time left; it is there from the first byte on."""
-        with self._bars(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bars:
+        with self._bars(of_bytes=True) as bars:
             task = bars.add_task(printable(text), total=None, visible=False, state="")
             yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)
 
@@ -120,18 +111,8 @@ class Messages:
         with self._bars() as bars:
             yield TrainingProgress(self, bars, epochs, steps)
 
-    def _bars(self, *columns: ProgressColumn) -> Progress:
-        # Of the two streams only standard error: what goes to standard output is for a file or another program.
-        return Progress(
-            TextColumn("{task.description}", markup=False),
-            *(columns or (BarColumn(), TaskProgressColumn(), TimeRemainingColumn())),
-            TextColumn("{task.fields[state]}", markup=False),
-            console=self._console,
-            transient=True,
-            redirect_stdout=False,
-            disable=not self._live,
-            speed_estimate_period=600,
-        )
+    def _bars(self, *, of_bytes: bool = False) -> Bars:
+        return Bars(self._console, disable=not self._live, of_bytes=of_bytes)
 
     def _print(self, text: str, hint: str = "") -> None:
         for line in (text, f"hint: {hint}" if hint else ""):
@@ -144,7 +125,7 @@ class SongsProgress:
 
     STEP = 10  # per cent, of those lines
 
-    def __init__(self, messages: Messages, bars: Progress, lengths: Sequence[float | None]) -> None:
+    def __init__(self, messages: Messages, bars: Bars, lengths: Sequence[float | None]) -> None:
         self._messages, self._bars, self._count = messages, bars, len(lengths)
         known = [seconds for seconds in lengths if seconds is not None]
         self._usual = sum(known) / len(known) if known else 1.0  # of songs that do not tell
@@ -155,7 +136,8 @@ class SongsProgress:
         self._all: TaskID | None = None
         if self._count > 1:
             total = sum(self._usual if seconds is None else seconds for seconds in lengths)
-            self._all = bars.add_task("all songs", total=max(total, 1e-3), state="")
+            self._all = bars.add_task("", total=max(total, 1e-3), state="")
+            self._update()
 
     @contextmanager
     def song(self, text: str, seconds: float | None) -> Iterator[Callable[[int, int | None], None]]:
@@ -185,30 +167,22 @@ class SongsProgress:
             self._finished += 1
             self._update()
 
-    @contextmanager
-    def hidden(self) -> Iterator[None]:
+    def hidden(self) -> AbstractContextManager[None]:
         """Take the bars away while something else is written, perhaps to the same terminal."""
-        if self._bars.disable:
-            yield
-            return
-        self._bars.stop()
-        try:
-            yield
-        finally:
-            self._bars.start()
+        return self._bars.hidden()
 
     def _update(self) -> None:
         if self._all is not None:
             done = self._done + sum(list(self._running.values()))
             speed = speed_of(done, time.monotonic() - self._began)
             text = f"all songs, {self._finished} of {self._count} done"
-            self._bars.update(self._all, completed=done, description=text, state=speed)
+            self._bars.update(self._all, completed=done, description=text, state=speed if done else "")
 
 
 class TrainingProgress:
     """What is seen of a training run."""
 
-    def __init__(self, messages: Messages, bars: Progress, epochs: int, steps: int) -> None:
+    def __init__(self, messages: Messages, bars: Bars, epochs: int, steps: int) -> None:
         self._messages, self._bars = messages, bars
         self._epochs, self._steps = epochs, steps
         self._seconds: list[float] = []

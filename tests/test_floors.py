@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "stemsplit"
 # From the bottom up. A module imports from floors below its own, never from its own.
 FLOORS = [
     {"errors", "interruption"},
-    {"headers", "formats", "tags", "quantisation", "gapless", "settings", "machine", "wording"},
+    {"bars", "headers", "formats", "tags", "quantisation", "gapless", "settings", "machine", "wording"},
     {"registry", "decoding", "ogg", "stem_file", "playlists", "standard_input", "templates", "room"},
     {"audio", "store", "loading", "inputs", "manifest"},
     {"tracks", "ahead"},
@@ -61,7 +61,7 @@ WITHOUT_TORCH = {
 WITHOUT_TORCH |= {"formats", "tags", "quantisation", "gapless", "ogg", "stem_file", "encoders", "ffmpeg_encoding"}
 WITHOUT_TORCH |= {"overview", "segments", "player"}
 WITHOUT_TORCH |= {"store", "connection", "hub", "console", "batch", "__main__"}
-WITHOUT_TORCH |= {"wording", "settings", "machine", "loading", "diagnosis", "delivery", "ahead", "summary"}
+WITHOUT_TORCH |= {"bars", "wording", "settings", "machine", "loading", "diagnosis", "delivery", "ahead", "summary"}
 WITHOUT_TORCH |= {"playlists", "standard_input", "templates", "room", "inputs", "manifest", "tracks"}
 WITHOUT_TORCH |= {"cli.completing", "cli.defaults", "cli.doctor", "cli.batches", "cli.requests"}
 WITHOUT_TORCH |= {"cli", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
