@@ -116,7 +116,7 @@ class Spool:
     """
 
     def __init__(self, near: Path) -> None:
-        """near: a file on the disk that is used; its folder need not exist. AudioError: nothing can be written there."""
+        """near: a file on the disk that is used; its folder need not exist. AudioError: nothing can be written."""
         folder = next(parent for parent in near.absolute().parents if parent.is_dir())
         self._near = near
         with reporting(near):
