@@ -42,13 +42,17 @@ __all__ = [
 
 
 class Messages:
-    """Standard error. `quiet` leaves warnings and errors only, `verbose` adds how things are done."""
+    """Standard error. `quiet` leaves warnings and errors only, `verbose` adds how things are done.
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+    bars: whether progress may be drawn, on a terminal.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, bars: bool = True) -> None:
         self.quiet, self.verbose = quiet, verbose
         self._console = Console(stderr=True, highlight=False)
         on_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._live = on_terminal and not self._console.is_dumb_terminal and not quiet
+        self._live = bars and on_terminal and not self._console.is_dumb_terminal and not quiet
+        self._warned: set[str] = set()
 
     def note(self, text: str) -> None:
         """How it goes."""
@@ -78,8 +82,10 @@ class Messages:
             )
 
     def warn(self, text: str, hint: str = "") -> None:
-        """Something that the user should know, though there is a result."""
-        self._print(f"warning: {text}", hint)
+        """Something that the user should know, though there is a result; once, however many songs it is true of."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._print(f"warning: {text}", hint)
 
     def error(self, error: StemsplitError) -> None:
         """A refusal: one line for the sentence, one for the hint."""
@@ -263,7 +269,7 @@ def _write(table: Table) -> None:
     console = Console(width=None if on_terminal else 1000, color_system=None)
     with console.capture() as capture:
         console.print(table)
-    write(capture.get().rstrip("\n"))
+    write("\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n")))
 
 
 def _finite(value: Any) -> Any:

@@ -138,7 +138,8 @@ class FFmpegSource:
             count = len(self._container.streams.audio)
             if track > count:
                 told = "one sound track" if count == 1 else f"{count} sound tracks"
-                raise AudioError(f"{str(path)!r} has {told}, and none of the number {track}", "see --track")
+                hint = "leave out --track" if count == 1 else f"choose one from 1 to {count} with --track"
+                raise AudioError(f"{str(path)!r} has {told}, and none of the number {track}", hint)
             stream = self._container.streams.audio[track - 1]
             self._frames = self._decode(stream)
             # Decoding the first frame at once tells the rate and the channels better than many a header.

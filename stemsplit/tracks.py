@@ -35,6 +35,11 @@ class Track:
     why: str = ""
 
     @property
+    def name(self) -> str:
+        """What people are told that it is."""
+        return "standard input" if self.label == "-" else self.label
+
+    @property
     def replaces(self) -> bool:
         """Whether stems that exist are ours, unchanged and not up to date, so that new ones take their place."""
         return bool(self.why)

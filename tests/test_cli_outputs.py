@@ -98,7 +98,7 @@ def test_standard_output_and_input(run: Run, here: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, input=(here / "song.wav").read_bytes(), capture_output=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.decode().startswith("- -> standard output (0.5 s in ")
+    assert done.stderr.decode().startswith("standard input -> standard output (0.5 s in ")
     (here / "got.flac").write_bytes(done.stdout)
     run("song.wav", "--stems", "bass", "-f", "flac")
     assert (samples_of("got.flac") == samples_of("separated/song/bass.flac")).all()
@@ -128,6 +128,7 @@ def test_standard_output_and_input(run: Run, here: Path) -> None:
         (["song.wav", "-q", "-v"], "--quiet and --verbose contradict each other"),
         (["song.wav", "--jobs", "0"], "--jobs"),
         (["song.wav", "--track", "0"], "--track"),
+        (["song.wav", "--format", "mp4"], "Invalid value for '--format' / '-f': 'mp4' is not one of 'wav',"),
     ],
 )
 def test_what_does_not_go_together(run: Run, here: Path, arguments: list[str], message: str) -> None:
@@ -138,6 +139,15 @@ def test_what_does_not_go_together(run: Run, here: Path, arguments: list[str], m
     assert (code, out) == (2, "")
     assert message in err
     assert files_in(here) == before
+
+
+def test_a_plan_for_standard_output(run: Run, here: Path) -> None:
+    write_song(here / "song.wav")
+    outcome = run("song.wav", "--stems", "bass", "-o", "-", "--dry-run")
+    assert outcome.out.splitlines() == [
+        "song      length  what      stems",
+        "song.wav  0.5 s   separate  standard output",
+    ]
 
 
 # Many songs

@@ -39,7 +39,7 @@ FLOORS = [
     {"training.fit"},
     {"console", "batch", "player", "diagnosis"},
     {"summary"},
-    {"cli.completing", "cli.defaults", "cli.obtaining"},
+    {"cli.completing", "cli.defaults", "cli.obtaining", "cli.pages"},
     {"cli.options"},
     {"cli.requests"},
     {"cli.batches"},
@@ -63,7 +63,7 @@ WITHOUT_TORCH |= {"overview", "segments", "player"}
 WITHOUT_TORCH |= {"store", "connection", "hub", "console", "batch", "__main__"}
 WITHOUT_TORCH |= {"bars", "wording", "settings", "machine", "loading", "diagnosis", "delivery", "ahead", "summary"}
 WITHOUT_TORCH |= {"playlists", "standard_input", "templates", "room", "inputs", "manifest", "tracks"}
-WITHOUT_TORCH |= {"cli.completing", "cli.defaults", "cli.doctor", "cli.batches", "cli.requests"}
+WITHOUT_TORCH |= {"cli.completing", "cli.defaults", "cli.doctor", "cli.batches", "cli.pages", "cli.requests"}
 WITHOUT_TORCH |= {"cli", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
 LONGEST = 300  # lines
 

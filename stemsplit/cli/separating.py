@@ -114,7 +114,9 @@ def separate(
     from stemsplit.standard_input import StandardInput
     from stemsplit.templates import Template
 
-    messages, known = Messages(quiet=quiet, verbose=verbose), read_registry(own)
+    context.meta["events"] = as_json and output != STDOUT
+    bars = not (as_json and sys.stdout is not None and sys.stdout.isatty())  # both would go to the same terminal
+    messages, known = Messages(quiet=quiet, verbose=verbose, bars=bars), read_registry(own)
     named = prevailing(context, "stems", "two_stems")
     rest = named == "two_stems"
     chosen = Format.parse(format, bits=bits, bitrate=bitrate, quality=quality)
@@ -199,7 +201,8 @@ def _parse_rate(text: str) -> int | str | None:
 def _require_one(tracks: "list[Track]", request: "Request") -> None:
     """Standard output has room for one file."""
     if not request.one_file:
-        raise UsageError("standard output has room for one stem", "name it with --stems, and leave out other files")
+        hint = "name it, as in  --stems vocals,  and leave out --two-stems, --mixture, --stem-file and --player"
+        raise UsageError("standard output has room for one stem", hint)
     if len(tracks) > 1:
         raise UsageError("standard output has room for one song", "name a folder with --output")
     if request.as_json:
