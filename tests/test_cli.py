@@ -453,7 +453,8 @@ def test_stopping_leaves_nothing_behind(long_song: Path, here: Path, number: sig
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert out.splitlines() == [f"separated/short/{name}" for name in NAMES]
-    assert err.splitlines()[1:] == [f"stemsplit: stopped by {number.name}"]
+    hint = "hint: the same command with --skip-existing goes on with the songs that are left"
+    assert err.splitlines()[1:] == [f"stemsplit: stopped by {number.name}", hint]
     # The song that was finished stays; of the other one there is not even its folder.
     assert files_in(here / "separated") == [f"short/{name}" for name in FILES]
 

@@ -286,3 +286,13 @@ def test_errors_ahead_are_raised_where_they_belong(tmp_path: Path) -> None:
     with Ahead(song) as ahead:
         assert sum(block.shape[1] for block in ahead.blocks()) < 400_000
         assert any("ends early" in warning for warning in ahead.warnings)
+
+
+def test_a_song_that_was_changed_after_it_was_opened_is_not_fresh(tmp_path: Path) -> None:
+    song = write(tmp_path / "song.wav", noise(2, 1_000))
+    with Ahead(song) as ahead:
+        assert ahead.is_fresh()
+        write(tmp_path / "new.wav", noise(2, 1_000)).replace(song)
+        assert not ahead.is_fresh()
+        song.unlink()
+        assert not ahead.is_fresh()

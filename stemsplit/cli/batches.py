@@ -113,6 +113,7 @@ class _Batch:
             replaced = [track.outputs(self._names).values() for track in ready if track.replaces or request.overwrite]
             shapes = [track.shape for track in ready if track.shape]
             needed = room.estimate(shapes, len(self._names), request.delivery.format)
+            needed += room.waiting(shapes, len(self._names)) if request.delivery.clip == "gain" else 0
             room.require(needed, ready[0].output, replaced=replaced)
         return ready
 
@@ -215,7 +216,7 @@ class _Batch:
         self,
         track: Track,
         number: int,
-        reader: Reader | None,
+        reader: Ahead | None,
         *,
         separator: "Separator",
         progress: SongsProgress,
@@ -239,7 +240,7 @@ class _Batch:
                     self._write_event(summary.progress_event(track, done, total))
 
             def work(source: Path, outputs: dict[str, Path]) -> "Report":
-                with reader or self._open(source) as song:
+                with reader if reader and reader.is_fresh() else self._open(source) as song:
                     self.messages.detail(summary.describe_song(track.name, song))
                     overwrite = request.overwrite or track.replaces
                     return separator.separate_song(
@@ -291,7 +292,7 @@ class _Batch:
             console.write_json_line(event)
 
 
-_One = Callable[[Track, int, Reader | None], Result]
+_One = Callable[[Track, int, Ahead | None], Result]
 
 
 class _Stop(BaseException):

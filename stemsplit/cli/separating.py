@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,7 @@ from stemsplit.cli.options import (
     Verbose,
 )
 from stemsplit.errors import StemsplitError, UsageError
+from stemsplit.interruption import Stopped
 from stemsplit.loading import find, read_registry
 from stemsplit.registry import FALLBACK
 
@@ -142,11 +144,12 @@ def separate(
     request.check(spec)
     template = Template.parse(filename)
     # The file of a song from standard input is needed until the last one is done.
-    with StandardInput() as stdin, tempfile.TemporaryDirectory(prefix="stemsplit-") as temporary:
-        to_stdout = output == STDOUT
+    to_stdout = output == STDOUT
+    temporary = tempfile.TemporaryDirectory(prefix="stemsplit-") if to_stdout else nullcontext(output)
+    with StandardInput() as stdin, temporary as folder:
         tracks, failed = batch.find(
             songs,
-            Path(temporary) if to_stdout else output,
+            Path(folder),
             include=include or (),
             exclude=exclude or (),
             stdin=stdin,
@@ -155,7 +158,12 @@ def separate(
             model=spec.name,
         )
         if not to_stdout:
-            separate_all(tracks, failed, known, request, messages)
+            try:
+                separate_all(tracks, failed, known, request, messages)
+            except Stopped as stop:
+                if len(tracks) > 1:
+                    stop.hint = "the same command with --skip-existing goes on with the songs that are left"
+                raise
             return
         _require_one(tracks, request)
         done = separate_all(tracks, failed, known, request.without_files(), messages)
