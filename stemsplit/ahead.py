@@ -26,6 +26,7 @@ class Ahead(Reader):
         self._ready: queue.Queue[Reader | BaseException] = queue.Queue()
         self._waiting: queue.Queue[_Item] = queue.Queue(BLOCKS)
         self._closed = threading.Event()
+        self._status = _status(path)  # before it is opened, not after
         self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
         self._thread.start()
 
@@ -36,6 +37,10 @@ class Ahead(Reader):
         self.rate, self.channels, self.length = reader.rate, reader.channels, reader.length
         self.folded_from, self.warnings = reader.folded_from, reader.warnings
         return self
+
+    def is_fresh(self) -> bool:
+        """Whether the file is still the one that was opened; if not, what was decoded of it is of no use."""
+        return _status(self.path) == self._status
 
     def close(self) -> None:
         """Stop, and close the file; a second time does nothing."""
@@ -72,3 +77,12 @@ class Ahead(Reader):
                 self._waiting.put(item, timeout=_PATIENCE_SECONDS)
                 return True
         return False
+
+
+def _status(path: Path) -> tuple[int, int, int] | None:
+    """What a file has another of when it was changed; None if it cannot be told."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

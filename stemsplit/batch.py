@@ -11,7 +11,6 @@ from stemsplit import manifest, room
 from stemsplit.audio import Reader, open_reader
 from stemsplit.delivery import Delivery, Rows
 from stemsplit.errors import AudioError
-from stemsplit.formats import Format
 from stemsplit.inputs import Failed
 from stemsplit.manifest import Provenance, Run, Stamp
 from stemsplit.room import Shape
@@ -114,10 +113,12 @@ def check(
     return ready, failed
 
 
-def require_room(tracks: Sequence[Track], stems: Sequence[str], format: Format, *, overwrite: bool) -> None:
+def require_room(tracks: Sequence[Track], stems: Sequence[str], delivery: Delivery, *, overwrite: bool) -> None:
     """AudioError if the disk has no room for what is written of songs that were checked."""
     replaced = [track.outputs(stems).values() for track in tracks if track.replaces or overwrite]
-    needed = room.estimate([track.shape for track in tracks if track.shape], len(stems), format)
+    shapes = [track.shape for track in tracks if track.shape]
+    needed = room.estimate(shapes, len(stems), delivery.format)
+    needed += room.waiting(shapes, len(stems)) if delivery.clip == "gain" else 0
     room.require(needed, tracks[0].output, replaced=replaced)
 
 

@@ -9,24 +9,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
+from stemsplit.bars import Bars
 from stemsplit.errors import StemsplitError
 from stemsplit.wording import decibels, duration, printable, speed_of, to_json
 
@@ -51,13 +42,17 @@ __all__ = [
 
 
 class Messages:
-    """Standard error. `quiet` leaves warnings and errors only, `verbose` adds how things are done."""
+    """Standard error. `quiet` leaves warnings and errors only, `verbose` adds how things are done.
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+    bars: whether progress may be drawn, on a terminal.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, bars: bool = True) -> None:
         self.quiet, self.verbose = quiet, verbose
         self._console = Console(stderr=True, highlight=False)
         on_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._live = on_terminal and not self._console.is_dumb_terminal and not quiet
+        self._live = bars and on_terminal and not self._console.is_dumb_terminal and not quiet
+        self._warned: set[str] = set()
 
     def note(self, text: str) -> None:
         """How it goes."""
@@ -87,8 +82,10 @@ class Messages:
             )
 
     def warn(self, text: str, hint: str = "") -> None:
-        """Something that the user should know, though there is a result."""
-        self._print(f"warning: {text}", hint)
+        """Something that the user should know, though there is a result; once, however many songs it is true of."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._print(f"warning: {text}", hint)
 
     def error(self, error: StemsplitError) -> None:
         """A refusal: one line for the sentence, one for the hint."""
@@ -110,7 +107,7 @@ class Messages:
     @contextmanager
     def download(self, text: str) -> Iterator[Callable[[int, int | None], None]]:
         """The same for bytes, with speed and time left; it is there from the first byte on."""
-        with self._bars(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bars:
+        with self._bars(of_bytes=True) as bars:
             task = bars.add_task(printable(text), total=None, visible=False, state="")
             yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)
 
@@ -120,18 +117,8 @@ class Messages:
         with self._bars() as bars:
             yield TrainingProgress(self, bars, epochs, steps)
 
-    def _bars(self, *columns: ProgressColumn) -> Progress:
-        # Of the two streams only standard error: what goes to standard output is for a file or another program.
-        return Progress(
-            TextColumn("{task.description}", markup=False),
-            *(columns or (BarColumn(), TaskProgressColumn(), TimeRemainingColumn())),
-            TextColumn("{task.fields[state]}", markup=False),
-            console=self._console,
-            transient=True,
-            redirect_stdout=False,
-            disable=not self._live,
-            speed_estimate_period=600,
-        )
+    def _bars(self, *, of_bytes: bool = False) -> Bars:
+        return Bars(self._console, disable=not self._live, of_bytes=of_bytes)
 
     def _print(self, text: str, hint: str = "") -> None:
         for line in (text, f"hint: {hint}" if hint else ""):
@@ -144,7 +131,7 @@ class SongsProgress:
 
     STEP = 10  # per cent, of those lines
 
-    def __init__(self, messages: Messages, bars: Progress, lengths: Sequence[float | None]) -> None:
+    def __init__(self, messages: Messages, bars: Bars, lengths: Sequence[float | None]) -> None:
         self._messages, self._bars, self._count = messages, bars, len(lengths)
         known = [seconds for seconds in lengths if seconds is not None]
         self._usual = sum(known) / len(known) if known else 1.0  # of songs that do not tell
@@ -155,7 +142,8 @@ class SongsProgress:
         self._all: TaskID | None = None
         if self._count > 1:
             total = sum(self._usual if seconds is None else seconds for seconds in lengths)
-            self._all = bars.add_task("all songs", total=max(total, 1e-3), state="")
+            self._all = bars.add_task("", total=max(total, 1e-3), state="")
+            self._update()
 
     @contextmanager
     def song(self, text: str, seconds: float | None) -> Iterator[Callable[[int, int | None], None]]:
@@ -185,30 +173,22 @@ class SongsProgress:
             self._finished += 1
             self._update()
 
-    @contextmanager
-    def hidden(self) -> Iterator[None]:
+    def hidden(self) -> AbstractContextManager[None]:
         """Take the bars away while something else is written, perhaps to the same terminal."""
-        if self._bars.disable:
-            yield
-            return
-        self._bars.stop()
-        try:
-            yield
-        finally:
-            self._bars.start()
+        return self._bars.hidden()
 
     def _update(self) -> None:
         if self._all is not None:
             done = self._done + sum(list(self._running.values()))
             speed = speed_of(done, time.monotonic() - self._began)
             text = f"all songs, {self._finished} of {self._count} done"
-            self._bars.update(self._all, completed=done, description=text, state=speed)
+            self._bars.update(self._all, completed=done, description=text, state=speed if done else "")
 
 
 class TrainingProgress:
     """What is seen of a training run."""
 
-    def __init__(self, messages: Messages, bars: Progress, epochs: int, steps: int) -> None:
+    def __init__(self, messages: Messages, bars: Bars, epochs: int, steps: int) -> None:
         self._messages, self._bars = messages, bars
         self._epochs, self._steps = epochs, steps
         self._seconds: list[float] = []
@@ -289,4 +269,4 @@ def _write(table: Table) -> None:
     console = Console(width=None if on_terminal else 1000, color_system=None)
     with console.capture() as capture:
         console.print(table)
-    write(capture.get().rstrip("\n"))
+    write("\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n")))

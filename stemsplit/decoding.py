@@ -90,7 +90,11 @@ class SndfileSource:
     def _announced(self) -> int | None:
         # libsndfile corrects the length of a truncated file by itself; only its log still has what was announced.
         log = re.search(r"(?:data|SSND)\s*: (\d+) \(should be", self._sound.extra_info)
-        if log is None or int(log[1]) >= _OPEN_END or self._sound.subtype not in _SAMPLE_BYTES:
+        if self._sound.subtype not in _SAMPLE_BYTES:
+            return None
+        if log is None:
+            return int(self.length)  # all of it is there, unless the file is cut short while it is being read
+        if int(log[1]) >= _OPEN_END:
             return None
         frame_bytes: int = _SAMPLE_BYTES[self._sound.subtype] * self.channels
         return int(log[1]) // frame_bytes
@@ -138,7 +142,8 @@ class FFmpegSource:
             count = len(self._container.streams.audio)
             if track > count:
                 told = "one sound track" if count == 1 else f"{count} sound tracks"
-                raise AudioError(f"{str(path)!r} has {told}, and none of the number {track}", "see --track")
+                hint = "leave out --track" if count == 1 else f"choose one from 1 to {count} with --track"
+                raise AudioError(f"{str(path)!r} has {told}, and none of the number {track}", hint)
             stream = self._container.streams.audio[track - 1]
             self._frames = self._decode(stream)
             # Decoding the first frame at once tells the rate and the channels better than many a header.
@@ -191,17 +196,18 @@ class FFmpegSource:
                 yield from frames
 
     def _announced(self, stream: "AudioStream") -> tuple[int | None, int | None]:
-        """Length and promised length."""
+        """Length and promised length. Of a film whose tracks do not tell theirs, that of the film is an estimate."""
         container = self._container
         if stream.duration and stream.time_base:
             exact = stream.duration * stream.time_base * self.rate
-        elif container.duration and len(container.streams) == 1:
+        elif container.duration:
             exact = Fraction(container.duration * self.rate, self._av.time_base)
         else:
             return None, None
         kind = container.format.name.split(",")[0]
         # A Xing header announces whole samples, which FFmpeg's own estimate from the bit rate hardly ever comes to.
-        honest = kind in _HONEST or (kind == "mp3" and exact.denominator == 1)
+        alone = bool(stream.duration) or len(container.streams) == 1
+        honest = (kind in _HONEST and alone) or (kind == "mp3" and exact.denominator == 1)
         return round(exact), round(exact) if honest else None
 
     def _convert(self, converter: "AudioResampler | None", frame: "AudioFrame | None") -> Iterator[Block]:

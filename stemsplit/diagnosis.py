@@ -163,7 +163,11 @@ def _examine_hub(diagnosis: Diagnosis, spec: ModelSpec) -> None:
     try:
         connection.require_network(spec)
     except UnreachableError as error:
-        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else str(error)
+        reason = (
+            "HF_HUB_OFFLINE is set"
+            if constants.HF_HUB_OFFLINE
+            else str(error).replace(f" to get the model {spec.name!r}", "")
+        )
     except ModelError as error:
         reason = str(error)
         diagnosis.note(error, fatal=False)

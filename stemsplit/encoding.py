@@ -97,7 +97,7 @@ class StemWriter:
     def __enter__(self) -> "StemWriter":
         try:
             for part in self._parts:
-                with _reporting(part.path.parent):
+                with reporting(part.path.parent):
                     self._make_folder(part.path.parent)
                 part.sweep()
                 part.open()
@@ -214,23 +214,23 @@ class _Part:
                     rest.unlink()
 
     def open(self) -> None:
-        with _reporting(self.path):
+        with reporting(self.path):
             self._encoder.open()
 
     def write(self, stems: Stems) -> None:
-        with _reporting(self.path):
+        with reporting(self.path):
             self._encoder.write(stems[self._rows].repeat(self._repeats, axis=1))
 
     def finish(self, length: int) -> None:
         """Complete the file, and make sure that all of it is there."""
         if length == 0 and self._format.name in _NEVER_EMPTY:
             raise AudioError(f"there is nothing in the song, which {self._format.label} cannot hold", "use WAV or FLAC")
-        with _reporting(self.path):
+        with reporting(self.path):
             self._encoder.finish(length)
 
     def publish(self) -> None:
         self._published = True
-        with _reporting(self.path):
+        with reporting(self.path):
             self._encoder.paths[0].replace(self.path)
 
     def discard(self) -> None:
@@ -274,7 +274,7 @@ def _discard(parts: Sequence[_Part], folders: Sequence[Path]) -> None:
 
 
 @contextlib.contextmanager
-def _reporting(path: Path) -> Iterator[None]:
+def reporting(path: Path) -> Iterator[None]:
     """An OSError while `path` is being written as what a user is told."""
     try:
         yield

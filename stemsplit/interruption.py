@@ -48,4 +48,12 @@ def _retry(unraisable: "UnraisableHookArgs") -> None:
     if isinstance(unraisable.exc_value, Stopped):
         number = unraisable.exc_value.number
         signal.signal(number, _stop)
-        threading.Timer(_RETRY_SECONDS, _thread.interrupt_main, [number]).start()
+        threading.Timer(_RETRY_SECONDS, _send, [number]).start()
+
+
+def _send(number: int) -> None:
+    """The signal once more, to the main thread, where it wakes who waits for something."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:  # on Windows this is noticed when the waiting is over
+        _thread.interrupt_main(signal.Signals(number))

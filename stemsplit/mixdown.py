@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ import numpy as np
 from stemsplit.audio import Block, Reader
 from stemsplit.checkpoint import Header
 from stemsplit.delivery import Delivery, Rows
+from stemsplit.encoding import reporting
 from stemsplit.resampling import resample
 from stemsplit.streams import Passing, Stems, as_the_input
 from stemsplit.tags import Tags, read_tags
@@ -115,9 +116,11 @@ class Spool:
     """
 
     def __init__(self, near: Path) -> None:
-        """near: a file on the disk that is used; its folder need not exist."""
+        """near: a file on the disk that is used; its folder need not exist. AudioError: nothing can be written."""
         folder = next(parent for parent in near.absolute().parents if parent.is_dir())
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed below)
+        self._near = near
+        with reporting(near):
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed below)
         self._shapes: list[tuple[int, ...]] = []
         self.peak = 0.0
 
@@ -125,17 +128,22 @@ class Spool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        with suppress(OSError):  # a full disk, which was reported already
+            self._file.close()
 
     def write(self, rows: Stems) -> None:
-        """Append `(R, C, n)`. OSError: the disk is full."""
-        self._file.write(np.ascontiguousarray(rows).data)
+        """Append `(R, C, n)`. AudioError: the disk is full."""
+        with reporting(self._near):
+            self._file.write(np.ascontiguousarray(rows).data)
         self._shapes.append(rows.shape)
         self.peak = max(self.peak, float(np.abs(rows).max(initial=0)))
 
     def blocks(self) -> Iterator[Stems]:
         """What was written, in the same pieces."""
-        self._file.seek(0)
+        with reporting(self._near):
+            self._file.seek(0)  # which writes what is still in memory
         for shape in self._shapes:
             size = int(np.prod(shape)) * 4
-            yield np.frombuffer(self._file.read(size), np.float32).reshape(shape)
+            with reporting(self._near):
+                rows = self._file.read(size)
+            yield np.frombuffer(rows, np.float32).reshape(shape)

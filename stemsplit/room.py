@@ -32,6 +32,11 @@ def estimate(shapes: Iterable[Shape], stems: int, format: Format) -> int:
     return total
 
 
+def waiting(shapes: Iterable[Shape], files: int) -> int:
+    """Bytes that the longest song takes while it waits for its gain, in float. files: of each song."""
+    return max((files * 4 * shape.channels * (shape.length or 0) for shape in shapes), default=0)
+
+
 def require(needed: int, output: Path, *, replaced: Iterable[Iterable[Path]] = ()) -> None:
     """AudioError if the disk of a folder, which need not exist yet, has no room for so many bytes.
 

@@ -1,6 +1,6 @@
 """What a batch is going to do and what it has done: as rows of words for people, and as objects for programs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stemsplit import batch
@@ -31,16 +31,22 @@ def describe_separator(separator: "Separator") -> str:
 
 
 def plan_rows(
-    ready: Iterable[Track], skipped: Iterable[Skipped], failed: Iterable[Failed]
+    ready: Iterable[Track],
+    skipped: Iterable[Skipped],
+    failed: Iterable[Failed],
+    where: Callable[[Track], str] = lambda track: str(track.folder),
 ) -> list[tuple[str, str, str, str]]:
-    """What would be done, a row a song, for the columns PLAN_COLUMNS; songs that were checked know their length."""
+    """What would be done, a row a song, for the columns PLAN_COLUMNS; songs that were checked know their length.
+
+    where: what is told of where a song's stems go.
+    """
     rows = []
     for track in ready:
         shape = track.shape
         length = duration(shape.length / shape.rate) if shape and shape.length is not None else "?"
         what = f"separate again: {track.why}" if track.replaces else "separate"
-        rows.append((track.label, length, what, str(track.folder)))
-    rows += [(song.track.label, "", "skip: complete", str(song.track.folder)) for song in skipped]
+        rows.append((track.name, length, what, where(track)))
+    rows += [(song.track.name, "", "skip: complete", where(song.track)) for song in skipped]
     rows += [(song.source, "", f"fail: {song.error}", "") for song in failed]
     return rows
 
@@ -67,6 +73,19 @@ def result_rows(
         rows.append(("failed", str(len(failed)), ""))
         rows += [("", "", str(result.error)) for result in failed]
     return rows
+
+
+def plan_event(track: Track, stems: Sequence[str]) -> dict[str, Any]:
+    """The object for a song that would be separated; why: what is wrong with the stems that it has, if it has any."""
+    shape = track.shape
+    return {
+        "event": "plan",
+        "song": track.label,
+        "stems": {stem: str(path) for stem, path in track.outputs(stems).items()},
+        "rate": shape.rate if shape else None,
+        "length": shape.length if shape else None,
+        "why": track.why or None,
+    }
 
 
 def begin_event(track: Track, number: int, count: int) -> dict[str, Any]:

@@ -35,6 +35,11 @@ class Track:
     why: str = ""
 
     @property
+    def name(self) -> str:
+        """What people are told that it is."""
+        return "standard input" if self.label == "-" else self.label
+
+    @property
     def replaces(self) -> bool:
         """Whether stems that exist are ours, unchanged and not up to date, so that new ones take their place."""
         return bool(self.why)
@@ -48,11 +53,6 @@ class Track:
     def manifest(self) -> Path:
         """The file that says how its stems were made."""
         return self.file(manifest.NAME, manifest.SUFFIX)
-
-    @property
-    def page(self) -> Path:
-        """The page on which to listen to the stems."""
-        return self.file("player", "html")
 
     def file(self, stem: str, extension: str = "") -> Path:
         """The file of a stem, or of something else that goes beside them, with another extension, without a dot."""

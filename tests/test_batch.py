@@ -183,6 +183,12 @@ def test_how_much_room_stems_take() -> None:
     assert room.estimate([Shape(44_100, 2, None)], 4, Format()) == 4 * 4_096
 
 
+def test_songs_that_wait_for_their_gain_take_room_as_well() -> None:
+    shapes = [Shape(44_100, 2, 1_000), Shape(8_000, 1, 1_500), Shape(44_100, 2, None)]
+    assert room.waiting(shapes, 4) == 4 * 4 * 2 * 1_000
+    assert room.waiting([], 4) == 0
+
+
 def test_the_estimate_is_near_what_is_written(here: Path, shares_model: Callable[..., Model]) -> None:
     rng = np.random.default_rng(0)
     seconds = np.arange(80_000)[:, None] / 8_000

@@ -63,6 +63,35 @@ def test_quiet_and_output(run: Run, here: Path) -> None:
     assert outcome == (0, "".join(f"else/where/song/{name}\n" for name in NAMES), "")
 
 
+def test_json_of_a_plan_and_of_a_refusal(run: Run, here: Path) -> None:
+    for name in ("old.wav", "new.wav"):
+        write_song(here / name)
+    assert run("old.wav", "--stems", "bass").code == 0
+    outcome = run("old.wav", "new.wav", "none.wav", "--stems", "bass", "--skip-existing", "--dry-run", "--json")
+    failed, skipped, plan = map(json.loads, outcome.out.splitlines())
+    assert (outcome.code, failed["event"], skipped["event"], skipped["song"]) == (1, "failed", "skipped", "old.wav")
+    assert "old.wav" not in outcome.err
+    assert plan == {
+        "event": "plan",
+        "song": "new.wav",
+        "stems": {"bass": "separated/new/bass.wav"},
+        "rate": 8_000,
+        "length": 4_000,
+        "why": None,
+    }
+    outcome = run("new.wav", "--stems", "piano", "--json")
+    refusal = json.loads(outcome.out)
+    assert (outcome.code, refusal["event"], refusal["hint"]) == (2, "error", f"its stems are {', '.join(STEMS)}")
+    assert refusal["error"] in outcome.err
+
+
+def test_what_is_true_of_all_songs_is_told_once(run: Run, here: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        write_song(here / name, rate=11_025)
+    outcome = run("a.wav", "b.wav", "--format", "opus", "--jobs", "2")
+    assert outcome.err.count("warning: Opus has no sample rate of 11025 Hz") == 1
+
+
 def test_json(run: Run, here: Path) -> None:
     write_song(here / "song.wav")
     (here / "text.mp3").write_text("no music")
@@ -405,7 +434,8 @@ def test_stopping_leaves_nothing_behind(long_song: Path, here: Path, number: sig
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert out.splitlines() == [f"separated/short/{name}" for name in NAMES]
-    assert err.splitlines()[1:] == [f"stemsplit: stopped by {number.name}"]
+    hint = "hint: the same command with --skip-existing goes on with the songs that are left"
+    assert err.splitlines()[1:] == [f"stemsplit: stopped by {number.name}", hint]
     # The song that was finished stays; of the other one there is not even its folder.
     assert files_in(here / "separated") == [f"short/{name}" for name in FILES]
 

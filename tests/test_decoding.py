@@ -274,3 +274,37 @@ def test_samples_are_not_shared_between_blocks(tmp_path: Path) -> None:
         assert all(block.flags.c_contiguous and block.dtype == np.float32 for block in blocks)
         assert [block.shape for block in blocks[:-1]] == [(2, 1_000)] * 70
         np.testing.assert_allclose(np.concatenate(blocks, axis=1), song, rtol=0, atol=2**-15)
+
+
+@pytest.mark.parametrize("name", ["song.wav", "song.aiff"])
+def test_a_song_that_is_cut_short_while_it_is_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    soundfile.write(path, bursts().T, RATE)
+    with open_reader(path) as reader:
+        path.write_bytes(path.read_bytes()[:50_000])
+        assert sum(block.shape[1] for block in reader.blocks()) < LENGTH
+        assert [warning for warning in reader.warnings if "ends early" in warning]
+
+
+def test_the_length_of_a_film_is_known_about(tmp_path: Path) -> None:
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=10)
+        video.width = video.height = 32
+        sound = container.add_stream("pcm_s16le", rate=RATE, layout="stereo")
+        for count in range(20):
+            picture = av.VideoFrame(32, 32, "yuv420p")
+            picture.pts = count
+            container.mux(video.encode(picture))
+        samples = np.ascontiguousarray((bursts().T * 2**15).astype(np.int16).reshape(1, -1))
+        frame = av.AudioFrame.from_ndarray(samples, "s16", "stereo")
+        frame.sample_rate = RATE
+        frame.pts = 0
+        container.mux(sound.encode(frame))
+        for stream in (video, sound):
+            container.mux(stream.encode(None))
+    with open_reader(path) as reader:
+        longest = max(2.0, LENGTH / RATE)
+        assert reader.length == pytest.approx(longest * RATE, rel=0.1)
+        assert sum(block.shape[1] for block in reader.blocks()) == LENGTH
+        assert reader.warnings == []  # though the pictures may go on when the sound has ended

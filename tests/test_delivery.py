@@ -116,6 +116,31 @@ def test_a_spool_gives_back_what_it_got_and_leaves_no_file(tmp_path: Path) -> No
         assert spool.peak == max(float(np.abs(piece).max()) for piece in pieces)
 
 
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file can become larger than 100 kB."""
+    resource = pytest.importorskip("resource", reason="needs POSIX limits")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("length", [4_000, 100_000])  # 128 kB and 3.2 MB
+def test_a_full_disk_is_noticed_by_songs_that_wait_for_their_gain(
+    shares_model: MakeModel, tmp_path: Path, full_disk: None, length: int
+) -> None:
+    song = tmp_path / "song.flac"
+    soundfile.write(song, np.zeros((length, 2)), 44_100)
+    outputs = {name: tmp_path / "new" / f"{name}.flac" for name in STEMS}
+    separator = Separator(shares_model())
+    assert separator.separate_file(song, outputs).length == length
+    with pytest.raises(AudioError, match="the disk is full") as caught:
+        separator.separate_file(song, outputs, delivery=Delivery(Format("flac"), clip="gain"), overwrite=True)
+    assert caught.value.hint
+    assert len(list(tmp_path.rglob("*"))) == 1 + 1 + len(STEMS)
+
+
 # Files
 
 
@@ -261,3 +286,13 @@ def test_errors_ahead_are_raised_where_they_belong(tmp_path: Path) -> None:
     with Ahead(song) as ahead:
         assert sum(block.shape[1] for block in ahead.blocks()) < 400_000
         assert any("ends early" in warning for warning in ahead.warnings)
+
+
+def test_a_song_that_was_changed_after_it_was_opened_is_not_fresh(tmp_path: Path) -> None:
+    song = write(tmp_path / "song.wav", noise(2, 1_000))
+    with Ahead(song) as ahead:
+        assert ahead.is_fresh()
+        write(tmp_path / "new.wav", noise(2, 1_000)).replace(song)
+        assert not ahead.is_fresh()
+        song.unlink()
+        assert not ahead.is_fresh()

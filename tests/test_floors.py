@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "stemsplit"
 # From the bottom up. A module imports from floors below its own, never from its own.
 FLOORS = [
     {"errors", "interruption"},
-    {"headers", "tables", "formats", "tags", "quantisation", "gapless", "settings", "machine", "wording"},
+    {"bars", "headers", "tables", "formats", "tags", "quantisation", "gapless", "settings", "machine", "wording"},
     {"registry", "decoding", "ogg", "stem_file", "playlists", "standard_input", "templates", "room"},
     {"audio", "store", "loading", "inputs", "manifest"},
     {"tracks", "ahead"},
@@ -60,7 +60,7 @@ FLOORS = [
     {"training.fit"},
     {"console", "batch", "player", "diagnosis"},
     {"summary"},
-    {"cli.completing", "cli.defaults", "cli.obtaining"},
+    {"cli.completing", "cli.defaults", "cli.obtaining", "cli.pages"},
     {"cli.options"},
     {"cli.requests"},
     {"cli.batches"},
@@ -81,24 +81,23 @@ WITHOUT_TORCH = {
     "resampling",
 }
 WITHOUT_TORCH |= {"formats", "tags", "quantisation", "gapless", "ogg", "stem_file", "encoders", "ffmpeg_encoding"}
-WITHOUT_TORCH |= {"overview", "segments", "player"}
+WITHOUT_TORCH |= {"overview", "segments", "player", "song_files", "song_index", "console", "bars", "batch", "__main__"}
+WITHOUT_TORCH |= {"store", "connection", "hub", "conversion", "loading", "settings", "machine", "diagnosis", "wording"}
 WITHOUT_TORCH |= {
-    "store",
-    "connection",
-    "hub",
-    "conversion",
-    "song_files",
-    "song_index",
-    "console",
-    "batch",
-    "__main__",
+    "playlists",
+    "standard_input",
+    "templates",
+    "room",
+    "inputs",
+    "manifest",
+    "tracks",
+    "ahead",
+    "summary",
 }
-WITHOUT_TORCH |= {"wording", "settings", "machine", "loading", "diagnosis", "delivery", "ahead", "summary"}
-WITHOUT_TORCH |= {"playlists", "standard_input", "templates", "room", "inputs", "manifest", "tracks"}
-WITHOUT_TORCH |= {"cli.completing", "cli.defaults", "cli.doctor", "cli.batches", "cli.requests"}
-WITHOUT_TORCH |= {"cli", "cli.data", "cli.options", "cli.obtaining", "cli.models", "cli.separating", "cli.learning"}
-WITHOUT_TORCH |= {"comparison", "boxplot", "boards", "score_page", "museval_files", "score_folder"}
-WITHOUT_TORCH |= {"cli.evaluating"}
+WITHOUT_TORCH |= {"delivery", "comparison", "boxplot", "boards", "score_page", "museval_files", "score_folder"}
+WITHOUT_TORCH |= {"cli", "cli.batches", "cli.completing", "cli.data", "cli.defaults", "cli.doctor", "cli.evaluating"}
+WITHOUT_TORCH |= {"cli.learning", "cli.models", "cli.obtaining", "cli.options", "cli.pages", "cli.requests"}
+WITHOUT_TORCH |= {"cli.separating"}
 LONGEST = 300  # lines
 
 

@@ -42,7 +42,7 @@ class Slow:
     def __del__(self): send("SIGINT"); time.sleep(0.05); raise AssertionError
 try:
     Slow()
-    time.sleep(30)
+    time.sleep(1000)
 except Stopped as stop: print(stop.name)
 """
     assert run(body) == (0, "SIGINT\n")

@@ -54,6 +54,10 @@ class Commands(TyperGroup):
             raise
         except StemsplitError as error:
             defaults.name_the_source(error, self, ctx.meta["given"])
+            if ctx.meta.get("events"):
+                from stemsplit import console, summary
+
+                console.write_json_line(summary.error_event(error))
             raise
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:

@@ -16,13 +16,12 @@ from stemsplit import batch, console, manifest, summary
 from stemsplit.ahead import Ahead
 from stemsplit.audio import Reader, open_reader
 from stemsplit.batch import Done, Failed, Skipped, Track
+from stemsplit.cli import pages
 from stemsplit.cli.obtaining import obtain
 from stemsplit.cli.requests import Request
 from stemsplit.console import Messages, SongsProgress
-from stemsplit.delivery import MIXTURE, STEM_FILE
 from stemsplit.errors import AudioError
 from stemsplit.loading import Obtained, find
-from stemsplit.player import check_free, write_player
 from stemsplit.registry import ModelSpec, Registry
 
 if TYPE_CHECKING:
@@ -63,14 +62,9 @@ def _load(obtained: Obtained, request: Request, messages: Messages) -> "Separato
         from stemsplit.separation import Separator
 
         device = devices.choose(request.device)
-        spec = obtained.spec
+        spec, alone = obtained.spec, request.jobs == 1
         bag = bags.load_bag(
-            obtained.paths,
-            obtained.gives,
-            config=spec.config,
-            stems=spec.stems,
-            device=device,
-            shared=request.jobs == 1,
+            obtained.paths, obtained.gives, config=spec.config, stems=spec.stems, device=device, shared=alone
         )
         separator = Separator(bag, device=device, **request.how)
     messages.detail(f"model {obtained.spec.name}: {', '.join(map(str, obtained.paths))}")
@@ -84,7 +78,7 @@ class _Batch:
     def __init__(self, request: Request, messages: Messages) -> None:
         self.request, self.messages = request, messages
         self.results: list[Result] = []
-        self._began = time.monotonic()
+        self._began = 0.0
         self._names: tuple[str, ...] = ()
         self._provenance: manifest.Provenance | None = None
         self._open: Callable[[Path], Reader] = partial(open_reader, track=request.track)
@@ -117,23 +111,23 @@ class _Batch:
             self._tell(self._with_page(each) if request.player and not request.dry_run else each)
         ready = [track for track in ready if self._page_is_free(track)]
         if ready and spec.stems:
-            batch.require_room(ready, self._names, request.delivery.format, overwrite=request.overwrite)
+            batch.require_room(ready, self._names, request.delivery, overwrite=request.overwrite)
         return ready
 
     def show_plan(self, ready: Sequence[Track]) -> None:
         """Show what would be done, and exit."""
         skipped = [result for result in self.results if isinstance(result, Skipped)]
         refused = [result for result in self.results if isinstance(result, Failed)]
-        rows = summary.plan_rows(ready, skipped, refused)
         if self.request.as_json:
-            for row in rows:
-                console.write_json_line({"event": "plan", **dict(zip(summary.PLAN_COLUMNS, row, strict=True))})
-        elif rows:
+            for track in ready:
+                self._write_event(summary.plan_event(track, self._names))
+        elif rows := summary.plan_rows(ready, skipped, refused, self._where):
             console.write_rows(summary.PLAN_COLUMNS, rows)
         raise typer.Exit(1 if refused else 0)
 
     def separate(self, ready: Sequence[Track], separator: "Separator") -> None:
         """Separate what is ready."""
+        self._began = time.monotonic()  # to load the model, or even to fetch it, is no part of the speed
         if self.request.rate == "model":
             self._delivery = replace(self._delivery, rate=separator.rate)
         shapes = [track.shape for track in ready]
@@ -147,7 +141,7 @@ class _Batch:
 
     def finish(self, spec: ModelSpec, fallback: Mapping[str, str] | None) -> None:
         """Say what became of all songs; exit with 1 if any of them failed."""
-        took = time.monotonic() - self._began if self.request.jobs > 1 else None
+        took = time.monotonic() - self._began if self.request.jobs > 1 and self._began else None
         if self.request.as_json:
             console.write_json_line(summary.end_event(self.results, spec.name, fallback, took))
         if len(self.results) > 1:
@@ -167,18 +161,23 @@ class _Batch:
         self.results.append(result)
         if isinstance(result, Failed):
             self.messages.error(result.error)
-        elif isinstance(result, Skipped):
-            self.messages.note(f"{result.track.label}: skipped, its stems in {result.track.folder} are complete")
-        else:
-            where = str(result.track.folder) if self.request.keep else "standard output"
-            self.messages.separated(result.track.label, where, result.report, result.seconds)
+        elif isinstance(result, Done):
+            track = result.track
+            self.messages.separated(track.name, self._where(track), result.report, result.seconds)
+        elif not self.request.dry_run:  # the plan has it as well
+            track = result.track
+            self.messages.note(f"{track.name}: skipped, its stems in {track.folder} are complete")
         if self.request.as_json:
             self._write_event(summary.result_event(result, self._names))
         elif isinstance(result, Done) and self.request.keep:
             for path in result.track.outputs(self._names).values():
                 console.write(str(path))
             if self.request.player:
-                console.write(str(result.track.page))
+                console.write(str(pages.path(result.track)))
+
+    def _where(self, track: Track) -> str:
+        """Where its stems are, for people."""
+        return str(track.folder) if self.request.keep else "standard output"
 
     def _in_turn(self, ready: Sequence[Track], one: "_One", progress: SongsProgress) -> None:
         ahead: Ahead | None = None
@@ -214,7 +213,7 @@ class _Batch:
         self,
         track: Track,
         number: int,
-        reader: Reader | None,
+        reader: Ahead | None,
         *,
         separator: "Separator",
         progress: SongsProgress,
@@ -223,7 +222,7 @@ class _Batch:
         from stemsplit import devices
 
         request, pace = self.request, summary.Pace()
-        label = track.label if count == 1 else f"{number}/{count} {os.path.basename(track.label)}"  # noqa: PTH119
+        label = track.name if count == 1 else f"{number}/{count} {os.path.basename(track.name)}"  # noqa: PTH119
         shape = track.shape
         seconds = shape.length / shape.rate if shape and shape.length is not None else None
         if request.as_json:
@@ -238,8 +237,8 @@ class _Batch:
                     self._write_event(summary.progress_event(track, done, total))
 
             def work(source: Path, outputs: dict[str, Path]) -> "Report":
-                with reader or self._open(source) as song:
-                    self.messages.detail(summary.describe_song(track.label, song))
+                with reader if reader and reader.is_fresh() else self._open(source) as song:
+                    self.messages.detail(summary.describe_song(track.name, song))
                     overwrite = request.overwrite or track.replaces
                     return separator.separate_song(
                         song, outputs, delivery=self._delivery, overwrite=overwrite, on_progress=on_progress
@@ -267,7 +266,7 @@ class _Batch:
         """Whether its page can be written; if not, the song has failed."""
         try:
             if self.request.player:
-                check_free(track.page, overwrite=self.request.overwrite or track.replaces)
+                pages.check(track, overwrite=self.request.overwrite)
         except AudioError as error:
             self._tell(Failed(track.label, error))
             return False
@@ -277,15 +276,12 @@ class _Batch:
         """The same result once the page to listen on is there, or what kept it from being written."""
         if isinstance(result, Failed):
             return result
-        track, page = result.track, result.track.page
-        if isinstance(result, Skipped) and page.exists() and not self.request.overwrite:
+        if isinstance(result, Skipped) and pages.path(result.track).exists() and not self.request.overwrite:
             return result
-        stems = [name for name in self._names if name not in (MIXTURE, STEM_FILE)]
         try:
-            title = str(track.values["track"])
-            write_player(page, title, track.outputs(stems), overwrite=self.request.overwrite or track.replaces)
+            pages.write(result.track, self._names, overwrite=self.request.overwrite)
         except AudioError as error:
-            return Failed(track.label, error)
+            return Failed(result.track.label, error)
         return result
 
     def _write_event(self, event: Mapping[str, Any]) -> None:
@@ -293,7 +289,7 @@ class _Batch:
             console.write_json_line(event)
 
 
-_One = Callable[[Track, int, Reader | None], Result]
+_One = Callable[[Track, int, Ahead | None], Result]
 
 
 class _Stop(BaseException):

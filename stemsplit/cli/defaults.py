@@ -84,8 +84,9 @@ def check_environment(group: Any, context: Any) -> Iterator[tuple[UsageError, bo
 
 
 def explain(error: typer.BadParameter) -> None:
-    """Raise a UsageError in place of Typer's if the value that it refuses came from an environment variable."""
+    """Make what Typer refuses plain, and a UsageError of it if the value came from an environment variable."""
     parameter: Any = error.param
+    error.message = _plain(error.message)
     if parameter is None or error.ctx is None:
         return
     source = error.ctx.get_parameter_source(parameter.name)
@@ -212,8 +213,13 @@ def _refusal(parameter: Any, value: Any, context: Any) -> str:
 
 def _told(error: Exception) -> str:
     """What an error says, as a part of a sentence."""
-    text = str(getattr(error, "message", error)).rstrip(".")
+    text = _plain(str(getattr(error, "message", error))).rstrip(".")
     return text[:1].lower() + text[1:]
+
+
+def _plain(text: str) -> str:
+    """What Typer says, without what it has from the library below it."""
+    return text.removeprefix("Value error, ")
 
 
 def _wrong_variable(variable: str, problem: str) -> UsageError:

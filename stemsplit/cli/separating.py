@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,6 +47,7 @@ from stemsplit.cli.options import (
     Wiener,
 )
 from stemsplit.errors import StemsplitError, UsageError
+from stemsplit.interruption import Stopped
 from stemsplit.loading import find, read_registry
 from stemsplit.registry import FALLBACK
 
@@ -107,7 +109,7 @@ def separate(
     """
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other", "leave one of them out")
-    from stemsplit import batch, console, summary
+    from stemsplit import batch
     from stemsplit.cli.batches import separate_all
     from stemsplit.cli.requests import Request
     from stemsplit.console import Messages
@@ -116,7 +118,9 @@ def separate(
     from stemsplit.standard_input import StandardInput
     from stemsplit.templates import Template
 
-    messages, known = Messages(quiet=quiet, verbose=verbose), read_registry(own)
+    context.meta["events"] = as_json and output != STDOUT
+    bars = not (as_json and sys.stdout is not None and sys.stdout.isatty())  # both would go to the same terminal
+    messages, known = Messages(quiet=quiet, verbose=verbose, bars=bars), read_registry(own)
     named = prevailing(context, "stems", "two_stems")
     rest = named == "two_stems"
     chosen = Format.parse(format, bits=bits, bitrate=bitrate, quality=quality)
@@ -148,11 +152,12 @@ def separate(
     request.check(spec)
     template = Template.parse(filename)
     # The file of a song from standard input is needed until the last one is done.
-    with StandardInput() as stdin, tempfile.TemporaryDirectory(prefix="stemsplit-") as temporary:
-        to_stdout = output == STDOUT
+    to_stdout = output == STDOUT
+    temporary = tempfile.TemporaryDirectory(prefix="stemsplit-") if to_stdout else nullcontext(output)
+    with StandardInput() as stdin, temporary as folder:
         tracks, failed = batch.find(
             songs,
-            Path(temporary) if to_stdout else output,
+            Path(folder),
             include=include or (),
             exclude=exclude or (),
             stdin=stdin,
@@ -160,17 +165,17 @@ def separate(
             extension=chosen.extension.removeprefix("."),
             model=spec.name,
         )
-        if to_stdout:
-            _require_one(tracks, request)
-            done = separate_all(tracks, failed, known, request.without_files(), messages)
-            _write_out(next(iter(tracks[0].outputs(request.names(done)).values())))
+        if not to_stdout:
+            try:
+                separate_all(tracks, failed, known, request, messages)
+            except Stopped as stop:
+                if len(tracks) > 1:
+                    stop.hint = "the same command with --skip-existing goes on with the songs that are left"
+                raise
             return
-        try:
-            separate_all(tracks, failed, known, request, messages)
-        except StemsplitError as error:
-            if as_json:
-                console.write_json_line(summary.error_event(error))
-            raise
+        _require_one(tracks, request)
+        done = separate_all(tracks, failed, known, request.without_files(), messages)
+        _write_out(next(iter(tracks[0].outputs(request.names(done)).values())))
 
 
 def demo(
@@ -212,7 +217,8 @@ def _parse_rate(text: str) -> int | str | None:
 def _require_one(tracks: "list[Track]", request: "Request") -> None:
     """Standard output has room for one file."""
     if not request.one_file:
-        raise UsageError("standard output has room for one stem", "name it with --stems, and leave out other files")
+        hint = "name it, as in  --stems vocals,  and leave out --two-stems, --mixture, --stem-file and --player"
+        raise UsageError("standard output has room for one stem", hint)
     if len(tracks) > 1:
         raise UsageError("standard output has room for one song", "name a folder with --output")
     if request.as_json:
