@@ -247,7 +247,10 @@ def _record(
 
 
 def _failed(track: Track, error: AudioError) -> Failed:
-    return Failed(track.label, AudioError(_told(track, str(error)), error.hint))
+    text = _told(track, str(error))
+    if "'" not in text and '"' not in text and track.label != "-":  # it names no file, but among many songs it has to
+        text = f"{track.label!r} cannot be separated: {text}"
+    return Failed(track.label, AudioError(text, error.hint))
 
 
 def _told(track: Track, text: str) -> str:

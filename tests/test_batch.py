@@ -81,7 +81,16 @@ def test_formats_that_do_not_have_the_rate_of_a_song(here: Path) -> None:
     found = find("a.wav")
     assert len(batch.check(found, STEMS, overwrite=False)[0]) == 1
     _, (failure,) = batch.check(found, STEMS, overwrite=False, delivery=Delivery(Format("flac")))
-    assert str(failure.error) == "FLAC has no sample rate of 1048576 Hz"
+    assert str(failure.error) == "'a.wav' cannot be separated: FLAC has no sample rate of 1048576 Hz"
+
+
+def test_every_failure_names_its_song(here: Path, shares_model: Callable[..., Model]) -> None:
+    write_song("empty.wav", length=0)
+    (track,) = batch.find(["empty.wav"], Path("out"), extension="mp3")[0]
+    result = batch.run(track, STEMS, Separator(shares_model(shares=(0.5, 0.5), rate=8_000)).separate_file)
+    assert isinstance(result, Failed)
+    told = "'empty.wav' cannot be separated: there is nothing in the song, which MP3 cannot hold"
+    assert (str(result.error), result.error.hint) == (told, "use WAV or FLAC")
 
 
 def test_a_stem_never_replaces_a_song_even_one_that_is_skipped(here: Path) -> None:
