@@ -1,7 +1,9 @@
 """This machine, in words and figures: versions, and what networks can run on. torch is imported only when asked."""
 
+import ctypes
 import os
 import platform
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +14,9 @@ from types import ModuleType
 from typing import Any
 
 from stemsplit.errors import StemsplitError
+
+# What mallopt(3) calls M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD, the latter as high as it may be; bytes.
+_MALLOPT = ((-1, 2**28), (-2, 2**26), (-3, 2**25))
 
 REINSTALL = "install it anew:  pip install --force-reinstall stemsplit"
 
@@ -78,6 +83,18 @@ def explain_unused_gpu(torch: Any, driver: Path = Path("/proc/driver/nvidia/vers
     built = f"for CUDA {version}, which the driver may be too old for" if version else "without CUDA"
     hint = "get the build of PyTorch for your driver, as its installation page tells, or update the driver"
     return StemsplitError(f"there is an NVIDIA driver, but PyTorch {torch.__version__} is built {built}", hint)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library of Linux keep what is freed for what is asked for next, instead of returning it to the system.
+
+    Networks ask for the same tens of megabytes for every window, and new memory comes page by page: that took a tenth
+    of the time of a song. It is a setting of the whole process, so it is for programs, not for libraries.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for parameter, value in _MALLOPT:
+            mallopt(parameter, value)
 
 
 def count_cores() -> int:

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stemsplit import batch, console, manifest, summary
+from stemsplit import batch, console, machine, manifest, summary
 from stemsplit.ahead import Ahead
 from stemsplit.audio import Reader, open_reader
 from stemsplit.batch import Done, Failed, Skipped, Track
@@ -58,6 +58,7 @@ def separate_all(
 def _load(obtained: Obtained, request: Request, messages: Messages) -> "Separator":
     # Only now, as torch takes seconds to import.
     with messages.progress(f"loading {obtained.spec.name}"):
+        machine.keep_freed_memory()
         from stemsplit import bags, devices
         from stemsplit.separation import Separator
 
@@ -80,7 +81,8 @@ class _Batch:
         self.results: list[Result] = []
         self._began = 0.0
         self._names: tuple[str, ...] = ()
-        self._provenance: manifest.Provenance | None = None
+        self._beside = ThreadPoolExecutor(1, "model")
+        self._described: Future[dict[str, Any]] = Future()
         self._open: Callable[[Path], Reader] = partial(open_reader, track=request.track)
         self._delivery = replace(request.delivery, rate=request.rate if isinstance(request.rate, int) else None)
         self._stopped = threading.Event()
@@ -89,13 +91,14 @@ class _Batch:
     def prepare(self, tracks: Sequence[Track], spec: ModelSpec) -> list[Track]:
         """The songs that are left to do with this model, checked as far as that is quick."""
         request = self.request
-        provenance = manifest.Provenance(manifest.describe_model(spec), request.settings)
-        self._provenance = provenance if request.keep else None
+        # Beside the import of torch, which takes as long as to hash a large file.
+        self._described = self._beside.submit(manifest.describe_model, spec)
         self._names = request.names(spec.stems)
         skipped: list[Skipped] = []
         tracks = batch.rename(tracks, spec.name)
         if request.skip_existing and spec.stems:
-            tracks, skipped, refused = batch.sort_out(tracks, self._names, provenance, overwrite=request.overwrite)
+            made = manifest.Provenance(self._described.result(), request.settings)
+            tracks, skipped, refused = batch.sort_out(tracks, self._names, made, overwrite=request.overwrite)
             self.fail_all(refused)
         ready, unusable = batch.check(
             tracks,
@@ -246,12 +249,12 @@ class _Batch:
 
             try:
                 result: Result
-                if self._provenance:
+                if request.keep:
                     result = batch.run(
                         track,
                         self._names,
                         work,
-                        provenance=self._provenance,
+                        provenance=manifest.Provenance(self._described.result(), request.settings),
                         skip_existing=request.skip_existing,
                         overwrite=request.overwrite,
                     )
