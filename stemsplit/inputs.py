@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stemsplit import playlists, standard_input
+from stemsplit import manifest, playlists, standard_input
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.standard_input import StandardInput
 
@@ -52,9 +52,10 @@ def search(
 ) -> tuple[list[Song], list[Failed]]:
     """The songs that `inputs` stand for, in their order, each once, and what stands for none.
 
-    A folder is searched with all folders in it, but for hidden ones, links to folders, and `output`. A name with *, ?
-    or [ that is no file is a pattern, as shells have them, with ** for folders in folders. A playlist is the songs in
-    it. With `stdin`, "-" is the song that comes from there; otherwise it is a file.
+    A folder is searched with all folders in it, but for hidden ones, links to folders, and `output`. If `output` itself
+    is searched, what stemsplit has made is left out. A name with *, ? or [ that is no file is a pattern, as shells have
+    them, with ** for folders in folders. A playlist is the songs in it. With `stdin`, "-" is the song that comes from
+    there; otherwise it is a file.
 
     include, exclude: patterns for what is searched. A pattern with a slash is for the path below the folder, others are
     for names; one that is for a folder is for all that is in it. Upper and lower case are the same. A song is left out
@@ -194,7 +195,8 @@ class _Search:
         Not recursive, as there may be more folders in each other than Python can call functions.
         """
         top = os.path.realpath(folder)
-        # Stems of an earlier run are no songs, but a folder that is searched as a whole is not left out.
+        # Stems of an earlier run are no songs. A folder that is searched as a whole is not left out, but what manifests
+        # in it tell is.
         inside = top == self._output or top.startswith(self._output.rstrip(os.sep) + os.sep)
         waiting: list[tuple[tuple[str, ...], str, bool]] = [((), top, not self._include)]
         while waiting:
@@ -208,9 +210,10 @@ class _Search:
                 refusal = AudioError(f"cannot look into {name!r}: {error.strerror}", "check its permissions")
                 self.failed.append(Failed(name, refusal))
                 continue
+            stems = manifest.made_in(folder.joinpath(*above)) if inside else frozenset()
             for entry in entries:
                 parts = (*above, entry.name)
-                if entry.name[0] == "." or self._exclude.match(parts):
+                if entry.name[0] == "." or entry.name in stems or self._exclude.match(parts):
                     continue
                 chosen = included or self._include.match(parts)
                 target = os.path.join(real, entry.name)  # noqa: PTH118 (quicker, for thousands of files)

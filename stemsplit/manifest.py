@@ -130,6 +130,15 @@ def read(path: Path) -> list[Run]:
         return []
 
 
+def made_in(folder: Path) -> frozenset[str]:
+    """The names of the files in a folder of which a manifest in it says that stemsplit has made them."""
+    names: set[str] = set()
+    for path in folder.glob(f"*{NAME}*.{SUFFIX}"):
+        for run in read(path):
+            names |= {file for file, _ in run.stems.values()}
+    return frozenset(names)
+
+
 def write(path: Path, runs: Sequence[Run]) -> None:
     """Write a manifest, which is there complete or not at all. OSError: that is not possible."""
     table = {"manifest": _SCHEMA, "stemsplit": __version__, "runs": [_table(run) for run in runs]}

@@ -204,6 +204,18 @@ def test_a_batch_goes_on_after_it_was_killed(run: Run, here: Path) -> None:
     assert (here / "separated/0/bass.wav").read_text() == "mine"
 
 
+def test_a_folder_that_is_its_own_output(run: Run, here: Path) -> None:
+    write_song(here / "album/song.wav")
+    assert run("album", "-o", "album").code == 0
+    write_song(here / "album/new.wav")
+    again = run("album", "-o", "album", "--skip-existing")
+    assert again.code == 0
+    assert again.out.splitlines() == [f"album/new/{stem}.wav" for stem in STEMS]
+    flat = ("album", "-o", "album", "--filename", "{track} {stem}")
+    assert len(run(*flat).out.splitlines()) == 8
+    assert run(*flat, "--skip-existing").out == ""
+
+
 def test_jobs_give_the_same_stems(run: Run, here: Path) -> None:
     for number in range(5):
         write_song(here / f"in/{number}.wav", length=3_000 + 500 * number)
