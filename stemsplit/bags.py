@@ -196,11 +196,9 @@ def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str, one_of_
         )
         shared = one_of_a_shape and shapes.count(part.shape) > 1
         network = networks.get(part.shape) if shared else None
-        if network is None:
-            network = networks[part.shape] = checkpoint.unfilled(part.header).to(device).eval()
         weights = checkpoint.read_weights(part.path, part.header, part.prefix)
-        if not shared:
-            network.load_state_dict(weights)
+        if network is None:
+            network = networks[part.shape] = checkpoint.filled(part.header, weights).to(device).eval()
         member = Member(network, shares, part.header.length, weights if shared else None)
         members.append(_without_the_rest(member) if isinstance(network, MaskNetwork) else member)
     return members

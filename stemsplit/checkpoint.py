@@ -75,19 +75,24 @@ def new_model(header: Header) -> Model:
     return Model(header, network)
 
 
-def unfilled(header: Header) -> nn.Module:
-    """A network for weights that are yet to be loaded, in training mode: random ones take as long to make as to read.
+def filled(header: Header, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A network with these weights, in single precision and training mode: without random ones, which take as long.
 
     Raises ModelError as `new_model` does.
     """
     with torch.device("meta"):
         network = new_model(header).network
-    own = {name: tensor for name, tensor in network.named_buffers() if name not in network.state_dict()}
-    if any(tensor.is_meta for tensor in own.values()):
-        return new_model(header).network  # it has computed something that no file has
-    network.to_empty(device="cpu")
-    for name, tensor in own.items():
-        network.get_buffer(name).copy_(tensor)
+    wanted = network.state_dict()
+    if any(tensor.is_meta for name, tensor in network.named_buffers() if name not in wanted):
+        network = new_model(header).network  # it has computed something that no file has
+        network.load_state_dict(weights)
+        return network
+    # Not by `empty_like`, which for the meta device imports a compiler, for half a second.
+    laid_out = {
+        name: torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(weights[name])
+        for name, tensor in wanted.items()
+    }
+    network.load_state_dict(laid_out, assign=True)
     return network
 
 
@@ -120,8 +125,7 @@ def load(path: Path, device: str = "cpu") -> Model:
     """
     header = read_header(path)
     weights = read_weights(path, header)
-    network = unfilled(header)
-    network.load_state_dict(weights)
+    network = filled(header, weights)
     return Model(header, network.to(device).eval())
 
 
