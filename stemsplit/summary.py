@@ -42,8 +42,7 @@ def plan_rows(
     """
     rows = []
     for track in ready:
-        shape = track.shape
-        length = duration(shape.length / shape.rate) if shape and shape.length is not None else "?"
+        length = "?" if track.seconds is None else duration(track.seconds)
         what = f"separate again: {track.why}" if track.replaces else "separate"
         rows.append((track.name, length, what, where(track)))
     rows += [(song.track.name, "", "skip: complete", where(song.track)) for song in skipped]

@@ -40,6 +40,11 @@ class Track:
         return "standard input" if self.label == "-" else self.label
 
     @property
+    def seconds(self) -> float | None:
+        """How long the song is, if its header was read and says so."""
+        return self.shape.length / self.shape.rate if self.shape and self.shape.length is not None else None
+
+    @property
     def replaces(self) -> bool:
         """Whether stems that exist are ours, unchanged and not up to date, so that new ones take their place."""
         return bool(self.why)

@@ -133,9 +133,7 @@ class _Batch:
         self._began = time.monotonic()  # to load the model, or even to fetch it, is no part of the speed
         if self.request.rate == "model":
             self._delivery = replace(self._delivery, rate=separator.rate)
-        shapes = [track.shape for track in ready]
-        lengths = [shape.length / shape.rate if shape and shape.length is not None else None for shape in shapes]
-        with self.messages.songs(lengths) as progress:
+        with self.messages.songs([track.seconds for track in ready]) as progress:
             one = partial(self._separate_one, separator=separator, progress=progress, count=len(ready))
             if self.request.jobs == 1:
                 self._in_turn(ready, one, progress)
@@ -226,11 +224,9 @@ class _Batch:
 
         request, pace = self.request, summary.Pace()
         label = track.name if count == 1 else f"{number}/{count} {os.path.basename(track.name)}"  # noqa: PTH119
-        shape = track.shape
-        seconds = shape.length / shape.rate if shape and shape.length is not None else None
         if request.as_json:
             self._write_event(summary.begin_event(track, number, count))
-        with progress.song(label, seconds) as show, devices.memory_checked(separator.device):
+        with progress.song(label, track.seconds) as show, devices.memory_checked(separator.device):
 
             def on_progress(done: int, total: int | None) -> None:
                 if self._stopped.is_set():
