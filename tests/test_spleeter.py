@@ -77,6 +77,14 @@ def test_parity_of_a_song_that_fits_a_window() -> None:
     assert difference(torch.from_numpy(np.concatenate(list(stems), axis=-1)), "one_split", "average") <= TOLERANCE
 
 
+def test_the_quick_way_is_the_one_that_has_gradients() -> None:
+    network, mix = small(), noise(2, 2, 8000)
+    plain = network(mix)
+    assert plain.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(network(mix), plain.detach(), rtol=0, atol=1e-6)
+
+
 @torch.no_grad()
 def test_a_full_window_is_one_piece() -> None:
     network = small()
