@@ -5,7 +5,7 @@ Files that the author of Demucs has published are read as well.
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from stemsplit import headers
 from stemsplit.errors import ModelError
 from stemsplit.networks import build, seen_by
 from stemsplit.networks._masking import MaskNetwork
+from stemsplit.replacing import replacing
 from stemsplit.windows import WindowPlan
 
 FORMAT = 1
@@ -99,23 +100,22 @@ def filled(header: Header, weights: Mapping[str, Tensor]) -> nn.Module:
 def save(model: Model, path: Path) -> None:
     """Write weights and header to `path`; an existing file is replaced in one step. Raises ModelError if that fails."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
-    partial = path.with_name(path.name + ".part")
     try:
-        write(model.header, weights, partial)
-        partial.replace(path)
+        with replacing(path) as part:
+            write(model.header, weights, part)
     except OSError as error:
         raise ModelError(f"cannot write {str(path)!r}: {_one_line(error)}", "check the folder and the disk") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def write(header: Header, weights: Mapping[str, Tensor], path: Path) -> None:
     """Write a file in our format. Raises OSError if that fails."""
+    path.touch()
+    permissions = path.stat().st_mode  # which safetensors takes away from all but the owner
     try:
         save_file(dict(weights), path, metadata={"stemsplit": json.dumps(asdict(header))})
     except SafetensorError as error:
         raise OSError(f"{_one_line(error)}") from error
+    path.chmod(permissions)
 
 
 def load(path: Path, device: str = "cpu") -> Model:

@@ -7,7 +7,6 @@ may make the same file at once: each writes a part of its own, and renames it.
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import Any
 from stemsplit import store
 from stemsplit.errors import ModelError
 from stemsplit.registry import ONNX, SUFFIX, ModelSpec, WeightFile
+from stemsplit.replacing import replacing
 
 _KEY = 16  # hexadecimal digits
 _OLD_SECONDS = 3600.0  # a part that nobody has touched for so long belongs to a process that was killed
@@ -39,19 +39,15 @@ def convert(paths: Sequence[Path], gives: Sequence[Sequence[str]], config: Mappi
         return path
     weights = onnx_weights.read(paths, header)
     _sweep()
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.write(header, weights, partial)
-        store.record(partial, path)
-        partial.replace(path)
+        with replacing(path) as part:
+            checkpoint.write(header, weights, part)
+            store.record(part, path)
     except OSError as error:
         if not store.is_unchanged(path):  # on Windows nothing is replaced that another process has open
             reason = f"cannot write {str(path)!r}: {error.strerror or error}"
             raise ModelError(reason, "check the folder and the disk") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
     return path
 
 

@@ -2,10 +2,7 @@
 
 import contextlib
 import errno
-import glob
-import secrets
 import stat
-import time
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +14,7 @@ import numpy.typing as npt
 from .encoders import Encoder, ResamplingEncoder, SndfileEncoder
 from .errors import AudioError, UsageError
 from .formats import Format
+from .replacing import beside, sweep
 from .stem_file import StemFile
 from .tags import Tags
 
@@ -25,7 +23,6 @@ Stems = npt.NDArray[np.float32]
 # Bytes that the chunks of a WAV can have in all: its sizes are 32-bit numbers, and libsndfile does not notice when they
 # wrap. RF64 (EBU Tech 3306) is the same with 64-bit sizes, but not every player knows it.
 WAV_LIMIT = 2**32 - 2**16
-ABANDONED_SECONDS = 3600  # a part to which nothing was added for so long is nobody's
 LENGTH_MARGIN = 1.01  # expected lengths are estimates
 
 _made: set[Path] = set()  # folders, by any writer of this process: of several that fail, the last one removes them
@@ -99,7 +96,7 @@ class StemWriter:
             for part in self._parts:
                 with reporting(part.path.parent):
                     self._make_folder(part.path.parent)
-                part.sweep()
+                sweep(part.path)
                 part.open()
         except BaseException:
             self._discard()
@@ -191,9 +188,8 @@ class _Part:
         self._format = format
         self._published = False
         self._repeats = 2 if names and channels == 1 else 1  # in a stem file, every track is stereo
-        temporary = path.with_name(f"{_beginning(path)}{secrets.token_hex(4)}.part")
         new_rate = new_rate or format.rate_for(rate)
-        what = (temporary, format, new_rate, channels * self._repeats)
+        what = (beside(path), format, new_rate, channels * self._repeats)
         self._encoder: Encoder
         if format.name in ("wav", "ogg"):
             self._encoder = SndfileEncoder(*what, tags=tags, rf64=rf64, seed=rows[0])
@@ -205,13 +201,6 @@ class _Part:
             self._encoder = ResamplingEncoder(self._encoder, rate, new_rate)
             kind = "a stem file" if names else format.label
             self.warning = f"{kind} has no sample rate of {rate} Hz, so it is written at {new_rate} Hz"
-
-    def sweep(self) -> None:
-        """Delete what runs have left that were killed while they wrote the same file."""
-        for rest in self.path.parent.glob(f"{glob.escape(_beginning(self.path))}{'[0-9a-f]' * 8}.part"):
-            with contextlib.suppress(OSError):
-                if rest.stat().st_mtime < time.time() - ABANDONED_SECONDS:
-                    rest.unlink()
 
     def open(self) -> None:
         with reporting(self.path):
@@ -244,11 +233,6 @@ class _Part:
             except FileNotFoundError:
                 if self._published:  # it has the final name already
                     self.path.unlink()
-
-
-def _beginning(path: Path) -> str:
-    """Of its temporary files' names: the longest allowed name leaves room for their endings, 4 bytes a letter."""
-    return f"{path.name[:48]}."
 
 
 def _part_of(stem_file: StemFile, rate: int, channels: int) -> _Part:

@@ -7,11 +7,9 @@ has edited is replaced.
 import hashlib
 import json
 import os
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any, Literal
 from stemsplit import __version__
 from stemsplit.errors import AudioError, ModelError
 from stemsplit.registry import ModelSpec
+from stemsplit.replacing import replacing
 
 NAME, SUFFIX = "stemsplit", "json"  # what stands for the stem and the extension in its name
 _SCHEMA = 1
@@ -142,14 +141,9 @@ def made_in(folder: Path) -> frozenset[str]:
 def write(path: Path, runs: Sequence[Run]) -> None:
     """Write a manifest, which is there complete or not at all. OSError: that is not possible."""
     table = {"manifest": _SCHEMA, "stemsplit": __version__, "runs": [_table(run) for run in runs]}
-    partial = path.with_name(f"{path.name[:48]}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        part.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
 def record(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import html
 import json
 import re
-import secrets
 import shutil
 import stat
 import tempfile
@@ -28,6 +27,7 @@ import numpy.typing as npt
 from stemsplit.audio import Block, Reader, match_channels, open_reader
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.overview import BANDS, RANGE_DB, Overview, Picture
+from stemsplit.replacing import replacing
 from stemsplit.resampling import resample
 from stemsplit.segments import QUALITIES, RATES, SEGMENT, Quality, Stream, probe
 
@@ -61,26 +61,21 @@ def write_player(
     if not stems:
         raise UsageError("there are no stems to write a page for", "name one at least")
     check_free(page, overwrite=overwrite)
-    # The name is cut so that the longest allowed one leaves room for the ending, 4 bytes a letter.
-    temporary = page.with_name(f"{page.name[:48]}.{secrets.token_hex(4)}.part")
     try:
-        with ExitStack() as stack:
+        with replacing(page) as part, ExitStack() as stack:
             song = _Song(page, [stack.enter_context(open_reader(path)) for path in stems.values()])
             sound = stack.enter_context(tempfile.TemporaryFile(dir=page.parent))
             picture = song.encode(sound, on_progress)
             head, tail = _around(title, song.describe(title, list(stems), picture))
-            with temporary.open("xb") as file:
+            with part.open("xb") as file:
                 file.write(head)
                 sound.seek(0)
                 shutil.copyfileobj(sound, file)
                 file.write(tail)
-        check_free(page, overwrite=overwrite)
-        temporary.replace(page)
+            check_free(page, overwrite=overwrite)
     except OSError as error:
         hint = "make room, choose another folder, or change its permissions"
         raise AudioError(f"cannot write {str(page)!r}: {error.strerror}", hint) from error
-    finally:
-        temporary.unlink(missing_ok=True)  # nothing is there any more if all went well
 
 
 def check_free(page: Path, *, overwrite: bool) -> None:

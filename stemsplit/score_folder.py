@@ -1,12 +1,12 @@
 """The folder that an evaluation leaves: `report.html`, `scores.json`, and the files for museval."""
 
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.museval_files import SUBSET, flat
+from stemsplit.replacing import replacing
 
 REPORT, SCORES = "report.html", "scores.json"
 
@@ -36,13 +36,8 @@ def write(folder: Path, texts: Mapping[str, str], *, overwrite: bool) -> None:
         for name, text in texts.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            # The name is cut so that the longest allowed one leaves room for the ending, 4 bytes a letter.
-            temporary = path.with_name(f"{path.name[:48]}.{secrets.token_hex(4)}.part")
-            try:
-                temporary.write_bytes(text.encode(errors="replace"))
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)  # nothing is there any more if all went well
+            with replacing(path) as part:
+                part.write_bytes(text.encode(errors="replace"))
         if overwrite:
             written = {folder / name for name in texts}
             for parent in {path.parent for path in written} - {folder}:

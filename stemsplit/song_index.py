@@ -12,6 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
+from stemsplit.replacing import replacing, sweep
 from stemsplit.song_files import Shape, measure
 
 _VERSION = 1
@@ -47,11 +48,11 @@ class Index:
         """Keep what was asked for. An index that cannot be written is no loss but of time, and nothing is said."""
         if self.place is None or self._seen == self._known:
             return
-        partial = self.place.with_name(f"{self.place.name}.{os.getpid()}.part")
         with contextlib.suppress(OSError):
             self.place.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps({"version": _VERSION, "files": self._seen}), encoding="utf-8")
-            partial.replace(self.place)
+            sweep(self.place)
+            with replacing(self.place) as part:
+                part.write_text(json.dumps({"version": _VERSION, "files": self._seen}), encoding="utf-8")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from stemsplit import registry
 from stemsplit.errors import ModelError
 from stemsplit.registry import ModelSpec, WeightFile
+from stemsplit.replacing import replacing
 
 _BLOCK = 2**20
 
@@ -221,8 +222,7 @@ def _recall(path: Path) -> _Record | None:
 def _remember(path: Path, record: _Record) -> None:
     """Where that is not possible, the file is hashed every time."""
     file = _record_file(path)
-    partial = file.with_name(f"{file.name}.{os.getpid()}.part")
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(record)), encoding="utf-8")
-        partial.replace(file)
+        with replacing(file) as part:
+            part.write_text(json.dumps(asdict(record)), encoding="utf-8")

@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,6 +64,13 @@ def test_round_trip(model: Model, path: Path) -> None:
     weights = weights_of(loaded)
     assert weights.keys() == weights_of(model).keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of(model).items())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_file_has_the_permissions_that_the_users_files_have(model: Model, path: Path) -> None:
+    save(model, path)
+    (other := path.with_name("other")).touch()
+    assert path.stat().st_mode == other.stat().st_mode
 
 
 def test_the_file_is_plain_safetensors_with_a_json_header(model: Model, path: Path) -> None:

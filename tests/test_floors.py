@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "stemsplit"
 
 # From the bottom up. A module imports from floors below its own, never from its own.
 FLOORS = [
-    {"errors", "interruption"},
+    {"errors", "interruption", "replacing"},
     {"bars", "headers", "tables", "formats", "tags", "quantisation", "gapless", "settings", "machine", "wording"},
     {"registry", "decoding", "ogg", "stem_file", "playlists", "standard_input", "templates", "room"},
     {"audio", "store", "loading", "manifest"},
@@ -73,6 +73,7 @@ WITHOUT_TORCH = {
     "__init__",
     "errors",
     "interruption",
+    "replacing",
     "headers",
     "tables",
     "registry",

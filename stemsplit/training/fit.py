@@ -13,6 +13,7 @@ from stemsplit.checkpoint import Header, Model
 from stemsplit.errors import UsageError
 from stemsplit.evaluation import SongScores, evaluate, mean_scores, mean_sdr
 from stemsplit.networks._masking import MaskNetwork
+from stemsplit.replacing import sweep
 from stemsplit.separation import Separator
 from stemsplit.songs import Song, require_format
 from stemsplit.training.crops import Crops
@@ -92,6 +93,8 @@ def fit(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot make the folder {str(folder)!r}: {error.strerror}", "choose another") from error
+        for name in (WEIGHTS, BEST, STATE, REPORT):
+            sweep(folder / name)
         if ranks.rank and not resume:  # what chance decides, each decides for itself
             torch.manual_seed(recipe.seed + ranks.rank)
         loader = Loader(crops, ranks, workers=workers, pinned=device == "cuda")

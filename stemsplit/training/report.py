@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stemsplit.errors import StemsplitError
+from stemsplit.replacing import replacing
 from stemsplit.training.recipe import Recipe
 
 Row = Mapping[str, Any]
@@ -31,16 +32,13 @@ def write_report(history: Sequence[Row], recipe: Recipe, path: Path) -> None:
         history: a row for each epoch with `epoch`, `loss`, `gradient`, `learning_rate`, `seconds`, and where it was
             validated `score` (the mean SDR in dB) and `sdr` (by stem).
     """
-    partial = path.with_name(path.name + ".part")
     try:
-        partial.write_text(make_report(history, recipe), encoding="utf-8")
-        partial.replace(path)
+        with replacing(path) as part:
+            part.write_text(make_report(history, recipe), encoding="utf-8")
     except OSError as error:
         raise StemsplitError(
             f"cannot write {str(path)!r}: {error.strerror}", "check the folder and the disk"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def make_report(history: Sequence[Row], recipe: Recipe) -> str:

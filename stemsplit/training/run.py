@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stemsplit.errors import DatasetError, StemsplitError, UsageError
+from stemsplit.replacing import replacing
 from stemsplit.training.loss import compute
 from stemsplit.training.ranks import Ranks
 from stemsplit.training.recipe import Recipe, make_recipe
@@ -89,7 +90,6 @@ class Run:
         generators = self.ranks.gather(self._generators())
         if not self.ranks.first:
             return
-        partial = path.with_name(path.name + ".part")
         state = {
             "recipe": json.dumps(asdict(self.recipe)),
             "epoch": self.epoch,
@@ -101,13 +101,11 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
         }
         try:
-            torch.save(state, partial)
-            partial.replace(path)
+            with replacing(path) as part:
+                torch.save(state, part)
         except (OSError, RuntimeError) as error:
             told = " ".join(str(error).split())[:200]
             raise StemsplitError(f"cannot write {str(path)!r}: {told}", "check the folder and the disk") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def restore(self, path: Path) -> None:
         """Go on from a state. Raises UsageError when there is none, it is damaged, or of another recipe."""
