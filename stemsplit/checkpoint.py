@@ -84,10 +84,6 @@ def filled(header: Header, weights: Mapping[str, Tensor]) -> nn.Module:
     with torch.device("meta"):
         network = new_model(header).network
     wanted = network.state_dict()
-    if any(tensor.is_meta for name, tensor in network.named_buffers() if name not in wanted):
-        network = new_model(header).network  # it has computed something that no file has
-        network.load_state_dict(weights)
-        return network
     # Not by `empty_like`, which for the meta device imports a compiler, for half a second.
     laid_out = {
         name: torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(weights[name])

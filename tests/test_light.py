@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from stemsplit.networks import families
+
 HEAVY = {"torch", "numpy", "soundfile", "soxr", "av", "safetensors", "rich", "scipy", "huggingface_hub"}
 
 
@@ -49,10 +51,11 @@ def test_what_refuses_a_song_does_not_wait_for_torch() -> None:
     assert "torch" not in imported_by(code)
 
 
-def test_checking_a_file_of_weights_does_not_wait_for_a_compiler() -> None:
+@pytest.mark.parametrize("family", families())
+def test_checking_a_file_of_weights_does_not_wait_for_a_compiler(family: str) -> None:
     """Networks that take no memory are made for it, and some functions of PyTorch are written in Python for these."""
     code = "import torch; from stemsplit.networks import build; torch.device('meta').__enter__(); "
-    code += "build('unet', {}, stems=4, channels=2)"
+    code += f"build({family!r}, {{}}, stems=4, channels=2)"
     show = "import sys; print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", f"{code}; {show}"], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

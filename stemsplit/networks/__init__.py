@@ -3,7 +3,8 @@
 The contract is the same for all of them: a module `networks/<family>.py` has a frozen dataclass `Config` (every field
 can be written as JSON) and an `nn.Module` called `Network`, built as `Network(config, stems=S, channels=C)`, whose
 `forward` maps a mixture `(B, C, N)` to stems `(B, S, C, N)`, float32, deterministic in eval mode, with no state kept
-between calls. A network that does not want windows of always the same length has a method `room(n)`: how many samples
+between calls. Buffers that no file has are computed on the CPU, even while a network is made without values, on the
+meta device. A network that does not want windows of always the same length has a method `room(n)`: how many samples
 it wants to see, context included, to separate `n` of them.
 
 A new family is one new file: nothing lists them.

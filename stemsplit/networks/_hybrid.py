@@ -162,10 +162,13 @@ class _Embedding(nn.Module):
 
     def __init__(self, bins: int, width: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(bins, width)
+        self.embedding = nn.Embedding(bins, width, _weight=torch.empty(bins, width))
+        weight = self.embedding.weight
+        if weight.is_meta:  # nothing to fill, and trying to would import a compiler, for a second
+            return
         with torch.no_grad():  # start smooth: a random walk, with the same spread everywhere
-            walk = self.embedding.weight.cumsum(0) / torch.arange(1, bins + 1).sqrt().unsqueeze(1)
-            self.embedding.weight.copy_(walk / EMBEDDING_SCALE)
+            walk = weight.normal_().cumsum(0) / torch.arange(1, bins + 1).sqrt().unsqueeze(1)
+            weight.copy_(walk / EMBEDDING_SCALE)
 
     def forward(self, x: Tensor) -> Tensor:
         return x.add_(self.embedding.weight.T.unsqueeze(2), alpha=EMBEDDING_WEIGHT * EMBEDDING_SCALE)

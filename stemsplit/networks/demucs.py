@@ -122,7 +122,8 @@ class Resampling(nn.Module):
         self.old, self.new = old, new
         cutoff = min(old, new) * ROLLOFF
         self.reach = math.ceil(ZEROS * old / cutoff)
-        offsets = torch.arange(-self.reach, self.reach + old) / old - torch.arange(new).unsqueeze(1) / new
+        with torch.device("cpu"):  # these are computed, also in a network whose weights are still to come
+            offsets = torch.arange(-self.reach, self.reach + old) / old - torch.arange(new).unsqueeze(1) / new
         crossings = (offsets * cutoff).clamp(-ZEROS, ZEROS)
         filters = torch.sinc(crossings) * torch.cos(crossings * (math.pi / 2 / ZEROS)) ** 2
         filters = (filters / filters.sum(1, keepdim=True)).unsqueeze(1)
