@@ -305,11 +305,11 @@ class Masks(MaskNetwork):
 
     def __init__(self, shares: Tensor) -> None:
         super().__init__(Stft(64, 16))
-        self.shares = nn.Parameter(shares)
+        self.given = nn.Parameter(shares)
 
     def masks(self, spectrum: Tensor) -> Tensor:
         b, c, f, t = spectrum.shape
-        return self.shares[None, :, None, None, None].expand(b, -1, c, f, t)
+        return self.given[None, :, None, None, None].expand(b, -1, c, f, t)
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
@@ -325,8 +325,8 @@ def test_losses_are_zero_for_perfect_masks_only(loss: str) -> None:
         assert value.shape == ()
         assert value.item() > previous + 0.005
         value.backward()  # type: ignore[no-untyped-call]
-        assert network.shares.grad is not None
-        assert network.shares.grad[0] < 0 < network.shares.grad[2]  # downhill is towards the truth
+        assert network.given.grad is not None
+        assert network.given.grad[0] < 0 < network.given.grad[2]  # downhill is towards the truth
         previous = value.item()
 
 

@@ -28,6 +28,18 @@ class MaskNetwork(nn.Module, ABC):
     def masks(self, spectrum: Tensor) -> Tensor:
         """Mixture spectrum `(B, C, F, T)` complex -> masks `(B, S, C, F, T)` real, in [0, 1]."""
 
+    def shares(self, spectrum: Tensor) -> Tensor:
+        """All that the network finds out about a spectrum, in as few numbers as a family can; here it is the masks."""
+        return self.masks(spectrum)
+
+    def masks_of(self, shares: Tensor) -> Tensor:
+        """The masks that shares stand for: `masks` is this, of `shares`."""
+        return shares
+
+    def error_energy(self, shares: Tensor, mix: Tensor, true: Tensor) -> Tensor:
+        """Energy `(B, S)` of what masking the mixture `(B, C, F, T)` lacks of the true spectra `(B, S, C, F, T)`."""
+        return energy(self.masks_of(shares) * mix.unsqueeze(1) - true)
+
     def masks_in_pieces(self, spectrum: Tensor) -> Iterable[Tensor]:
         """The same some frames at a time, `(B, S, C, F, t)`, for families that need not hold all of them."""
         masks = self.masks(spectrum)
@@ -58,6 +70,16 @@ class MaskNetwork(nn.Module, ABC):
             end = start + masks.shape[-1]
             yield _choose(masks, wanted) * spectrum[..., start:end].unsqueeze(1)
             start = end
+
+
+def energy(spectra: Tensor) -> Tensor:
+    """`(..., C, F, T)` complex -> `(...)`."""
+    return power(spectra).sum((-3, -2, -1))
+
+
+def power(spectra: Tensor) -> Tensor:
+    """The squared magnitude of each bin; unlike that of `abs()`, its slope is a number everywhere."""
+    return spectra.real.square() + spectra.imag.square()
 
 
 def _choose(stems: Tensor, wanted: Sequence[int] | None) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemsplit.networks._masking import MaskNetwork
+from stemsplit.networks._masking import MaskNetwork, energy, power
 from stemsplit.stft import Stft
 
 MOST_LEVELS = 16
@@ -65,6 +65,10 @@ class Network(MaskNetwork):
         weights = band_weights(self.stft.bins, config.bands, config.linear_bands)
         self.gather = _Banded(weights.T / weights.sum(0).unsqueeze(1))
         self.spread = _Banded(weights)
+        # What `error_energy` needs of each band, and of each two neighbours.
+        self.summed, self.squared, self.paired = (
+            _Banded(kind.T) for kind in (weights, weights.square(), weights[:, :-1] * weights[:, 1:])
+        )
 
         features = channels if channels == 1 else channels + 1
         widths, heights = list(config.widths), [config.bands]
@@ -98,12 +102,32 @@ class Network(MaskNetwork):
 
     def masks(self, spectrum: Tensor) -> Tensor:
         """`(B, C, F, T)` complex -> `(B, S, C, F, T)` in [0, 1], adding up to one over the stems."""
+        return self.masks_of(self.shares(spectrum))
+
+    def shares(self, spectrum: Tensor) -> Tensor:
+        """What part of each band is whose: `(B, C, F, T)` complex -> `(B, S, C, bands, T)`."""
         scores = self._scores(self._features(spectrum))
         b, _, bands, t = scores.shape
-        shares = scores.float().reshape(b, self.stems, self.channels, bands, t).softmax(dim=1)
-        # Each bin's weights over the bands add up to one, so the spread masks still add up to one.
+        return scores.float().reshape(b, self.stems, self.channels, bands, t).softmax(dim=1)
+
+    def masks_of(self, shares: Tensor) -> Tensor:
+        """`(B, S, C, bands, T)` -> `(B, S, C, F, T)`: as each bin's weights over the bands, they add up to one."""
         masks: Tensor = self.spread(shares)
         return masks
+
+    def error_energy(self, shares: Tensor, mix: Tensor, true: Tensor) -> Tensor:
+        """As in the base class, without masks that have every bin, which take as long as the network itself.
+
+        A mask is linear in the shares of the bands, so the energy is a quadratic form in them, in which a band meets
+        itself and its neighbours only; what it is multiplied with depends on the spectra alone.
+        """
+        with torch.autocast(mix.device.type, enabled=False):  # these are large, and their differences small
+            of_mix = power(mix).unsqueeze(1)
+            in_phase = mix.real.unsqueeze(1) * true.real + mix.imag.unsqueeze(1) * true.imag
+            bands = self.squared(of_mix) * shares.square() - 2 * self.summed(in_phase) * shares
+            pairs = 2 * self.paired(of_mix) * shares[..., :-1, :] * shares[..., 1:, :]
+            error: Tensor = bands.sum((-3, -2, -1)) + pairs.sum((-3, -2, -1)) + energy(true)
+            return error
 
     def _features(self, spectrum: Tensor) -> Tensor:
         """Log magnitudes of channels and their difference by band, whatever the level: `(B, features, bands, T)`."""

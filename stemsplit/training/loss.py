@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from stemsplit.networks._masking import MaskNetwork
+from stemsplit.networks._masking import MaskNetwork, energy
 
 RESOLUTIONS = (2048, 1024, 512)  # samples of a frame, for the loss at several
 LOUDEST_SDR = 30.0  # dB, from where on a better stem counts no more
@@ -37,12 +37,17 @@ class Attempt:
     @cached_property
     def mix(self) -> Tensor:
         """Complex spectrum `(B, C, F, T)` of the mixture."""
-        return self.masking.stft(self.mixture)  # type: ignore[no-any-return]
+        return self.true.sum(1)
+
+    @cached_property
+    def shares(self) -> Tensor:
+        """What the network has found out about the mixture."""
+        return self.masking.shares(self.mix)
 
     @cached_property
     def masks(self) -> Tensor:
         """`(B, S, C, F, T)`."""
-        return self.masking.masks(self.mix)
+        return self.masking.masks_of(self.shares)
 
     @cached_property
     def samples(self) -> Tensor:
@@ -65,7 +70,8 @@ def spectrum(attempt: Attempt) -> Tensor:
     A mask that knows the mixture's phase to be wrong does better to stay below the true magnitude (Erdogan et al.,
     "Phase-sensitive and recognition-boosted speech separation", 2015): this loss tells it so.
     """
-    return _masking_error(attempt).abs().mean()
+    error: Tensor = attempt.masks * attempt.mix.unsqueeze(1) - attempt.true
+    return error.abs().mean()
 
 
 def distortion(attempt: Attempt) -> Tensor:
@@ -74,8 +80,8 @@ def distortion(attempt: Attempt) -> Tensor:
     Which is the SDR, inverted and not in dB; the tenth keeps it finite for stems that are silent. Where it cannot be
     known what a bin belongs to, this loss wants the mean of what is likely, and an absolute error the likeliest.
     """
-    energy, of_mix = _energy(attempt.true), _energy(attempt.mix).unsqueeze(1)
-    ratio: Tensor = _energy(_masking_error(attempt)) / (energy + 0.1 * of_mix + 1e-6)
+    error = attempt.masking.error_energy(attempt.shares, attempt.mix, attempt.true)
+    ratio: Tensor = error / (energy(attempt.true) + 0.1 * energy(attempt.mix).unsqueeze(1) + 1e-6)
     return ratio.mean()
 
 
@@ -138,13 +144,3 @@ def compute(loss: str | Mapping[str, float], network: nn.Module, stems: Tensor) 
     attempt = Attempt(network, stems)
     parts = {loss: 1.0} if isinstance(loss, str) else loss
     return torch.stack([weight * LOSSES[name](attempt) for name, weight in parts.items()]).sum()
-
-
-def _masking_error(attempt: Attempt) -> Tensor:
-    """What masking the mixture lacks of the true spectra."""
-    return attempt.masks * attempt.mix.unsqueeze(1) - attempt.true
-
-
-def _energy(spectra: Tensor) -> Tensor:
-    """`(..., C, F, T)` complex -> `(...)`."""
-    return (spectra.real.square() + spectra.imag.square()).sum((-3, -2, -1))
