@@ -7,9 +7,7 @@ may make the same file at once: each writes a part of its own, and renames it.
 
 import hashlib
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,9 @@ from typing import Any
 from stemsplit import store
 from stemsplit.errors import ModelError
 from stemsplit.registry import ONNX, SUFFIX, ModelSpec, WeightFile
-from stemsplit.replacing import replacing
+from stemsplit.replacing import discard_abandoned, replacing
 
 _KEY = 16  # hexadecimal digits
-_OLD_SECONDS = 3600.0  # a part that nobody has touched for so long belongs to a process that was killed
 
 
 def convert(paths: Sequence[Path], gives: Sequence[Sequence[str]], config: Mapping[str, Any]) -> Path:
@@ -38,7 +35,7 @@ def convert(paths: Sequence[Path], gives: Sequence[Sequence[str]], config: Mappi
     if store.is_unchanged(path):
         return path
     weights = onnx_weights.read(paths, header)
-    _sweep()
+    discard_abandoned(store.made_here().glob(f"*{SUFFIX}.*"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
@@ -61,11 +58,3 @@ def find(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
 
 def _key(texts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:_KEY]
-
-
-def _sweep() -> None:
-    """Delete what processes that were killed have left."""
-    for partial in store.made_here().glob(f"*{SUFFIX}.*"):
-        with suppress(OSError):
-            if time.time() - partial.stat().st_mtime > _OLD_SECONDS:
-                partial.unlink()

@@ -3,7 +3,7 @@
 import glob
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -32,10 +32,15 @@ def beside(path: Path) -> Path:
 
 def sweep(path: Path) -> None:
     """Delete what processes have left that were killed while they wrote the same file."""
-    for rest in path.parent.glob(f"{glob.escape(_beginning(path))}{'[0-9a-f]' * 8}.part"):
+    discard_abandoned(path.parent.glob(f"{glob.escape(_beginning(path))}{'[0-9a-f]' * 8}.part"))
+
+
+def discard_abandoned(parts: Iterable[Path]) -> None:
+    """Delete those parts to which nothing was added for an hour."""
+    for part in parts:
         with suppress(OSError):
-            if rest.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
-                rest.unlink()
+            if part.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                part.unlink()
 
 
 def _beginning(path: Path) -> str:

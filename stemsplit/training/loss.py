@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from stemsplit.networks._masking import MaskNetwork, energy
+from stemsplit.networks._masking import MaskNetwork, energy, power
 
 RESOLUTIONS = (2048, 1024, 512)  # samples of a frame, for the loss at several
 LOUDEST_SDR = 30.0  # dB, from where on a better stem counts no more
@@ -105,7 +105,7 @@ def stft(attempt: Attempt) -> Tensor:
             both, n_fft, n_fft // 4, window=window, pad_mode="constant", normalized=True, return_complex=True
         )
         # Squares first: the slope of abs() is no number where nothing is.
-        magnitudes = (spectra.real.square() + spectra.imag.square()).add(1e-12).sqrt()
+        magnitudes = power(spectra).add(1e-12).sqrt()
         estimate, true = magnitudes.reshape(*shape, *magnitudes.shape[-2:])
         of_mix = true.sum(1, keepdim=True)
         norm, of_mix_norm = (x.square().sum((-3, -2, -1)).sqrt() for x in (true, of_mix))
