@@ -8,7 +8,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-REQUIREMENTS := pyproject.toml constraints.txt stemsplit/__init__.py
+REQUIREMENTS := pyproject.toml constraints.txt stemsplit/version.py
 
 .PHONY: demo test test-oldest-hub check-wheel
 

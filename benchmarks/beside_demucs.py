@@ -19,9 +19,9 @@ from demucs.apply import apply_model
 from material import demo_song
 from torch import Tensor
 
-from stemsplit.checkpoint import Header, Model
-from stemsplit.networks import build
-from stemsplit.separation import Separator
+from stemsplit.models.checkpoint import Header, Model
+from stemsplit.networks.families import build
+from stemsplit.separation.separator import Separator
 
 STEMS = ("drums", "bass", "other", "vocals")
 RATE = 44_100

@@ -16,8 +16,8 @@ import torch
 from material import demo_song
 from museval import metrics as museval
 
-from stemsplit.bss_eval import METRICS, bss_eval
-from stemsplit.songs import find_songs, read_stems
+from stemsplit.datasets.multitracks import find_songs, read_stems
+from stemsplit.evaluation.bss_eval import METRICS, bss_eval
 
 STEMS = ("vocals", "drums", "bass", "other")
 

@@ -26,8 +26,8 @@ from material import demo_song, write_song
 from memory import measure
 from torch import nn
 
-from stemsplit import checkpoint
-from stemsplit.checkpoint import Header, Model
+from stemsplit.models import checkpoint
+from stemsplit.models.checkpoint import Header, Model
 
 STEMS = ("vocals", "drums", "bass", "other")
 # As Spleeter; windows of all the frames that a network sees, which begin 480 frames after each other.

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from stemsplit.datasets import split_songs
-from stemsplit.training.crops import Crops
+from stemsplit.datasets.splits import split_songs
+from stemsplit.training.data import Crops
 from stemsplit.training.loader import Loader
 from stemsplit.training.ranks import Ranks
 from stemsplit.training.recipe import Recipe, load_recipe

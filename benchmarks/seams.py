@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from material import demo_song
 
-from stemsplit import checkpoint, hub, registry
-from stemsplit.separation import Separator
+from stemsplit.models import checkpoint, hub, registry
+from stemsplit.separation.separator import Separator
 
 
 def decibels(part: torch.Tensor, whole: torch.Tensor) -> float:

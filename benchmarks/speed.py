@@ -12,8 +12,8 @@ import torch
 from material import demo_song, write_song
 from memory import measure
 
-from stemsplit import checkpoint, hub, registry
-from stemsplit.separation import Separator
+from stemsplit.models import checkpoint, hub, registry
+from stemsplit.separation.separator import Separator
 
 
 def median_seconds(work: Callable[[], object], runs: int) -> float:

@@ -15,21 +15,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stemsplit.delivery import Delivery
+    from stemsplit.audio.formats import Format
     from stemsplit.errors import StemsplitError
-    from stemsplit.formats import Format
-    from stemsplit.mixdown import Report
-    from stemsplit.separation import Separator
+    from stemsplit.separation.outputs import Delivery
+    from stemsplit.separation.render import Report
+    from stemsplit.separation.separator import Separator
+    from stemsplit.version import __version__
 
-__version__ = "0.1.0"
 __all__ = ["Delivery", "Format", "Report", "Separator", "StemsplitError", "__version__"]
 
 _HOMES = {
-    "Delivery": "delivery",
-    "Format": "formats",
-    "Report": "mixdown",
-    "Separator": "separation",
+    "Delivery": "separation.outputs",
+    "Format": "audio.formats",
+    "Report": "separation.render",
+    "Separator": "separation.separator",
     "StemsplitError": "errors",
+    "__version__": "version",
 }
 
 if not TYPE_CHECKING:  # where types are checked, there is nothing but what was imported

@@ -1,5 +1,5 @@
 """`python -m stemsplit`."""
 
-from stemsplit.cli import main
+from stemsplit.cli.main import main
 
 main()

@@ -6,22 +6,23 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
 import torch
-from hub_server import COMMIT, Hub, serve
 from huggingface_hub import constants
+from support.hub import CONTENT, REPO, SPEC, point_to
+from support.hub_server import Hub, serve
+from support.networks import TINY_UNET
+from support.program import Outcome, Run
+from support.songs import STEMS
 from torch import Tensor, nn
 
-from stemsplit import checkpoint, cli
-from stemsplit.checkpoint import Header, Model, new_model
-from stemsplit.registry import ModelSpec, WeightFile
-
-STEMS = ("vocals", "drums", "bass", "other")
-TINY_UNET = {"n_fft": 512, "hop": 128, "bands": 24, "linear_bands": 8, "widths": [4, 6]}
+from stemsplit.cli import main as cli
+from stemsplit.models import checkpoint
+from stemsplit.models.checkpoint import Header, Model, new_model
+from stemsplit.models.registry import ModelSpec
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs of a shell inherit to ignore it
@@ -132,17 +133,6 @@ def make_song() -> Callable[..., dict[str, np.ndarray]]:
 # The program
 
 
-class Outcome(NamedTuple):
-    """What a run of the program gave."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder."""
@@ -176,32 +166,11 @@ def run(
 # The Hub
 
 
-REPO = "someone/mine"
-SPEC = ModelSpec(
-    name="mine",
-    summary="",
-    license="MIT",
-    family="unet",
-    stems=("vocals", "drums"),
-    repo=REPO,
-    revision=COMMIT,
-    files=(WeightFile("a.safetensors", gives=("vocals",)), WeightFile("b.safetensors", gives=("drums",))),
-)
-CONTENT = bytes(range(256)) * 4000  # a megabyte: four reports of progress
-
-
 @pytest.fixture
 def server() -> Iterator[Hub]:
     """A Hub without repositories."""
     with serve() as running:
         yield running
-
-
-def point_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Turn the client to another Hub than the one that it found in the environment when it was imported."""
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
 
 
 @pytest.fixture
@@ -223,17 +192,3 @@ def spec(server: Hub, cache: Path) -> ModelSpec:
         content = file.name.encode() + CONTENT
         files.append(replace(file, size=len(content), sha256=server.add(REPO, file.name, content)))
     return replace(SPEC, files=tuple(files))
-
-
-def write_registry(path: Path, spec: ModelSpec) -> Path:
-    """A models.toml with a model in it."""
-    stems = list(spec.stems)
-    files = [
-        f'{{ name = "{f.name}", size = {f.size}, sha256 = "{f.sha256}", gives = {list(f.gives) or stems} }},'
-        for f in spec.files
-    ]
-    path.write_text(
-        f'[mine]\nsummary = "x"\nfamily = "unet"\nstems = {stems}\nlicense = "MIT, as its author says"\n'
-        f'repo = "{spec.repo}"\nrevision = "{spec.revision}"\nfiles = [\n' + "\n".join(files) + "\n]\n"
-    )
-    return path

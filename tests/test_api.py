@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
-from conftest import REPO, STEMS, write_registry
-from hub_server import Hub
 from huggingface_hub import constants
-from test_light import HEAVY, imported_by
+from support.hub import REPO, write_registry
+from support.hub_server import Hub
+from support.program import HEAVY, imported_by
+from support.songs import STEMS
 
 import stemsplit
-from stemsplit import checkpoint, errors, mixdown, separation, settings
-from stemsplit.checkpoint import Model
+from stemsplit import errors, settings
 from stemsplit.errors import DeviceError, ModelError, UnreachableError, UsageError
-from stemsplit.registry import ModelSpec
-from stemsplit.separation import Separator
+from stemsplit.models import checkpoint
+from stemsplit.models.checkpoint import Model
+from stemsplit.models.registry import ModelSpec
+from stemsplit.separation import render
+from stemsplit.separation import separator as separation
+from stemsplit.separation.separator import Separator
 
 
 def noise(channels: int, length: int, *, seed: int = 0) -> np.ndarray:
@@ -32,7 +36,7 @@ def noise(channels: int, length: int, *, seed: int = 0) -> np.ndarray:
 
 def test_what_the_package_offers() -> None:
     assert stemsplit.Separator is separation.Separator
-    assert stemsplit.Report is mixdown.Report
+    assert stemsplit.Report is render.Report
     assert stemsplit.StemsplitError is errors.StemsplitError
     assert all(hasattr(stemsplit, name) for name in stemsplit.__all__)
     assert set(stemsplit.__all__) <= set(dir(stemsplit))

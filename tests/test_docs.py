@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import typer
 
-from stemsplit import registry
-from stemsplit.cli import app
-from stemsplit.cli.separating import DEMO
+from stemsplit.cli.main import app
+from stemsplit.cli.separate import DEMO
+from stemsplit.models import registry
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stemsplit import checkpoint, devices
-from stemsplit.checkpoint import Model
-from stemsplit.evaluation import mean_scores, mean_sdr
-from stemsplit.songs import Song, find_songs
+from stemsplit import devices
+from stemsplit.datasets.multitracks import Song, find_songs
+from stemsplit.evaluation.scoring import mean_scores, mean_sdr
+from stemsplit.models import checkpoint
+from stemsplit.models.checkpoint import Model
 from stemsplit.training.finetuning import recipe_for
 from stemsplit.training.fit import fit
 from stemsplit.training.recipe import Recipe, load_recipe

@@ -15,12 +15,12 @@ import torch
 from scipy.ndimage import median_filter
 from torch import Tensor
 
-from stemsplit.checkpoint import Header, Model
-from stemsplit.evaluation import evaluate, mean_scores, mean_sdr
-from stemsplit.networks._masking import MaskNetwork
-from stemsplit.separation import Separator
-from stemsplit.songs import find_songs
-from stemsplit.stft import Stft
+from stemsplit.datasets.multitracks import find_songs
+from stemsplit.dsp.stft import Stft
+from stemsplit.evaluation.scoring import evaluate, mean_scores, mean_sdr
+from stemsplit.models.checkpoint import Header, Model
+from stemsplit.networks.masking import MaskNetwork
+from stemsplit.separation.separator import Separator
 
 STEMS = ("vocals", "drums", "bass", "other")
 RATE = 44_100  # Hz

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stemsplit.metrics import sdr
+from stemsplit.datasets.multitracks import find_songs, read_stems
+from stemsplit.dsp.stft import Stft
+from stemsplit.evaluation.metrics import sdr
 from stemsplit.networks.unet import band_weights
-from stemsplit.songs import find_songs, read_stems
-from stemsplit.stft import Stft
 
 STEMS = ("vocals", "drums", "bass", "other")
 LINEAR_HZ = 1500  # below this, a band a bin

@@ -5,8 +5,8 @@ from pathlib import Path
 import typer
 
 from stemsplit.errors import StemsplitError
-from stemsplit.loading import find, read_registry
-from stemsplit.registry import Registry
+from stemsplit.models.loading import find, read_registry
+from stemsplit.models.registry import Registry
 
 
 def complete_model(context: typer.Context) -> list[tuple[str, str]]:

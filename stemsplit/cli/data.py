@@ -34,14 +34,14 @@ def check(
     Lengths, rates and channels that differ, stems that are missing or silent, files that are damaged or cut off, and
     stems that do not add up to the mixture.
     """
-    from stemsplit import console
+    from stemsplit.cli import console
 
     names = tuple(dict.fromkeys(name.strip() for name in stems.split(",") if name.strip()))
     if not names:
         raise UsageError("--stems names none", f"for instance --stems {USUAL}")
     messages = console.Messages(quiet=quiet)
     with messages.progress(f"checking {folder}") as on_progress:
-        from stemsplit import faults
+        from stemsplit.datasets import check as faults
 
         survey = faults.survey(folder, names, thorough=not quick, missing_ok=missing_ok, on_progress=on_progress)
     if as_json:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stemsplit import loading, registry, settings
+from stemsplit import settings
 from stemsplit.cli import defaults
 from stemsplit.cli.defaults import Preset
 from stemsplit.cli.options import Device, Json, ModelName, RegistryFile
 from stemsplit.errors import StemsplitError
+from stemsplit.models import loading, registry
 
 if TYPE_CHECKING:
-    from stemsplit.diagnosis import Diagnosis
+    from stemsplit.doctor import Diagnosis
 
 
 def doctor(
@@ -29,7 +30,8 @@ def doctor(
     Looks at what is installed, the devices, your settings, the models and the way to the Hub, and separates a second
     of sound. The exit code is 0 if songs can be separated, and 1 if not.
     """
-    from stemsplit import console, diagnosis
+    from stemsplit import doctor as diagnosis
+    from stemsplit.cli import console
 
     found = diagnosis.Diagnosis()
     messages = console.Messages()

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from stemsplit import conversion
 from stemsplit.cli.completing import complete_model
-from stemsplit.cli.obtaining import fetch
+from stemsplit.cli.download import fetch
 from stemsplit.cli.options import Json, Quiet, RegistryFile
 from stemsplit.errors import ModelError, UsageError
-from stemsplit.loading import read_registry
-from stemsplit.registry import HUB, ModelSpec, Registry, WeightFile, runs
+from stemsplit.models import conversion
+from stemsplit.models.loading import read_registry
+from stemsplit.models.registry import HUB, ModelSpec, Registry, WeightFile, runs
 
 app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List, fetch, check and remove models.")
 
@@ -38,7 +38,7 @@ def default(context: typer.Context, own: RegistryFile = None, as_json: Json = Fa
 @app.command("list")
 def list_models(own: RegistryFile = None, as_json: Json = False) -> None:
     """Show all models: what they give, how good and how large they are, their licences, and which are here."""
-    from stemsplit import console
+    from stemsplit.cli import console
 
     known = read_registry(own)
     if as_json:
@@ -58,7 +58,7 @@ def list_models(own: RegistryFile = None, as_json: Json = False) -> None:
 @app.command()
 def info(model: Model, own: RegistryFile = None, as_json: Json = False) -> None:
     """Show all that is known about a model."""
-    from stemsplit import console
+    from stemsplit.cli import console
 
     spec = read_registry(own).find(model)
     if as_json:
@@ -93,7 +93,7 @@ def pull(
     quiet: Quiet = False,
 ) -> None:
     """Fetch models now, so that they are here without a network later. One that fails does not stop the others."""
-    from stemsplit import console
+    from stemsplit.cli import console
 
     known, messages = read_registry(own), console.Messages(quiet=quiet)
     chosen = _chosen(known, models, everything, needed=True)
@@ -119,7 +119,8 @@ def pull(
 @app.command()
 def verify(models: Models = None, own: RegistryFile = None, as_json: Json = False) -> None:
     """Hash the files of models once more: of all that are here, or of those that are named."""
-    from stemsplit import console, store
+    from stemsplit.cli import console
+    from stemsplit.models import cache
 
     messages = console.Messages()
     results: list[dict[str, Any]] = []
@@ -134,7 +135,7 @@ def verify(models: Models = None, own: RegistryFile = None, as_json: Json = Fals
         for file, path in [*cached, *conversion.find(spec)]:
             result = {"model": spec.name, "file": file.name, "path": str(path), "good": True}
             try:
-                store.check(file, path, again=True)
+                cache.check(file, path, again=True)
             except ModelError as error:
                 hint = f"it is fetched again when it is used, or by  stemsplit models pull {spec.name}"
                 messages.error(ModelError(f"the model {spec.name!r} is damaged: {error}", hint))
@@ -153,7 +154,8 @@ def verify(models: Models = None, own: RegistryFile = None, as_json: Json = Fals
 @app.command()
 def remove(models: Models = None, everything: All = False, own: RegistryFile = None, as_json: Json = False) -> None:
     """Delete the downloaded weights of models. The bundled one stays."""
-    from stemsplit import console, store
+    from stemsplit.cli import console
+    from stemsplit.models import cache
 
     messages = console.Messages()
     results: list[dict[str, Any]] = []
@@ -162,12 +164,12 @@ def remove(models: Models = None, everything: All = False, own: RegistryFile = N
         for file, path in [*_cached(spec), *conversion.find(spec)]:
             result: dict[str, Any] = {"model": spec.name, "file": file.name}
             try:
-                result["freed"] = store.discard(path)
+                result["freed"] = cache.discard(path)
             except ModelError as error:
                 messages.error(error)
                 result["error"] = str(error)
             else:
-                store.forget(path)
+                cache.forget(path)
                 freed += result["freed"]
             results.append(result)
         if spec.path:
@@ -189,10 +191,11 @@ def path(
     as_json: Json = False,
 ) -> None:
     """Print where the weights of a model are, or where all downloads are kept."""
-    from stemsplit import console, store
+    from stemsplit.cli import console
+    from stemsplit.models import cache
 
     if model is None:
-        paths = [store.hub_cache()]
+        paths = [cache.hub_cache()]
     else:
         spec = read_registry(own).find(model)
         paths = _paths(spec)
@@ -222,11 +225,12 @@ def push(
 
     It is then run as hf://OWNER/NAME. Log in with  hf auth login  first, or set HF_TOKEN.
     """
-    from stemsplit import console, publishing
+    from stemsplit.cli import console
+    from stemsplit.models import publish
 
     messages = console.Messages(quiet=quiet)
     with messages.progress(f"uploading {checkpoint.name}"):
-        commit = publishing.push(checkpoint, repo.removeprefix(HUB), license=license, private=private)
+        commit = publish.push(checkpoint, repo.removeprefix(HUB), license=license, private=private)
     address = f"{HUB}{repo.removeprefix(HUB)}@{commit}"
     messages.note(f"run it anywhere:  stemsplit song.mp3 --model {address}")
     if as_json:
@@ -247,11 +251,11 @@ def _cached(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
     """The downloaded files of a model, with what is known about them."""
     if spec.path:
         return []
-    from stemsplit import store
+    from stemsplit.models import cache
 
     if not spec.files:  # a repository that the user named
-        return [(WeightFile(found.name), found)] if (found := store.find_weights(spec)) else []
-    return [(file, found) for file in spec.files if (found := store.find(spec, file))]
+        return [(WeightFile(found.name), found)] if (found := cache.find_weights(spec)) else []
+    return [(file, found) for file in spec.files if (found := cache.find(spec, file))]
 
 
 def _paths(spec: ModelSpec) -> list[Path]:

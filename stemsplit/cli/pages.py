@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from stemsplit.delivery import MIXTURE, STEM_FILE
-from stemsplit.player import check_free, write_player
-from stemsplit.tracks import Track
+from stemsplit.batch.tracks import Track
+from stemsplit.player.page import check_free, write_player
+from stemsplit.separation.outputs import MIXTURE, STEM_FILE
 
 
 def path(track: Track) -> Path:

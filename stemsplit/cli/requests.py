@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stemsplit.delivery import MIXTURE, REST, STEM_FILE, Delivery
 from stemsplit.errors import UsageError
-from stemsplit.registry import ModelSpec, require_masks
+from stemsplit.models.registry import ModelSpec, require_masks
+from stemsplit.separation.outputs import MIXTURE, REST, STEM_FILE, Delivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

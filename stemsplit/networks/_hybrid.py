@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stemsplit.dsp.stft import Stft
 from stemsplit.networks._demucs import GROUPS, KERNEL, STRIDE, Decoder, Encoder, Step, rescale, standardize
-from stemsplit.stft import Stft
 
 EMBEDDING_WEIGHT, EMBEDDING_SCALE = 0.2, 10.0  # how much it counts; how much faster it is to learn
 BANDED_LAYERS = 2

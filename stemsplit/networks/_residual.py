@@ -125,7 +125,12 @@ class _Lstm(nn.Module):
 
     def _run(self, x: Tensor) -> Tensor:
         """`(T, B, C)` -> the same shape."""
-        y: Tensor = self.linear(self.lstm(x)[0])
+        if x.is_cpu:  # in full precision: oneDNN has no LSTM in bfloat16 on processors without AVX-512
+            with torch.autocast("cpu", enabled=False):
+                x = self.lstm(x.float())[0]
+        else:
+            x = self.lstm(x)[0]
+        y: Tensor = self.linear(x)
         return y
 
 

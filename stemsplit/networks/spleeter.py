@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemsplit.networks._masking import PIECE, MaskNetwork
-from stemsplit.stft import Stft
+from stemsplit.dsp.stft import Stft
+from stemsplit.networks.masking import PIECE, MaskNetwork
 
 DEPTH = 6
 SAME = (1, 2, 1, 2)  # what TensorFlow adds around an even size, for a kernel of 5 that steps by 2

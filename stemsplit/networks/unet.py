@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemsplit.networks._masking import MaskNetwork, energy, power
-from stemsplit.stft import Stft
+from stemsplit.dsp.stft import Stft
+from stemsplit.networks.masking import MaskNetwork, energy, power
 
 MOST_LEVELS = 16
 MOST_WEIGHTS = 2**24  # of bins times bands: 64 MB

@@ -2,18 +2,18 @@
 
 from dataclasses import replace
 
-from stemsplit import bags
-from stemsplit.checkpoint import Header, Model
 from stemsplit.errors import UsageError
-from stemsplit.loading import Obtained
-from stemsplit.networks._masking import MaskNetwork
+from stemsplit.models import ensemble
+from stemsplit.models.checkpoint import Header, Model
+from stemsplit.models.loading import Obtained
+from stemsplit.networks.masking import MaskNetwork
 from stemsplit.training.recipe import Recipe
 
 
 def load_start(obtained: Obtained) -> Model:
     """A model to begin with, of any family. Raises ModelError as `bags.load_bag` does, UsageError if it is several."""
     paths, name = obtained.paths, obtained.spec.name
-    bag = bags.load_bag(paths, obtained.gives, config=obtained.spec.config)
+    bag = ensemble.load_bag(paths, obtained.gives, config=obtained.spec.config)
     if len(bag.members) > 1:
         told = f"{name!r} is {len(bag.members)} networks in one, and only one network can be trained"
         where = f"; its files are told by  stemsplit models path {name}" if len(paths) > 1 else ""

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stemsplit import checkpoint
-from stemsplit.checkpoint import Header, Model
+from stemsplit.datasets.multitracks import Song, require_format
 from stemsplit.errors import UsageError
-from stemsplit.evaluation import SongScores, evaluate, mean_scores, mean_sdr
-from stemsplit.networks._masking import MaskNetwork
-from stemsplit.replacing import sweep
-from stemsplit.separation import Separator
-from stemsplit.songs import Song, require_format
-from stemsplit.training.crops import Crops
+from stemsplit.evaluation.scoring import SongScores, evaluate, mean_scores, mean_sdr
+from stemsplit.files import sweep
+from stemsplit.models import checkpoint
+from stemsplit.models.checkpoint import Header, Model
+from stemsplit.networks.masking import MaskNetwork
+from stemsplit.separation.separator import Separator
+from stemsplit.training.data import Crops
 from stemsplit.training.events import EventLog
 from stemsplit.training.loader import Loader
 from stemsplit.training.loss import OF_MASKS

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from stemsplit.errors import StemsplitError
-from stemsplit.training.crops import Crops
+from stemsplit.training.data import Crops
 from stemsplit.training.ranks import Ranks
 
 READY_BATCHES = 2  # for each worker, made before they are asked for

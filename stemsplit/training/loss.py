@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from stemsplit.networks._masking import MaskNetwork, energy, power
+from stemsplit.networks.masking import MaskNetwork, energy, power
 
 RESOLUTIONS = (2048, 1024, 512)  # samples of a frame, for the loss at several
 LOUDEST_SDR = 30.0  # dB, from where on a better stem counts no more

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stemsplit.errors import StemsplitError
-from stemsplit.replacing import replacing
+from stemsplit.files import replacing
 from stemsplit.training.recipe import Recipe
 
 Row = Mapping[str, Any]

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stemsplit.errors import DatasetError, StemsplitError, UsageError
-from stemsplit.replacing import replacing
+from stemsplit.files import replacing
 from stemsplit.training.loss import compute
 from stemsplit.training.ranks import Ranks
 from stemsplit.training.recipe import Recipe, make_recipe

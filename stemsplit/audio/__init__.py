@@ -1,0 +1,1 @@
+"""Songs in, stems out: audio files of any format, read and written block by block."""

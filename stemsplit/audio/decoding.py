@@ -1,0 +1,287 @@
+"""The two decoders behind `audio.Reader`, and which of them reads what, chosen by measurement.
+
+* libsndfile reads plain samples (WAV, AIFF, CAF, AU, W64, RF64) and Ogg Vorbis with one or two channels.
+* FFmpeg (PyAV) reads everything else. Among that is MP3, because libsndfile takes its length from an estimate and then
+  silently stops there (halfway through a VBR file without a Xing header) and prints to the terminal; FLAC, because
+  libsndfile gives up at the first damaged frame; and everything with more than two channels, because libsndfile does
+  not say which loudspeaker a channel belongs to.
+
+Both trim encoder delay and padding wherever the file tells them: lag 0 and the same length as FFmpeg's own decoding.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import soundfile  # type: ignore[import-untyped]
+
+from stemsplit.errors import AudioError
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.layout import AudioLayout
+    from av.audio.resampler import AudioResampler
+    from av.audio.stream import AudioStream
+
+Block = npt.NDArray[np.float32]
+"""Samples (C, n), float32, contiguous, nominally in [-1, 1]."""
+
+_SNDFILE_STARTS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"riff", b"OggS")
+_SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+_OPEN_END = 0x7FFF_0000  # bytes; who cannot go back to correct the header announces this much or more
+_OGG_PAGE = 65_307  # bytes, the most that one page can have
+# What FFmpeg calls the containers whose length stands in the file, and is not estimated from its size.
+_HONEST = {"flac", "mov", "matroska", "asf", "wv", "tta", "ape", "wav", "aiff", "caf", "ogg"}
+
+_HALF_POWER = 0.5**0.5  # -3 dB
+_LEFT, _RIGHT = (1.0, 0.0), (0.0, 1.0)
+_FRONT = {"FL": _LEFT, "FLC": _LEFT, "DL": _LEFT, "WL": _LEFT, "FR": _RIGHT, "FRC": _RIGHT, "DR": _RIGHT, "WR": _RIGHT}
+
+
+class SndfileSource:
+    """libsndfile: plain samples and Ogg Vorbis with one or two channels. LibsndfileError if it cannot read the file.
+
+    Attributes as in `FFmpegSource`.
+    """
+
+    folded_from = None
+
+    def __init__(self, file: BinaryIO) -> None:
+        # By number, not by name: a name that is not UTF-8, or one that ends in .raw, is then nothing special.
+        self._file = file
+        self._sound = soundfile.SoundFile(file.fileno(), closefd=False)
+        self.rate, self.channels, self.length = self._sound.samplerate, self._sound.channels, self._sound.frames
+        self.promised = self._announced()
+        self.failures = 0
+        self.chained = False
+        if self._sound.format == "OGG":
+            self._read_last_page()
+
+    def fits(self) -> bool:
+        """Whether this is one of the formats for which libsndfile is the better decoder.
+
+        Not if it finds nothing: FFmpeg reads what a recorder left that was killed before it wrote the length.
+        """
+        found = self.length > 0 or self._sound.format == "OGG"
+        return found and self.channels <= 2 and self._sound.subtype in (*_SAMPLE_BYTES, "VORBIS")
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield (channels, n <= 65536) as far as it can be decoded."""
+        while True:
+            try:
+                samples = self._sound.read(65_536, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError:
+                self.failures += 1
+                return
+            if not len(samples):
+                return
+            yield np.ascontiguousarray(samples.T)
+
+    def close(self) -> None:
+        """Close the decoder, not the file; a second time does nothing."""
+        self._sound.close()
+
+    def _announced(self) -> int | None:
+        # libsndfile corrects the length of a truncated file by itself; only its log still has what was announced.
+        log = re.search(r"(?:data|SSND)\s*: (\d+) \(should be", self._sound.extra_info)
+        if self._sound.subtype not in _SAMPLE_BYTES:
+            return None
+        if log is None:
+            return int(self.length)  # all of it is there, unless the file is cut short while it is being read
+        if int(log[1]) >= _OPEN_END:
+            return None
+        frame_bytes: int = _SAMPLE_BYTES[self._sound.subtype] * self.channels
+        return int(log[1]) // frame_bytes
+
+    def _read_last_page(self) -> None:
+        """An Ogg file tells its length, and whether it ends in the stream it began with, in its last page only."""
+        place = self._file.tell()
+        self._file.seek(0)
+        first = self._file.read(18)
+        self._file.seek(-min(2 * _OGG_PAGE, self._file.seek(0, 2)), 2)
+        tail = self._file.read()
+        self._file.seek(place)
+        last = tail[tail.rfind(b"OggS\x00") :][:18]
+        if len(last) == 18:  # RFC 3533: 6 bytes, the granule position (in Vorbis, samples), the stream's serial number
+            self.chained = last[14:] != first[14:]
+            self.promised = None if self.chained else int.from_bytes(last[6:14], "little", signed=True)
+
+
+class FFmpegSource:
+    """FFmpeg: an audio stream of anything, folded down to at most two channels. AudioError if it is not there.
+
+    rate: Hz. channels: 1 or 2. folded_from: the count of channels before folding down, or None. length: samples, an
+    estimate, or None. promised: samples, if a header tells them that can be trusted, else None. failures: pieces that
+    could not be decoded so far. chained: whether recordings follow that are not read.
+    """
+
+    chained = False
+
+    def __init__(self, file: BinaryIO, path: Path, track: int = 1) -> None:
+        """track: which of the audio streams, from 1 on. path: for messages."""
+        import av  # 0.1 s, and needed for few files
+
+        self._av = av
+        self._matrices: dict[str, Block] = {}
+        self.failures = 0
+        # No protocol at all: a playlist in disguise must not make FFmpeg open other files, or the network.
+        options = {"protocol_whitelist": "none"}
+        try:
+            self._container = av.open(file, "r", options=options, metadata_errors="replace")
+        except av.FFmpegError as error:
+            raise undecodable(path) from error
+        try:
+            if not self._container.streams.audio:
+                raise AudioError(f"{str(path)!r} has no sound in it", "name a song, or a film that has a sound track")
+            count = len(self._container.streams.audio)
+            if track > count:
+                told = "one sound track" if count == 1 else f"{count} sound tracks"
+                hint = "leave out --track" if count == 1 else f"choose one from 1 to {count} with --track"
+                raise AudioError(f"{str(path)!r} has {told}, and none of the number {track}", hint)
+            stream = self._container.streams.audio[track - 1]
+            self._frames = self._decode(stream)
+            # Decoding the first frame at once tells the rate and the channels better than many a header.
+            self._first = next(self._frames, None)
+            head = self._first or stream.codec_context
+            if not head or not head.sample_rate or not head.layout.nb_channels:
+                raise undecodable(path)
+            self.rate: int = head.sample_rate
+            self.channels = min(2, head.layout.nb_channels)
+            self.folded_from = head.layout.nb_channels if head.layout.nb_channels > 2 else None
+            self.length, self.promised = self._announced(stream)
+            if not self._first and (self.failures or self.promised):
+                raise undecodable(path)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield (channels, n) as far as it can be decoded, all of it at `rate`."""
+        kind: tuple[str, str, int] | None = None
+        converter: AudioResampler | None = None
+        for frame in chain([self._first] if self._first else [], self._frames):
+            if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                yield from self._convert(converter, None)
+                # Interleaved: PyAV crashes on frames with eight channels or more that are not.
+                converter = self._av.AudioResampler("flt", frame.layout, self.rate)
+            yield from self._convert(converter, frame)
+        yield from self._convert(converter, None)
+
+    def close(self) -> None:
+        """Close the decoder, not the file; a second time does nothing."""
+        self._container.close()
+
+    def _decode(self, stream: "AudioStream") -> Iterator["AudioFrame"]:
+        """Decode what can be decoded: beyond damaged packets, up to where the container ends or breaks."""
+        packets = self._container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except self._av.FFmpegError:
+                packet = None
+                self.failures += 1
+            if packet is None:
+                return
+            try:
+                frames = packet.decode()
+            except self._av.FFmpegError:
+                self.failures += 1
+            else:
+                yield from frames
+
+    def _announced(self, stream: "AudioStream") -> tuple[int | None, int | None]:
+        """Length and promised length. Of a film whose tracks do not tell theirs, that of the film is an estimate."""
+        container = self._container
+        if stream.duration and stream.time_base:
+            exact = stream.duration * stream.time_base * self.rate
+        elif container.duration:
+            exact = Fraction(container.duration * self.rate, self._av.time_base)
+        else:
+            return None, None
+        kind = container.format.name.split(",")[0]
+        # A Xing header announces whole samples, which FFmpeg's own estimate from the bit rate hardly ever comes to.
+        alone = bool(stream.duration) or len(container.streams) == 1
+        honest = (kind in _HONEST and alone) or (kind == "mp3" and exact.denominator == 1)
+        return round(exact), round(exact) if honest else None
+
+    def _convert(self, converter: "AudioResampler | None", frame: "AudioFrame | None") -> Iterator[Block]:
+        """Frames in whatever sample format as blocks (channels, n); None flushes."""
+        for part in converter.resample(frame) if converter else []:
+            samples: npt.NDArray[Any] = part.to_ndarray()  # (1, n * C), float32
+            block: Block = samples.reshape(-1, part.layout.nb_channels).T
+            if len(block) != self.channels:
+                if part.layout.name not in self._matrices:
+                    self._matrices[part.layout.name] = self._matrix(part.layout)
+                with np.errstate(invalid="ignore"):  # infinity times zero, in a float file; the reader replaces it
+                    block = self._matrices[part.layout.name] @ block
+            yield np.ascontiguousarray(block)
+
+    def _matrix(self, layout: "AudioLayout") -> Block:
+        if layout.nb_channels == 1:
+            return np.ones((2, 1), dtype=np.float32)
+        names = [channel.name for channel in layout.channels]
+        if set(names) == {"NONE"}:  # the file does not tell: what FFmpeg takes for granted, where it has an idea
+            with contextlib.suppress(ValueError):
+                names = [channel.name for channel in self._av.AudioLayout(f"{len(names)}c").channels]
+        matrix = downmix_matrix(names) if len(names) > 2 else np.eye(2, dtype=np.float32)
+        mono: Block = matrix.mean(axis=0, keepdims=True, dtype=np.float32)
+        return mono if self.channels == 1 else matrix
+
+
+def open_source(file: BinaryIO, path: Path, track: int = 1) -> SndfileSource | FFmpegSource:
+    """The decoder for an opened, unbuffered file; `path` is for messages. AudioError if neither can read it.
+
+    track: which of the audio streams, from 1 on.
+    """
+    start = file.read(4)
+    file.seek(0)
+    if start in _SNDFILE_STARTS and track == 1:
+        try:
+            source = SndfileSource(file)
+        except soundfile.LibsndfileError:
+            pass  # a codec of its own, or another thing that starts alike: let FFmpeg try
+        else:
+            if source.fits():
+                return source
+            source.close()
+        file.seek(0)
+    return FFmpegSource(file, path, track)
+
+
+def undecodable(path: Path) -> AudioError:
+    """The refusal of a file in which no decoder finds sound."""
+    hint = "if a player can play it, convert it first, for instance with  ffmpeg -i SONG song.flac"
+    return AudioError(f"cannot decode {str(path)!r}: it is damaged, or not audio", hint)
+
+
+def downmix_matrix(names: Sequence[str]) -> Block:
+    """The (2, C) matrix that folds channels with FFmpeg's names ("FL", "FC", "LFE", "BL", ...) down to stereo.
+
+    Recommendation ITU-R BS.775: centre and surround at -3 dB, a single rear channel at -6 dB on each side, no LFE.
+    Height and unknown channels go the same way, so that none vanishes. One common factor scales the whole so that it
+    cannot clip, as FFmpeg does for integer samples.
+    """
+    matrix: Block = np.array([_gains(name) for name in names], dtype=np.float32).T
+    matrix /= max(1.0, float(matrix.sum(axis=1).max()))
+    return matrix
+
+
+def _gains(name: str) -> tuple[float, float]:
+    """Gains of a channel on the left and on the right."""
+    if name in _FRONT:
+        return _FRONT[name]
+    if name == "FC":
+        return _HALF_POWER, _HALF_POWER
+    if name.startswith("LFE"):
+        return 0.0, 0.0
+    if name.endswith("L"):
+        return _HALF_POWER, 0.0
+    if name.endswith("R"):
+        return 0.0, _HALF_POWER
+    return 0.5, 0.5

@@ -1,0 +1,221 @@
+"""What writes one file: the part of an encoder, libsndfile's encoders, and resampling on the way to any of them.
+
+libsndfile writes WAV and RF64, and Ogg Vorbis, of which FFmpeg's own encoder is poor. FFmpeg writes everything else: it
+keeps covers, which libsndfile does not, it has Opus, AAC and ALAC, and it notes how much silence its encoders have
+added so that decoders cut it. What the two leave undone is done to the finished files: tags in Ogg, the note of
+an MP3's padding, the names in a stem file.
+"""
+
+import errno
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import soundfile  # type: ignore[import-untyped]
+
+from stemsplit.audio import vorbis_comments
+from stemsplit.audio.formats import Format
+from stemsplit.audio.quantisation import Quantiser
+from stemsplit.audio.tags import Tags
+
+Samples = npt.NDArray[np.float32]
+
+# Beyond this, +18 dB, nothing is music any more, and encoders go wrong: LAME ends the program.
+LOUDEST = 8.0
+# Samples at a time: libsndfile takes memory for all of them from the stack, and their count changes what they become.
+_VORBIS_BLOCK = 8_192
+
+_INFO_FIELDS = {
+    "title": "title",
+    "artist": "artist",
+    "album": "album",
+    "track": "tracknumber",
+    "date": "date",
+    "genre": "genre",
+    "comment": "comment",
+    "copyright": "copyright",
+}
+
+
+class Encoder(Protocol):
+    """Writes one file of one or more tracks.
+
+    paths: every file that it makes, known before it does; the first one is the result. What cannot be written is an
+    OSError, ENOSPC where a library does not say why.
+    """
+
+    paths: Sequence[Path]
+
+    def open(self) -> None:
+        """Begin the file, which must not be there yet."""
+
+    def write(self, tracks: Samples) -> None:
+        """Append samples (T, C, n)."""
+
+    def finish(self, length: int) -> None:
+        """Complete the file, which has got `length` samples in all."""
+
+    def close(self) -> None:
+        """Let go of all files, finished or not; a second time does nothing."""
+
+
+class SndfileEncoder:
+    """WAV, RF64 and Ogg Vorbis, of one track."""
+
+    def __init__(
+        self, path: Path, format: Format, rate: int, channels: int, *, tags: Tags, rf64: bool = False, seed: int = 0
+    ) -> None:
+        self._format, self._rate, self._channels, self._tags = format, rate, channels, tags
+        self._container = "OGG" if format.name == "ogg" else "RF64" if rf64 else "WAV"
+        self._quantiser = Quantiser(int(format.bits), seed) if format.bits in ("16", "24") else None
+        self._files: list[BinaryIO] = []
+        self._sound: soundfile.SoundFile | None = None
+        self._rest: Samples = np.zeros((0, channels), np.float32)
+        self.paths: Sequence[Path] = [path]
+        if format.name == "ogg":
+            self.paths = [path, path.with_name(f"{path.name}.raw")]
+
+    def open(self) -> None:
+        file = self._open(self.paths[-1], "xb")
+        options: dict[str, Any] = {}
+        if self._format.quality is not None:
+            options["compression_level"] = 1 - self._format.quality / 10
+        subtype = {"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT", None: "VORBIS"}[self._format.bits]
+        with _as_full_disk():
+            # By number, not by name: soundfile takes no name that is not UTF-8.
+            self._sound = soundfile.SoundFile(
+                file.fileno(),
+                "w",
+                self._rate,
+                self._channels,
+                subtype,
+                format=self._container,
+                closefd=False,
+                **options,
+            )
+            if self._container != "OGG":
+                for name, text in self._tags.named(_INFO_FIELDS).items():
+                    setattr(self._sound, name, text)
+
+    def write(self, tracks: Samples) -> None:
+        samples: npt.NDArray[Any] = tracks[0].T
+        if self._container == "OGG":
+            samples = np.concatenate([self._rest, np.clip(samples, -LOUDEST, LOUDEST)])
+            whole = len(samples) - len(samples) % _VORBIS_BLOCK
+            self._rest = samples[whole:]
+            blocks = [samples[start : start + _VORBIS_BLOCK] for start in range(0, whole, _VORBIS_BLOCK)]
+        else:
+            blocks = [self._quantiser(samples) if self._quantiser else samples]
+        self._write(blocks)
+
+    def finish(self, length: int) -> None:
+        assert self._sound
+        self._write([self._rest])
+        with _as_full_disk():
+            self._sound.close()
+        if self._format.sample_bytes:
+            check_size(self._files[0], length * self._channels * self._format.sample_bytes)
+            if self._format.bits == "32f":
+                _forget_the_time(self._open(self.paths[0], "r+b"))
+        else:
+            self._retag()
+        for file in self._files:
+            file.close()
+
+    def close(self) -> None:
+        for file in (self._sound, *self._files):
+            with suppress(soundfile.LibsndfileError, OSError):  # a full disk, which was reported already
+                if file is not None:
+                    file.close()
+
+    def _write(self, blocks: Sequence[npt.NDArray[Any]]) -> None:
+        assert self._sound
+        with _as_full_disk():
+            for block in blocks:
+                self._sound.write(np.ascontiguousarray(block))
+
+    def _open(self, path: Path, mode: Literal["rb", "r+b", "xb"]) -> BinaryIO:
+        """Open a file until `close`, not for a `with`, at whose end a signal can strike and leave the file open."""
+        self._files.append(path.open(mode))
+        return self._files[-1]
+
+    def _retag(self) -> None:
+        final, raw = self.paths
+        try:
+            target = self._open(final, "xb")
+            vorbis_comments.retag(self._open(raw, "rb"), target, vorbis_comments.comments(self._tags))
+        except ValueError as error:
+            raise OSError(errno.ENOSPC, str(error)) from error
+        for file in self._files:
+            file.close()
+        raw.unlink()
+
+
+class ResamplingEncoder:
+    """Another encoder, for samples of a rate that its format does not have. The length is rounded to whole samples."""
+
+    def __init__(self, encoder: Encoder, old: int, new: int) -> None:
+        """old, new: Hz, of what is written and of the file."""
+        self.paths = encoder.paths
+        self._encoder, self._old, self._new = encoder, old, new
+        self._stream: Any = None
+        self._shape = (0, 0)
+        self._length = 0
+
+    def open(self) -> None:
+        self._encoder.open()
+
+    def write(self, tracks: Samples) -> None:
+        import soxr  # type: ignore[import-untyped]
+
+        self._shape = tracks.shape[:2]
+        if self._stream is None:
+            count = int(np.prod(self._shape))
+            self._stream = soxr.ResampleStream(self._old, self._new, count, dtype="float32", quality="VHQ")
+        self._pass_on(tracks.reshape(-1, tracks.shape[2]).T)
+
+    def finish(self, length: int) -> None:
+        if self._stream is not None:
+            self._pass_on(np.zeros((0, int(np.prod(self._shape))), np.float32), last=True)
+        self._encoder.finish(self._length)
+
+    def close(self) -> None:
+        self._encoder.close()
+
+    def _pass_on(self, samples: Samples, *, last: bool = False) -> None:
+        part: Samples = self._stream.resample_chunk(np.ascontiguousarray(samples), last=last)
+        self._length += len(part)
+        self._encoder.write(np.ascontiguousarray(part.T).reshape(*self._shape, -1))
+
+
+@contextmanager
+def _as_full_disk() -> Iterator[None]:
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        raise OSError(errno.ENOSPC, str(error)) from error
+
+
+def check_size(file: BinaryIO, least: int) -> None:
+    """OSError if not even as many bytes are in a file as were written to it."""
+    if os.fstat(file.fileno()).st_size < least:
+        raise OSError(errno.ENOSPC, "the file is shorter than what was written to it")
+
+
+def _forget_the_time(file: BinaryIO) -> None:
+    """Remove the time of writing that libsndfile notes in float WAVs: the same song shall give the same file."""
+    place = 12
+    while True:
+        file.seek(place)
+        chunk, size = struct.unpack("<4sI", file.read(8))
+        if chunk == b"PEAK":
+            file.seek(place + 12)  # after the version
+            file.write(bytes(4))
+        if chunk in (b"PEAK", b"data"):
+            return
+        place += 8 + size + size % 2

@@ -1,0 +1,138 @@
+"""Stem files: one MP4 with the mixture and four stems in it, as Native Instruments defined it for its DJ software.
+
+The first track is the mixture, and the only one that an ordinary player plays; a box `moov/udta/stem` holds the names
+and colours of the other four as JSON. Traktor and Mixxx read it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from stemsplit.audio.formats import Format
+from stemsplit.audio.tags import Tags
+from stemsplit.errors import UsageError
+
+RATES = (44_100, 48_000)  # Hz
+COUNT = 4
+SUFFIX = ".stem.mp4"
+NAME = "stem_file"  # among the names of what is written of a song
+
+_ORDER = ("drums", "bass", "other", "vocals")  # as other programs write them
+_COLORS = ("#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+# What the mixture shall be sent through, which is nothing: a mixture that is separated is mastered already. The values
+# are those that Native Instruments' own tool fills in.
+_MASTERING: dict[str, Any] = {
+    "compressor": {
+        "enabled": False,
+        "input_gain": 0.5,
+        "output_gain": 0.5,
+        "threshold": 0,
+        "dry_wet": 50,
+        "attack": 0.003,
+        "release": 0.3,
+        "ratio": 3,
+        "hp_cutoff": 300,
+    },
+    "limiter": {"enabled": False, "threshold": 0, "ceiling": -0.35, "release": 0.05},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StemFile:
+    """A stem file to write beside the stems, or instead of them.
+
+    mixture: the row of the mixture in the blocks that are written. stems: the rows of the stems, by name.
+    format: m4a or alac. UsageError: another format, or not four stems.
+    """
+
+    path: Path
+    mixture: int
+    stems: Mapping[str, int]
+    format: Format = field(default_factory=lambda: Format("m4a"))
+    tags: Tags = field(default_factory=Tags)
+
+    def __post_init__(self) -> None:
+        if len(self.stems) != COUNT:
+            hint = "choose a model of four stems, and all of them"
+            raise UsageError(f"a stem file holds exactly four stems, and these are {len(self.stems)}", hint)
+        if self.format.name not in ("m4a", "alac"):
+            raise UsageError(f"a stem file cannot hold {self.format}", "choose m4a or alac for it")
+
+    @property
+    def names(self) -> list[str]:
+        """The stems in the order of their tracks: drums, bass, other and vocals; others as they are given."""
+        known = [name for name in _ORDER if name in self.stems]
+        return known if len(known) == COUNT else list(self.stems)
+
+    @property
+    def rows(self) -> list[int]:
+        """The rows of all tracks, the mixture first."""
+        return [self.mixture, *(self.stems[name] for name in self.names)]
+
+    @staticmethod
+    def rate_for(rate: int) -> int:
+        """The rate of the stem file of a song of `rate` Hz, as in `Format.rate_for`."""
+        return min((known for known in RATES if known >= rate), default=max(RATES))
+
+
+def manifest(names: Sequence[str]) -> bytes:
+    """What is in the box: JSON with the names and colours of the stems."""
+    stems = [{"name": name.capitalize(), "color": color} for name, color in zip(names, _COLORS, strict=True)]
+    return json.dumps({"version": 1, "mastering_dsp": _MASTERING, "stems": stems}).encode()
+
+
+def add_manifest(file: BinaryIO, names: Sequence[str]) -> None:
+    """Put the box into a finished MP4 whose `moov` is its last box, so that no sample moves.
+
+    ValueError: it is no such file.
+    """
+    end = file.seek(0, 2)
+    moov = _find(file, "moov", 0, end)
+    if moov is None or moov.end != end or moov.content != moov.start + 8:
+        raise ValueError("not an MP4 with its index, of less than 4 GiB, at the end")
+    stem = _packed("stem", manifest(names))
+    udta = _find(file, "udta", moov.content, moov.end)
+    place = udta.end if udta else moov.end
+    added = stem if udta else _packed("udta", stem)
+    file.seek(place)
+    rest = file.read()
+    file.seek(place)
+    file.write(added + rest)
+    for box in [moov, udta] if udta else [moov]:
+        file.seek(box.start)
+        file.write((box.end - box.start + len(added)).to_bytes(4, "big"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """ISO/IEC 14496-12, section 4.2. Places in the file, in bytes."""
+
+    kind: str
+    start: int
+    content: int
+    end: int
+
+
+def _find(file: BinaryIO, kind: str, start: int, end: int) -> _Box | None:
+    return next((box for box in _boxes(file, start, end) if box.kind == kind), None)
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
+    while start + 8 <= end:
+        file.seek(start)
+        head = file.read(16)
+        size, content = int.from_bytes(head[:4], "big"), start + 8
+        if size == 1:  # too large for 32 bits
+            size, content = int.from_bytes(head[8:16], "big"), start + 16
+        elif size == 0:  # all the rest
+            size = end - start
+        if size < content - start or start + size > end:
+            raise ValueError("damaged boxes in an MP4")
+        yield _Box(head[4:8].decode("latin-1"), start, content, start + size)
+        start += size
+
+
+def _packed(kind: str, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + kind.encode() + content

@@ -1,0 +1,151 @@
+"""Tags and cover in Ogg Vorbis files, which libsndfile writes with few of the one and without the other."""
+
+import base64
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from stemsplit.audio.tags import Picture, Tags
+
+FIELDS = {
+    "title": "TITLE",
+    "artist": "ARTIST",
+    "album_artist": "ALBUMARTIST",
+    "album": "ALBUM",
+    "composer": "COMPOSER",
+    "track": "TRACKNUMBER",
+    "disc": "DISCNUMBER",
+    "date": "DATE",
+    "genre": "GENRE",
+    "comment": "COMMENT",
+    "copyright": "COPYRIGHT",
+    "publisher": "ORGANIZATION",
+    "bpm": "BPM",
+    "key": "INITIALKEY",
+}
+"""The names of tags in Vorbis comments, by those of `tags.FIELDS`."""
+
+_HEADER = struct.Struct("<4sBBqIIIB")  # RFC 3533, section 6: magic to count of segments
+_CONTINUED = 1  # the flag of a page that begins within a packet
+_MOST_SEGMENTS = 255
+_SERIAL = 1  # libsndfile's is random, and the same song shall give the same file
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def picture_comment(picture: Picture) -> str:
+    """A cover as the value of METADATA_BLOCK_PICTURE: a FLAC picture block (RFC 9639, section 8.8) in base64."""
+    mime = picture.mime.encode()
+    front_cover, no_description, bits, no_palette = 3, 0, 24, 0
+    block = struct.pack(">II", front_cover, len(mime)) + mime + struct.pack(">I", no_description)
+    block += struct.pack(">IIIII", picture.width, picture.height, bits, no_palette, len(picture.data)) + picture.data
+    return base64.b64encode(block).decode()
+
+
+def comments(tags: Tags) -> dict[str, str]:
+    """Tags as Vorbis comments."""
+    found = tags.named(FIELDS)
+    if tags.picture:
+        found["METADATA_BLOCK_PICTURE"] = picture_comment(tags.picture)
+    return found
+
+
+def retag(source: BinaryIO, target: BinaryIO, new: Mapping[str, str]) -> None:
+    """Copy an Ogg Vorbis file, with these comments instead of its own. ValueError: it is no such file.
+
+    Nothing else changes but the serial number of the stream, which becomes a constant, and the numbers and checksums
+    of the pages.
+    """
+    pages = _read_pages(source)
+    first = next(pages, None)
+    if first is None or not first.body.startswith(b"\x01vorbis"):
+        raise ValueError("not an Ogg Vorbis file")
+    comment, setup = _read_header_packets(pages)
+    number = 0
+    target.write(first.packed(number))
+    for page in _split([_with_comments(comment, new), setup]):
+        number += 1
+        target.write(page.packed(number))
+    for page in pages:  # sound begins on a page of its own (Vorbis I specification, section A.2)
+        number += 1
+        target.write(page.packed(number))
+
+
+def checksum(page: bytes) -> int:
+    """The CRC of a page whose own checksum is zero: polynomial 0x04c11db7, most significant bit first, from zero."""
+    # zlib's has the same polynomial, but bits in the other order, and is inverted before and after.
+    mirrored = zlib.crc32(page.translate(_REVERSED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+    return int.from_bytes(mirrored.to_bytes(4, "little").translate(_REVERSED), "big")
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    flags: int
+    position: int  # the granule position
+    segments: bytes  # a length each
+    body: bytes
+
+    def packed(self, number: int) -> bytes:
+        head = _HEADER.pack(b"OggS", 0, self.flags, self.position, _SERIAL, number, 0, len(self.segments))
+        page = head + self.segments + self.body
+        return page[:22] + checksum(page).to_bytes(4, "little") + page[26:]
+
+
+def _read_pages(file: BinaryIO) -> Iterator[_Page]:
+    while head := file.read(_HEADER.size):
+        if len(head) < _HEADER.size or head[:4] != b"OggS":
+            raise ValueError("not an Ogg file, or an incomplete one")
+        _, _, flags, position, _, _, _, count = _HEADER.unpack(head)
+        segments = file.read(count)
+        body = file.read(sum(segments))
+        if len(body) < sum(segments) or len(segments) < count:
+            raise ValueError("an incomplete Ogg file")
+        yield _Page(flags, position, segments, body)
+
+
+def _read_header_packets(pages: Iterator[_Page]) -> tuple[bytes, bytes]:
+    """The second and the third packet, of comments and of codebooks, which end together with a page."""
+    packets = [b""]
+    for page in pages:
+        at = 0
+        for length in page.segments:
+            packets[-1] += page.body[at : at + length]
+            at += length
+            if length < 255:
+                packets.append(b"")
+        if len(packets) > 2:
+            break
+    if len(packets) != 3 or packets[2]:
+        raise ValueError("not the headers of an Ogg Vorbis file")
+    return packets[0], packets[1]
+
+
+def _with_comments(old: bytes, new: Mapping[str, str]) -> bytes:
+    """A comment packet (Vorbis I specification, section 5): type, vendor, comments, framing bit."""
+    (size,) = struct.unpack_from("<I", old, 7)
+    packet = old[: 11 + size] + struct.pack("<I", len(new))
+    for name, text in new.items():
+        comment = f"{name}={text}".encode()
+        packet += struct.pack("<I", len(comment)) + comment
+    return packet + b"\x01"
+
+
+def _split(packets: list[bytes]) -> Iterator[_Page]:
+    """Packets on as few pages as they need, each full but the last."""
+    segments = [segment for packet in packets for segment in _laced(packet)]
+    body = b"".join(packets)
+    at, begun = 0, False
+    for start in range(0, len(segments), _MOST_SEGMENTS):
+        lengths = bytes(segments[start : start + _MOST_SEGMENTS])
+        size = sum(lengths)
+        ends_packet = any(length < 255 for length in lengths)
+        # The position on a page of headers is 0, or -1 if no packet ends there.
+        yield _Page(_CONTINUED if begun else 0, 0 if ends_packet else -1, lengths, body[at : at + size])
+        at += size
+        begun = lengths[-1] == 255
+
+
+def _laced(packet: bytes) -> list[int]:
+    """A packet's length in segments; one shorter than 255 bytes ends it."""
+    return [255] * (len(packet) // 255) + [len(packet) % 255]

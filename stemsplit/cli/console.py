@@ -1,0 +1,272 @@
+"""All that the user sees: results go to standard output, everything else to standard error.
+
+Names of songs come from anywhere. They never pass through rich's markup, and never reach a terminal with control
+characters in them. Only the paths on standard output are for programs and stay as they are, byte by byte.
+"""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import TaskID
+from rich.table import Table
+from rich.text import Text
+
+from stemsplit.cli.progress import Bars
+from stemsplit.errors import StemsplitError
+from stemsplit.wording import decibels, duration, printable, speed_of, to_json
+
+if TYPE_CHECKING:
+    from stemsplit.separation.render import Report
+
+
+__all__ = [
+    "Messages",
+    "SongsProgress",
+    "TrainingProgress",
+    "decibels",
+    "duration",
+    "printable",
+    "to_json",
+    "write",
+    "write_json",
+    "write_json_line",
+    "write_rows",
+    "write_table",
+]
+
+
+class Messages:
+    """Standard error. `quiet` leaves warnings and errors only, `verbose` adds how things are done.
+
+    bars: whether progress may be drawn, on a terminal.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, bars: bool = True) -> None:
+        self.quiet, self.verbose = quiet, verbose
+        self._console = Console(stderr=True, highlight=False)
+        on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._live = bars and on_terminal and not self._console.is_dumb_terminal and not quiet
+        self._warned: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """How it goes."""
+        if not self.quiet:
+            self._print(text)
+
+    def detail(self, text: str) -> None:
+        """How things are done, for those who want to know."""
+        if self.verbose:
+            self._print(text)
+
+    def separated(self, song: str, folder: str, report: "Report", seconds: float) -> None:
+        """A song is done: where its stems are, how long that took, and what is not as it should be."""
+        length_seconds = report.length / report.rate
+        speed = speed_of(length_seconds, seconds)
+        self.note(f"{song} -> {folder} ({duration(length_seconds)} in {duration(seconds)}, {speed})")
+        for warning in report.warnings:
+            self.warn(warning)
+        if report.gain != 1:
+            self.note(
+                f"the stems of {song!r} are turned down by {-20 * math.log10(report.gain):.2f} dB, so that none clips"
+            )
+        if report.clipped:
+            self.warn(
+                f"{report.clipped} samples of the stems of {song!r} are beyond full scale and were clipped",
+                "turn all of its stems down with --clip gain, or keep them as they are with --bits 32f",
+            )
+
+    def warn(self, text: str, hint: str = "") -> None:
+        """Something that the user should know, though there is a result; once, however many songs it is true of."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._print(f"warning: {text}", hint)
+
+    def error(self, error: StemsplitError) -> None:
+        """A refusal: one line for the sentence, one for the hint."""
+        self._print(f"stemsplit: {error}", error.hint)
+
+    @contextmanager
+    def progress(self, text: str) -> Iterator[Callable[[int, int | None], None]]:
+        """A bar on a terminal, nothing elsewhere; gives a function of what is done, and of how much it will be."""
+        with self._bars() as bars:
+            task = bars.add_task(printable(text), total=None, state="")
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+
+    @contextmanager
+    def songs(self, lengths: Sequence[float | None]) -> Iterator["SongsProgress"]:
+        """Bars of every song that is being separated, and of all, on a terminal; `lengths` in seconds."""
+        with self._bars() as bars:
+            yield SongsProgress(self, bars, lengths)
+
+    @contextmanager
+    def download(self, text: str) -> Iterator[Callable[[int, int | None], None]]:
+        """The same for bytes, with speed and time left; it is there from the first byte on."""
+        with self._bars(of_bytes=True) as bars:
+            task = bars.add_task(printable(text), total=None, visible=False, state="")
+            yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)
+
+    @contextmanager
+    def training(self, epochs: int, steps: int) -> Iterator["TrainingProgress"]:
+        """Bars of the epoch and of the whole training on a terminal, and a line an epoch anywhere."""
+        with self._bars() as bars:
+            yield TrainingProgress(self, bars, epochs, steps)
+
+    def _bars(self, *, of_bytes: bool = False) -> Bars:
+        return Bars(self._console, disable=not self._live, of_bytes=of_bytes)
+
+    def _print(self, text: str, hint: str = "") -> None:
+        for line in (text, f"hint: {hint}" if hint else ""):
+            if line:
+                self._console.print(Text(printable(line)), soft_wrap=True)
+
+
+class SongsProgress:
+    """What is seen of a batch: a bar a song, and, of several, one of all; with `verbose` and no bars, some lines."""
+
+    STEP = 10  # per cent, of those lines
+
+    def __init__(self, messages: Messages, bars: Bars, lengths: Sequence[float | None]) -> None:
+        self._messages, self._bars, self._count = messages, bars, len(lengths)
+        known = [seconds for seconds in lengths if seconds is not None]
+        self._usual = sum(known) / len(known) if known else 1.0  # of songs that do not tell
+        self._began = time.monotonic()
+        self._done = 0.0  # seconds of the songs that are finished
+        self._running: dict[object, float] = {}  # seconds of the others
+        self._finished = 0
+        self._all: TaskID | None = None
+        if self._count > 1:
+            total = sum(self._usual if seconds is None else seconds for seconds in lengths)
+            self._all = bars.add_task("", total=max(total, 1e-3), state="")
+            self._update()
+
+    @contextmanager
+    def song(self, text: str, seconds: float | None) -> Iterator[Callable[[int, int | None], None]]:
+        """Around the work on a song that is so long; gives a function of what is done, and of how much it will be."""
+        key, began, told = object(), time.monotonic(), self.STEP
+        length = self._usual if seconds is None else seconds
+        task = self._bars.add_task(printable(text), total=None, state="")
+        show_lines = self._bars.disable and self._messages.verbose
+
+        def on_progress(done: int, total: int | None) -> None:
+            nonlocal told
+            share = min(done / total, 1.0) if total else 0.0
+            self._running[key] = share * length
+            speed = speed_of(share * length, time.monotonic() - began)
+            self._bars.update(task, completed=done, total=total, state=speed if total else "")
+            self._update()
+            if show_lines and share * 100 >= told and share < 1:
+                self._messages.detail(f"{text}: {share:.0%}, {speed}")
+                told = int(share * 100 // self.STEP + 1) * self.STEP
+
+        try:
+            yield on_progress
+        finally:
+            self._bars.remove_task(task)
+            self._running.pop(key, None)
+            self._done += length
+            self._finished += 1
+            self._update()
+
+    def hidden(self) -> AbstractContextManager[None]:
+        """Take the bars away while something else is written, perhaps to the same terminal."""
+        return self._bars.hidden()
+
+    def _update(self) -> None:
+        if self._all is not None:
+            done = self._done + sum(list(self._running.values()))
+            speed = speed_of(done, time.monotonic() - self._began)
+            text = f"all songs, {self._finished} of {self._count} done"
+            self._bars.update(self._all, completed=done, description=text, state=speed if done else "")
+
+
+class TrainingProgress:
+    """What is seen of a training run."""
+
+    def __init__(self, messages: Messages, bars: Bars, epochs: int, steps: int) -> None:
+        self._messages, self._bars = messages, bars
+        self._epochs, self._steps = epochs, steps
+        self._seconds: list[float] = []
+        self._this = bars.add_task("epoch", total=steps, state="")
+        self._all: TaskID | None = None  # where a resumed run stands is known when its first epoch is done
+
+    def step(self, step: int, loss: float) -> None:
+        """Call after every step of an epoch, counted from one."""
+        self._bars.update(self._this, completed=step, state=f"loss {loss:.5f}")
+
+    def finish(self, epoch: int, loss: float, scores: Mapping[str, float], seconds: float) -> None:
+        """Call after every epoch, counted from one, with the mean validation SDR by stem, or an empty mapping."""
+        self._seconds.append(seconds)
+        left = sum(self._seconds) / len(self._seconds) * (self._epochs - epoch)
+        told = f"epoch {epoch}/{self._epochs}  loss {loss:.5f}"
+        if scores:
+            told += "  SDR " + "  ".join(f"{stem} {decibels(value)}" for stem, value in scores.items()) + " dB"
+        told += f"  {duration(seconds)}"
+        if epoch < self._epochs:
+            told += f", {duration(left)} to go"
+        self._messages.note(told)
+        if self._all is None:
+            self._all = self._bars.add_task("all epochs", total=self._epochs, state="")
+        self._bars.update(self._all, completed=epoch, state=f"{duration(left)} to go")
+        self._bars.reset(self._this, description=f"epoch {epoch + 1}", total=self._steps, state="")
+
+
+def write(text: str) -> None:
+    """A result, a line on standard output; a path is written as the bytes that it is on disk."""
+    if sys.stdout is None:  # closed by the caller, who wants none
+        return
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(text) + b"\n")
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        # What could not be written must not be tried again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise  # the reader has seen enough: Typer ends quietly
+        raise StemsplitError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def write_json_line(value: Mapping[str, Any]) -> None:
+    """One of several results for programs, each on a line of its own."""
+    write(to_json(value, indent=None))
+
+
+def write_json(value: Mapping[str, Any]) -> None:
+    """A result for programs."""
+    write(to_json(value))
+
+
+def write_rows(columns: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
+    """Words in columns, headed by `columns` if there are any; the last one is wrapped to fit the terminal."""
+    table = Table(box=None, pad_edge=False, show_header=columns is not None)
+    for index in range(len(rows[0])):
+        table.add_column(Text(columns[index]) if columns else "", no_wrap=index < len(rows[0]) - 1)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    _write(table)
+
+
+def write_table(title: str, columns: Sequence[str], sections: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
+    """Figures in dB by row and column, under `columns`; `title` is over the names of the rows."""
+    table = Table(title, box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(Text(column), justify="right")
+    for rows in sections:
+        table.add_row()
+        for name, values in rows.items():
+            table.add_row(Text(printable(name)), *(decibels(values[column]) for column in columns))
+    _write(table)
+
+
+def _write(table: Table) -> None:
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    console = Console(width=None if on_terminal else 1000, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    write("\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n")))

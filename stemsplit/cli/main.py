@@ -1,0 +1,141 @@
+"""The command line: parse, check what is cheap, call one function. Nothing heavy is imported before it is needed."""
+
+import atexit
+import difflib
+import gc
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from stemsplit.cli import data, defaults, doctor, evaluate, models, separate, train
+from stemsplit.errors import StemsplitError, UsageError
+from stemsplit.signals import Stopped, raise_on_signals
+from stemsplit.version import __version__
+
+
+class Commands(TyperGroup):
+    """The commands, with `separate` for whatever does not begin with the name of one."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        defaults.heed_environment(self)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `separate` in front of songs and of its options; a misspelt command is no song, though."""
+        if not ctx.resilient_parsing:  # else a shell wants to know how a word might go on
+            ctx.default_map = defaults.as_typer_wants_them(self, ctx)
+        ctx.meta["given"] = tuple(args)
+        own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        if args and args[0] not in self.commands and args[0] not in own:
+            close = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.75)
+            if close and not Path(args[0]).exists() and not ctx.resilient_parsing:
+                raise UsageError(f"there is no command and no song {args[0]!r}", f"did you mean  stemsplit {close[0]}")
+            args = ["separate", *args]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; when it is told to stop, end with one line and the exit code that shells expect."""
+        try:
+            return super().invoke(ctx)
+        except Stopped as stop:
+            print(
+                f"stemsplit: stopped by {stop.name}",
+                *([f"hint: {stop.hint}"] if stop.hint else []),
+                sep="\n",
+                file=sys.stderr,
+            )
+            raise typer.Exit(stop.exit_code) from None
+        except typer.BadParameter as error:
+            defaults.explain(error)
+            raise
+        except StemsplitError as error:
+            defaults.name_the_source(error, self, ctx.meta["given"])
+            if ctx.meta.get("events"):
+                from stemsplit.cli import console, reporting
+
+                console.write_json_line(reporting.error_event(error))
+            raise
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """How the first word might go on: as a command, or as a song or an option of `separate`."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            command = self.commands["separate"]
+            with command.make_context("separate", [], parent=ctx, resilient_parsing=True) as below:
+                known = {item.value for item in found}
+                return found + [i for i in command.shell_complete(below, incomplete) if i.value not in known]
+        # Without any of ours, the shell goes through the files itself, and better.
+        names = sorted(path.name for path in Path().iterdir()) if found else []
+        return found + [type(found[0])(name) for name in names if _is_simple(name, incomplete)]
+
+
+def _is_simple(name: str, beginning: str) -> bool:
+    """Whether a name needs no quotes, and begins so."""
+    return name.startswith(beginning) and not name.startswith(".") and shlex.quote(name) == name
+
+
+app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    subcommand_metavar="COMMAND | SONG...",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stemsplit {__version__}")  # at once: what follows takes seconds, as torch has to be imported
+        from stemsplit import machine
+
+        for line in machine.describe_versions():
+            typer.echo(line)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the versions of stemsplit, Python and PyTorch, and the devices, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Turn songs into stems: vocals, drums, bass, other.
+
+    Without a command songs are separated: stemsplit song.mp3 is short for stemsplit separate song.mp3.
+    """
+
+
+app.command(epilog=defaults.HELP)(separate.separate)
+app.command()(separate.demo)
+app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
+app.command()(evaluate.evaluate)
+app.command()(train.train)
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """The one place where errors become messages and exit codes; what is not ours is a bug and keeps its traceback."""
+    raise_on_signals()
+    # Torch is half a million objects and no garbage: to search it over and over takes a tenth of a second while it is
+    # imported, and half a second when the program ends.
+    gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
+    try:
+        app()
+    except StemsplitError as error:
+        from stemsplit.cli.console import Messages
+
+        Messages().error(error)
+        sys.exit(error.exit_code)

@@ -1,0 +1,1 @@
+"""Songs whose stems are known: found, indexed, checked and read."""

@@ -1,0 +1,273 @@
+"""Whether stemsplit can separate on this machine, and what is not as it should be.
+
+No library is imported before it is examined, as that may be what fails.
+"""
+
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import Any
+from urllib.parse import urlsplit
+
+from stemsplit import machine
+from stemsplit.errors import ModelError, StemsplitError, UnreachableError
+from stemsplit.models import loading, registry
+from stemsplit.models.registry import FALLBACK, ModelSpec, Registry
+from stemsplit.version import __version__
+
+LOADED = (
+    "av",
+    "huggingface_hub",
+    "numpy",
+    "safetensors",
+    "soundfile",
+    "soxr",
+)  # to see whether they can be; torch later
+RATE = 44_100  # Hz, of the test
+TOLERANCE = 1e-4  # of full scale, by which the sum of the stems may differ from the sound
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be; `fatal` if nothing can be separated before it is mended."""
+
+    problem: str
+    hint: str
+    fatal: bool
+
+
+@dataclass(slots=True)
+class Diagnosis:
+    """What was found: `facts` that JSON can hold, and `problems`. Sizes are in bytes."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether stemsplit can separate here."""
+        return not any(problem.fatal for problem in self.problems)
+
+    def note(self, error: StemsplitError, *, fatal: bool) -> None:
+        """Remember what an error says."""
+        self.problems.append(Problem(str(error), error.hint or "see to that, and look again", fatal))
+
+    @contextmanager
+    def noted(self, *, fatal: bool) -> Iterator[None]:
+        """Remember what the block refuses to do, and go on after it."""
+        try:
+            yield
+        except StemsplitError as error:
+            self.note(error, fatal=fatal)
+
+
+def diagnose(diagnosis: Diagnosis, known: Registry, spec: ModelSpec, *, named: bool, device: str) -> None:
+    """Examine everything.
+
+    Args:
+        known: all models. spec: the one that would be used. named: whether the user chose it.
+        device: as `devices.choose` has it.
+    """
+    modules = _examine_software(diagnosis)
+    _examine_devices(diagnosis)
+    diagnosis.facts |= {"cache": None, "hub": None, "model": None}
+    if "huggingface_hub" in modules:
+        _examine_cache(diagnosis, known)
+        _examine_hub(diagnosis, spec)
+        _examine_model(diagnosis, spec, named=named)
+    _examine_separation(diagnosis, device)
+
+
+def _examine_software(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Versions, and the libraries that can be loaded, by name."""
+    versions: dict[str, str | None] = {}
+    for name in _libraries():
+        versions[name] = None
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            diagnosis.note(StemsplitError(f"the library {name} is missing", machine.REINSTALL), fatal=True)
+    modules: dict[str, Any] = {}
+    for name in LOADED:
+        with diagnosis.noted(fatal=True):
+            modules[name] = machine.load(name)
+    diagnosis.facts |= {
+        "stemsplit": __version__,
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        "libraries": versions,
+        "ffmpeg": getattr(modules.get("av"), "ffmpeg_version_info", None),
+        "libsndfile": getattr(modules.get("soundfile"), "__libsndfile_version__", None),
+    }
+    return modules
+
+
+def _libraries() -> list[str]:
+    """What stemsplit says that it always needs; nothing in a checkout that was not installed."""
+    try:
+        needed = metadata.requires("stemsplit") or []
+    except metadata.PackageNotFoundError:
+        return []
+    return [re.split(r"[^\w.-]", each)[0] for each in needed if ";" not in each]
+
+
+def _examine_devices(diagnosis: Diagnosis) -> None:
+    diagnosis.facts |= {"cores": machine.count_cores(), "threads": None, "devices": []}
+    with diagnosis.noted(fatal=True):
+        torch: Any = machine.load("torch")
+        diagnosis.facts["threads"] = torch.get_num_threads()
+        diagnosis.facts["devices"] = [asdict(device) for device in machine.find_devices(torch)]
+        if unused := machine.explain_unused_gpu(torch):
+            diagnosis.note(unused, fatal=False)
+
+
+def _examine_cache(diagnosis: Diagnosis, known: Registry) -> None:
+    """Where downloads go, how much of it is ours, and whether there is room for more."""
+    from stemsplit.models import cache as store
+
+    folder = store.hub_cache()
+    nearest = folder
+    while not os.path.exists(nearest) and nearest != nearest.parent:  # noqa: PTH110 (never raises)
+        nearest = nearest.parent
+    paths = {store.find(spec, file) for spec in known.models.values() for file in spec.files}
+    reason = None
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        reason = f"nothing can be written to {str(nearest)!r}, where models are kept: {error.strerror}"
+    diagnosis.facts["cache"] = {
+        "folder": str(folder),
+        "writable": reason is None,
+        "reason": reason,
+        "size": sum(path.stat().st_size for path in paths if path),
+        "free": shutil.disk_usage(nearest).free,
+    }
+
+
+def _examine_hub(diagnosis: Diagnosis, spec: ModelSpec) -> None:
+    """Whether the Hub can be reached, found out in two seconds at most. That it cannot is no problem in itself."""
+    from urllib.request import getproxies
+
+    from huggingface_hub import constants
+
+    from stemsplit.models import hub_client
+
+    reason = None
+    try:
+        hub_client.require_network(spec)
+    except UnreachableError as error:
+        reason = (
+            "HF_HUB_OFFLINE is set"
+            if constants.HF_HUB_OFFLINE
+            else str(error).replace(f" to get the model {spec.name!r}", "")
+        )
+    except ModelError as error:
+        reason = str(error)
+        diagnosis.note(error, fatal=False)
+    proxies = getproxies()
+    proxy = proxies.get(urlsplit(constants.ENDPOINT).scheme) or proxies.get("all")
+    diagnosis.facts["hub"] = {
+        "endpoint": _without_password(constants.ENDPOINT),
+        "proxy": _without_password(proxy) if proxy else None,
+        "reachable": reason is None,
+        "reason": reason,
+    }
+
+
+def _examine_model(diagnosis: Diagnosis, spec: ModelSpec, *, named: bool) -> None:
+    """Whether the model that would be used is here, or can be had."""
+    from stemsplit.models import cache as store
+
+    with diagnosis.noted(fatal=True):
+        loading.require_family(spec)
+    missing = list(spec.files)
+    for file in spec.files:
+        if path := store.find(spec, file):
+            try:
+                store.check(file, path)
+                missing.remove(file)
+            except ModelError as error:
+                hint = f"it is fetched again when it is used, or by  stemsplit models pull {spec.name}"
+                diagnosis.note(ModelError(f"the model {spec.name!r} is damaged: {error}", hint), fatal=False)
+    here = bool(spec.path) or (not missing if spec.files else store.find_weights(spec) is not None)
+    size = spec.path.stat().st_size if spec.path and spec.path.exists() else spec.size if spec.files else None
+    diagnosis.facts["model"] = {"name": spec.name, "named": named, "here": here, "size": size}
+    cache, reachable = diagnosis.facts["cache"], diagnosis.facts["hub"]["reachable"]
+    fetches, told = not here and reachable, f"the model {spec.name!r} is not here"
+    elsewhere = "let HF_HOME name a folder on another disk"
+    if not cache["writable"]:
+        diagnosis.note(StemsplitError(cache["reason"], f"change its permissions, or {elsewhere}"), fatal=fetches)
+    if not here and not reachable:
+        instead = "" if named else f", and {FALLBACK}, which travels with stemsplit, takes its place"
+        hint = f"connect to the network once and run  stemsplit models pull {spec.name}"
+        diagnosis.note(StemsplitError(f"{told} and cannot be fetched{instead}", hint), fatal=named)
+    needed = sum(file.size or 0 for file in missing)
+    if fetches and needed > cache["free"]:
+        problem = f"{told}, needs {needed / 1e6:.0f} MB, and there is room for {cache['free'] / 1e6:.0f} MB"
+        diagnosis.note(StemsplitError(problem, f"make room, or {elsewhere}"), fatal=True)
+
+
+def _examine_separation(diagnosis: Diagnosis, device: str) -> None:
+    """Separate a second of sound with the bundled model, and see whether the stems add up to it."""
+    result: dict[str, Any] = {
+        "model": FALLBACK,
+        "device": None,
+        "passed": False,
+        "deviation": None,
+        "elapsed_seconds": None,
+    }
+    diagnosis.facts["self_test"] = result
+    if not diagnosis.facts["devices"]:
+        return  # without torch; that is noted
+    from stemsplit import devices
+
+    with diagnosis.noted(fatal=True):
+        chosen = devices.choose(device)
+        result["device"] = chosen
+        try:
+            deviation, seconds = _separate_sound(chosen)
+        except (RuntimeError, ImportError, OSError) as error:  # of a driver, or of a library
+            hint = machine.REINSTALL if chosen == "cpu" else "see whether it works with --device cpu"
+            problem = f"the {chosen} device cannot separate a second of sound: {machine.reason_of(error)}"
+            raise StemsplitError(problem, hint) from error
+        passed = deviation <= TOLERANCE
+        result |= {"passed": passed, "deviation": deviation, "elapsed_seconds": round(seconds, 3)}
+        if not passed:
+            problem = f"the stems of a second of sound do not add up to it on the {chosen} device"
+            raise StemsplitError(problem, "see whether they do with --device cpu, and report it")
+
+
+def _separate_sound(device: str) -> tuple[float, float]:
+    """By how much the sum of the stems of a made sound differs from it at most, and how many seconds that took."""
+    import numpy as np
+
+    from stemsplit.models import ensemble
+    from stemsplit.separation.separator import Separator
+
+    path = registry.read().find(FALLBACK).path
+    assert path is not None
+    separator = Separator(ensemble.load_bag([path], [()], device=device), device=device)
+    seconds = np.arange(RATE) / RATE
+    chord = sum(np.sin(2 * np.pi * pitch * seconds) for pitch in (110.0, 440.0, 554.4, 659.3))
+    noise = np.random.default_rng(0).standard_normal((2, RATE)) * np.exp(-20 * (seconds * 4 % 1))
+    sound = (0.1 * chord + 0.05 * noise).astype(np.float32)
+    began = time.monotonic()
+    stems = np.concatenate(list(separator.separate([sound], RATE)), axis=-1)
+    elapsed = time.monotonic() - began
+    if stems.shape[-1] != RATE or not np.isfinite(stems).all():
+        return float("inf"), elapsed
+    return float(np.abs(stems.sum(axis=0) - sound).max()), elapsed
+
+
+def _without_password(address: str) -> str:
+    before, at, host = address.rpartition("@")
+    return f"{before.partition('//')[0]}//...@{host}" if at else address

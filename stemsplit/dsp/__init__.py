@@ -1,0 +1,1 @@
+"""Signal processing on tensors: the STFT, Wiener filtering, windows and their overlap-add."""

@@ -1,0 +1,135 @@
+"""Spleeter's published weights, one ONNX file a stem, as those of our network.
+
+A file is read as a container of tensors: what it says about computing with them is not run. The tensors keep the names
+that they had in PyTorch; where a converter has lost these, the order of the layers tells which is which.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from stemsplit.errors import ModelError
+from stemsplit.models.checkpoint import DAMAGED, Header, new_model
+from stemsplit.models.registry import FAMILY_OF_ONNX as FAMILY
+from stemsplit.networks.families import build
+from stemsplit.networks.spleeter import Config, Network, windows
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, TensorProto
+
+RATE, CHANNELS = 44_100, 2  # of all of Spleeter's models
+NOTES = "made from ONNX files"
+ACTIVATION = "ELU"  # with another one, as in Spleeter's models of two stems, the same tensors mean something else
+NORM = ("weight", "bias", "running_mean", "running_var")
+# By the kind of a node: its tensors, in the order of its inputs, and the layers, in the order of the flow of data.
+LAYERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "Conv": (("weight", "bias"), ("conv", *(f"conv{number}" for number in range(1, 6)), "up7")),
+    "ConvTranspose": (("weight", "bias"), tuple(f"up{number}" for number in range(1, 7))),
+    "BatchNormalization": (NORM, ("bn", *(f"bn{number}" for number in range(1, 11)))),
+}
+
+
+def describe(gives: Sequence[Sequence[str]], config: Mapping[str, Any]) -> Header:
+    """The header of the network that such files are for.
+
+    Args:
+        gives: the one stem that each file is for. config: settings other than those of the published network.
+
+    Raises ModelError when there can be no such network.
+    """
+    stems = tuple(stem for names in gives for stem in names)
+    if len(set(stems)) != len(gives) or any(len(names) != 1 for names in gives):
+        raise ModelError("each of Spleeter's files gives one stem, another one each", "check the list of models")
+    with torch.device("meta"):
+        build(FAMILY, config, stems=1, channels=CHANNELS)  # refuses other settings
+        length, hop = windows(Config(**config))
+        header = Header(FAMILY, dict(config), stems, rate=RATE, channels=CHANNELS, length=length, hop=hop, notes=NOTES)
+        return new_model(header).header
+
+
+def read(paths: Sequence[Path], header: Header) -> dict[str, Tensor]:
+    """The weights of the network of `header`, a file for each stem in its order.
+
+    Returns: everything in the network's `state_dict()`, floats in the precision of the files.
+    Raises ModelError when a file is missing or damaged, or not exactly such a network.
+    """
+    with torch.device("meta"):
+        network = Network(Config(**header.config), stems=1, channels=header.channels)
+    prefix = "networks.0."
+    wanted = {name.removeprefix(prefix): tensor for name, tensor in network.state_dict().items()}
+    weights = {}
+    for number, (path, _) in enumerate(zip(paths, header.stems, strict=True)):
+        try:
+            for name, tensor in _tensors(path, wanted):
+                weights[f"networks.{number}.{name}"] = tensor
+        except FileNotFoundError as error:
+            raise ModelError(f"there is no model file {str(path)!r}", "check the path") from error
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(f"cannot use the ONNX file {str(path)!r}: {reason}", DAMAGED) from error
+    return weights
+
+
+def _tensors(path: Path, wanted: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Everything in `wanted`, from a file; raises ValueError when that has other things in it."""
+    from onnx import numpy_helper
+
+    model = _parse(path)
+    for entry in model.metadata_props:
+        if entry.key in ("conv_activation", "deconv_activation") and entry.value != ACTIVATION:
+            raise ValueError(f"its {entry.key} is {entry.value!r} instead of {ACTIVATION!r}")
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    floats = [name for name, tensor in wanted.items() if tensor.is_floating_point()]
+    names = {name: name for name in floats} if stored.keys() >= set(floats) else _by_order(model.graph)
+    for name, like in wanted.items():
+        if not like.is_floating_point():  # how many batches there were in training, which nothing depends on
+            yield name, torch.zeros(like.shape, dtype=like.dtype)
+            continue
+        if names[name] not in stored:
+            raise ValueError(f"{name} is not stored in it")
+        tensor = stored[names[name]]
+        _check(name, tensor, like)
+        values = torch.tensor(numpy_helper.to_array(tensor))
+        if not values.isfinite().all():
+            raise ValueError(f"{name} is not all finite numbers")
+        yield name, values
+
+
+def _parse(path: Path) -> "ModelProto":
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from onnx import ModelProto
+
+    model = ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise ValueError("it is damaged") from error
+    return model
+
+
+def _by_order(graph: "GraphProto") -> dict[str, str]:
+    """How the tensors of every layer are called in the file. Nodes come in the order of the flow of data."""
+    names: dict[str, str] = {}
+    for kind, (parts, layers) in LAYERS.items():
+        nodes = [node for node in graph.node if node.op_type == kind]
+        if len(nodes) != len(layers):
+            raise ValueError(f"it has {len(nodes)} nodes {kind} instead of {len(layers)}")
+        for node, layer in zip(nodes, layers, strict=True):
+            if len(node.input) != len(parts) + 1:
+                raise ValueError(f"{layer} has {len(node.input)} inputs instead of {len(parts) + 1}")
+            names |= {f"{layer}.{part}": name for part, name in zip(parts, node.input[1:], strict=True)}
+    return names
+
+
+def _check(name: str, tensor: "TensorProto", like: Tensor) -> None:
+    from onnx import TensorProto
+
+    if list(tensor.dims) != list(like.shape):
+        raise ValueError(f"{name} has shape {list(tensor.dims)} instead of {list(like.shape)}")
+    if tensor.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16):
+        raise ValueError(f"{name} is of kind {tensor.data_type}")
+    if tensor.data_location == TensorProto.EXTERNAL:
+        raise ValueError(f"{name} is in another file")

@@ -1,0 +1,1 @@
+"""The web page on which a separated song is listened to."""

@@ -1,0 +1,1 @@
+"""The flow: decode, resample, cut windows, run the network, overlap-add, encode."""

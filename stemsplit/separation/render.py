@@ -1,0 +1,149 @@
+"""The last part of the flow: stems and mixture, as they come -> rows -> files."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from stemsplit.audio.reading import Block, Reader
+from stemsplit.audio.resampling import resample
+from stemsplit.audio.tags import Tags, read_tags
+from stemsplit.audio.writing import reporting
+from stemsplit.models.checkpoint import Header
+from stemsplit.separation.outputs import Delivery, Rows
+from stemsplit.separation.streams import Passing, Stems, as_the_input
+
+OnProgress = Callable[[int, int | None], None]
+Separate = Callable[[Iterable[Block], int], Iterator[Stems]]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `Separator.separate_file` did.
+
+    Args:
+        rate: Hz. channels: of each stem. length: samples of each stem.
+        clipped: samples beyond full scale, over all stems.
+        warnings: sentences about what was folded down, missing or damaged in the input, and about memory.
+        peak: the greatest magnitude of a sample before anything was clipped or turned down, over all stems.
+        gain: the factor by which all stems were turned down, so that none clips; 1 if they were not.
+    """
+
+    rate: int
+    channels: int
+    length: int
+    clipped: int
+    warnings: tuple[str, ...]
+    peak: float = 0.0
+    gain: float = 1.0
+
+
+def write_stems(
+    reader: Reader,
+    separate: Separate,
+    header: Header,
+    outputs: Mapping[str, Path],
+    delivery: Delivery,
+    *,
+    consistent: bool,
+    overwrite: bool,
+    on_progress: OnProgress,
+) -> Report:
+    """Separate one song into files; `Separator.separate_file` says how. separate: blocks at a rate -> stems."""
+    rows = Rows(outputs, header.stems, consistent=consistent)
+    rate = delivery.rate or reader.rate
+    scale = rate / reader.rate
+    expected = None if reader.length is None else round(reader.length * scale)
+    tags = _tags(reader) if delivery.tags else None
+    with ExitStack() as stack:
+        writer = stack.enter_context(
+            rows.writer(
+                delivery,
+                rate=rate,
+                channels=reader.channels,
+                expected_length=expected,
+                tags=tags,
+                overwrite=overwrite,
+            )
+        )
+        near = next(iter(outputs.values()))
+        spool = stack.enter_context(Spool(near)) if delivery.clip == "gain" else None
+        write = spool.write if spool else writer.write
+        length = 0
+        for block in _rows_of(rows, reader, rate, separate, header):
+            write(block)
+            length += block.shape[-1]
+            on_progress(round(length / scale), reader.length)
+        gain = 1.0
+        if spool:
+            gain = 1 / max(1.0, spool.peak)
+            for block in spool.blocks():
+                writer.write(block if gain == 1 else block * np.float32(gain))
+        peak = spool.peak if spool else writer.peak
+        told = (*reader.warnings, *writer.warnings)
+        return Report(rate, reader.channels, writer.length, writer.clipped, told, peak, gain)
+
+
+def _rows_of(rows: Rows, reader: Reader, rate: int, separate: Separate, header: Header) -> Iterator[Stems]:
+    """Blocks `(R, C, n)` at `rate`, together as long as the song is then."""
+    resampled = resample(reader.blocks(), reader.rate, rate, channels=reader.channels)
+    mixture = Passing(resampled, keep=rows.need_mixture)
+    done, count = 0, len(header.stems)
+    for stems in as_the_input(separate(mixture, rate), count, header, rate, reader.channels):
+        stems = stems[..., : mixture.length - done]
+        done += stems.shape[-1]
+        yield rows.mix(stems, mixture.take(stems.shape[-1]))
+    # Resampling there and back may end a sample early.
+    if missing := mixture.length - done:
+        yield rows.mix(np.zeros((count, reader.channels, missing), np.float32), mixture.take(missing))
+
+
+def _tags(reader: Reader) -> Tags | None:
+    try:
+        return read_tags(reader.path)
+    except OSError:  # the song is open, but its file is gone
+        return None
+
+
+class Spool:
+    """Rows that wait on the disk until their greatest sample is known; a context manager.
+
+    The file has no name, so that nothing is left of it, whatever happens.
+    """
+
+    def __init__(self, near: Path) -> None:
+        """near: a file on the disk that is used; its folder need not exist. AudioError: nothing can be written."""
+        folder = next(parent for parent in near.absolute().parents if parent.is_dir())
+        self._near = near
+        with reporting(near):
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed below)
+        self._shapes: list[tuple[int, ...]] = []
+        self.peak = 0.0
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with suppress(OSError):  # a full disk, which was reported already
+            self._file.close()
+
+    def write(self, rows: Stems) -> None:
+        """Append `(R, C, n)`. AudioError: the disk is full."""
+        with reporting(self._near):
+            self._file.write(np.ascontiguousarray(rows).data)
+        self._shapes.append(rows.shape)
+        self.peak = max(self.peak, float(np.abs(rows).max(initial=0)))
+
+    def blocks(self) -> Iterator[Stems]:
+        """What was written, in the same pieces."""
+        with reporting(self._near):
+            self._file.seek(0)  # which writes what is still in memory
+        for shape in self._shapes:
+            size = int(np.prod(shape)) * 4
+            with reporting(self._near):
+                rows = self._file.read(size)
+            yield np.frombuffer(rows, np.float32).reshape(shape)

@@ -1,0 +1,244 @@
+"""Models on the command line: listed, fetched, checked, removed, published, and replaced by the bundled one."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from support.hub import REPO, write_registry
+from support.hub_server import COMMIT, Hub
+from support.program import Run, write_song
+
+from stemsplit.models import checkpoint, registry
+from stemsplit.models.checkpoint import Model
+from stemsplit.models.registry import ModelSpec, WeightFile
+
+OURS = registry.read().models
+
+
+@pytest.fixture
+def own(server: Hub, cache: Path, here: Path, unet_model: Callable[..., Model]) -> Path:
+    """A models.toml with a model that runs, and is on the Hub; it is the default."""
+    checkpoint.save(unet_model(stems=("vocals", "drums"), rate=8_000), here / "x.safetensors")
+    content = (here / "x.safetensors").read_bytes()
+    sha256 = server.add(REPO, "w.safetensors", content)
+    spec = ModelSpec(name="mine", summary="", license="", stems=("vocals", "drums"), repo=REPO, revision=COMMIT)
+    path = write_registry(here / "own.toml", replace(spec, files=(WeightFile("w.safetensors", len(content), sha256),)))
+    path.write_text('default = "mine"\n' + path.read_text())
+    return path
+
+
+def test_the_list(run: Run, cache: Path) -> None:
+    code, out, err = run("models", model=False)
+    assert code == 0
+    rows = out.splitlines()
+    assert [row.split()[0] for row in rows] == ["model", *OURS]
+    assert rows[2].startswith("htdemucs *")
+    assert err.startswith("* runs when no model is named")
+    assert "(" in rows[1]  # measured in another way
+    assert run("models", "list", model=False).out == out
+    listed = json.loads(run("models", "--json", model=False).out)
+    assert json.loads(run("models", "list", "--json", model=False).out) == listed
+    assert listed["default"] == "htdemucs"
+    states = {model["name"]: (model["state"], model["runs"], model["size"]) for model in listed["models"]}
+    assert states["mini"] == ("here", True, None)
+    assert states["htdemucs_ft"][::2] == ("not here", 4 * 84_025_440)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_info(run: Run, cache: Path, name: str) -> None:
+    code, out, err = run("models", "info", name, model=False)
+    assert (code, err) == (0, "")
+    spec = OURS[name]
+    assert spec.license in out
+    assert all(stem in out for stem in spec.stems)
+    assert all(file.name in out and file.sha256 in out for file in spec.files)
+    assert f"{spec.repo}/tree/{spec.revision}" in out if spec.repo else str(spec.path) in out
+    told = json.loads(run("models", "info", name, "--json", model=False).out)
+    assert (told["license"], told["revision"]) == (spec.license, spec.revision or None)
+
+
+@pytest.fixture
+def bag(server: Hub, cache: Path, here: Path, unet_model: Callable[..., Model]) -> Path:
+    """A models.toml with a model of two networks, one for each of its stems."""
+    files = []
+    for seed, stem in enumerate(("vocals", "drums")):
+        checkpoint.save(unet_model(seed=seed, stems=("drums", "vocals"), rate=8_000), here / f"{stem}.safetensors")
+        content = (here / f"{stem}.safetensors").read_bytes()
+        sha256 = server.add(REPO, f"{stem}.safetensors", content)
+        files.append(WeightFile(f"{stem}.safetensors", len(content), sha256, (stem,)))
+    spec = ModelSpec(name="mine", summary="", license="", stems=("vocals", "drums"), repo=REPO, revision=COMMIT)
+    return write_registry(here / "bag.toml", replace(spec, files=tuple(files)))
+
+
+def test_what_other_stems_need_is_not_fetched(run: Run, bag: Path, server: Hub, here: Path) -> None:
+    write_song(here / "song.wav")
+    mine = ("song.wav", "--model", "mine", "--registry", str(bag))
+    code, out, _ = run(*mine, "--stems", "drums", model=False)
+    assert (code, out) == (0, "separated/song/drums.wav\n")
+    assert {request.rsplit("/")[-1] for request in server.requests} == {"drums.safetensors"}
+    alone = (here / "separated/song/drums.wav").read_bytes()
+    code, out, _ = run(*mine, "--overwrite", model=False)
+    assert (code, out.splitlines()) == (0, ["separated/song/vocals.wav", "separated/song/drums.wav"])
+    assert (here / "separated/song/drums.wav").read_bytes() == alone
+
+
+def test_a_stem_that_the_model_has_not(run: Run, bag: Path, server: Hub, here: Path) -> None:
+    write_song(here / "song.wav")
+    code, out, err = run("song.wav", "--model", "mine", "--registry", str(bag), "--stems", "vocals,piano", model=False)
+    assert (code, out, server.requests) == (2, "", [])
+    assert err == "stemsplit: the model 'mine' has no stem 'piano'\nhint: its stems are vocals, drums\n"
+
+
+def test_the_life_of_a_model(run: Run, own: Path, server: Hub, here: Path) -> None:
+    mine = ("mine", "--registry", str(own))
+    assert run("models", "path", *mine, model=False).code == 1
+    code, out, err = run("models", "pull", *mine, model=False)
+    assert code == 0
+    assert err.splitlines()[1:] == ["licence of its weights: MIT, as its author says", "mine is here"]
+    path = Path(out.strip())
+    assert path.read_bytes() == (here / "x.safetensors").read_bytes()
+    assert run("models", "path", *mine, model=False).out == out
+
+    server.requests.clear()
+    assert run("models", "pull", *mine, model=False) == (0, out, "mine is here\n")
+    assert server.requests == []
+    assert run("models", "verify", *mine, model=False) == (0, "mine: w.safetensors is good\n", "")
+    assert json.loads(run("models", "path", *mine, "--json", model=False).out) == {"paths": [str(path)]}
+    path.resolve().write_bytes(b"?")
+    code, out, err = run("models", "verify", *mine, model=False)
+    assert (code, out) == (1, "")
+    assert "the model 'mine' is damaged: 'w.safetensors' has 1 bytes instead of" in err
+
+    assert run("models", "remove", *mine, model=False) == (0, "", "mine: 0 MB free\n")
+    assert not path.exists()
+    assert run("models", "verify", "--registry", str(own), model=False) == (0, "", "no downloaded weights are here\n")
+    assert run("models", "verify", *mine, model=False).code == 1
+
+
+def test_all_models_are_pulled_and_one_failure_stops_none(run: Run, own: Path) -> None:
+    code, out, err = run("models", "pull", "--all", "--json", "--registry", str(own), model=False)
+    assert code == 1  # the server has none of the real ones
+    results = {result["model"]: result for result in json.loads(out)["models"]}
+    assert list(results) == [*OURS, "mine"]
+    assert results["htdemucs"]["error"] == "127.0.0.1 has no repository 'adefossez/HTDemucs', or not for you"
+    assert len(results["mine"]["paths"]) == 1
+    assert len(results["mini"]["paths"]) == 1
+    assert err.count("stemsplit: ") == len(OURS) - 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["pull"], 2, "stemsplit: no model was named"),
+        (["remove"], 2, "stemsplit: no model was named"),
+        (["pull", "mini", "--all"], 2, "stemsplit: --all was given beside names of models"),
+        (["pull", "minni"], 1, "stemsplit: there is no model 'minni'\nhint: did you mean mini?"),
+        (["info", "x.th"], 1, "stemsplit: 'x.th' is a pickle, which can run any program"),
+        (["list", "--registry", "none.toml"], 1, "stemsplit: cannot read the models in 'none.toml'"),
+        (["push", "none.safetensors", "me/new"], 1, "stemsplit: there is no model file 'none.safetensors'"),
+    ],
+)
+def test_refusals(run: Run, cache: Path, arguments: list[str], code: int, told: str) -> None:
+    outcome = run("models", *arguments, model=False)
+    assert outcome.code == code
+    assert outcome.err.startswith(told)
+
+
+def test_the_bundled_model_is_not_removed(run: Run, cache: Path) -> None:
+    code, _, err = run("models", "remove", "mini", model=False)
+    assert (code, err) == (0, "mini is a part of stemsplit, or a file of your own, and stays\n")
+    assert OURS["mini"].path
+    assert OURS["mini"].path.exists()
+
+
+def test_a_model_is_fetched_when_it_is_used_first(run: Run, own: Path, here: Path) -> None:
+    write_song(here / "song.wav")
+    code, out, err = run("song.wav", "--registry", str(own), "--device", "cpu", model=False)
+    assert code == 0
+    assert out.splitlines() == ["separated/song/vocals.wav", "separated/song/drums.wav"]
+    assert "licence of its weights: MIT, as its author says" in err
+    again = run("song.wav", "--registry", str(own), "--device", "cpu", "--overwrite", "--json", model=False)
+    assert "licence" not in again.err
+    assert json.loads(again.out.splitlines()[-1])["model"] == "mine"
+    assert json.loads(again.out.splitlines()[-1])["fallback"] is None
+
+
+def test_a_repository_runs_by_its_address(run: Run, own: Path, here: Path) -> None:
+    write_song(here / "song.wav")
+    code, out, _ = run("song.wav", "--model", f"hf://{REPO}", "--device", "cpu", model=False)
+    assert code == 0
+    assert out.splitlines() == ["separated/song/vocals.wav", "separated/song/drums.wav"]
+    # Which stems there will be is only known then, and those that exist are safe all the same.
+    code, out, err = run("song.wav", "--model", f"hf://{REPO}", "--device", "cpu", model=False)
+    assert (code, out) == (1, "")
+    assert "exists" in err
+
+
+def test_nothing_is_fetched_for_songs_that_cannot_be_separated(run: Run, own: Path, server: Hub) -> None:
+    assert run("missing.wav", "--registry", str(own), model=False).code == 1
+    assert server.requests == []
+
+
+def test_the_bundled_model_takes_the_place_of_the_default(
+    run: Run, own: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for name in ("a.wav", "b.wav"):
+        write_song(here / name)
+    use = ("--registry", str(own), "--device", "cpu")
+    code, out, err = run("a.wav", "b.wav", *use, model=False)
+    assert code == 0
+    assert len(out.splitlines()) == 8
+    assert err.startswith(
+        "warning: the model 'mine' is not on this machine, and HF_HUB_OFFLINE is set; "
+        "mini, which travels with stemsplit, takes its place\n"
+        "hint: better: connect to the network once and run  stemsplit models pull mine\n"
+    )
+    assert err.endswith("separated with mini, not with mine\n")
+    told = json.loads(run("a.wav", *use, "--overwrite", "--json", model=False).out.splitlines()[-1])
+    assert told["model"] == "mini"
+    assert told["fallback"]["instead_of"] == "mine"
+    assert "HF_HUB_OFFLINE" in told["fallback"]["reason"]
+
+    assert run("a.wav", *use, "--overwrite", "--model", "mine", model=False).code == 1  # never, when it was named
+
+
+def test_a_hub_that_refuses_is_no_reason_for_another_model(run: Run, own: Path, server: Hub, here: Path) -> None:
+    write_song(here / "song.wav")
+    server.faults.status, server.faults.code = 403, "GatedRepo"
+    code, out, err = run("song.wav", "--registry", str(own), model=False)
+    assert (code, out) == (1, "")
+    assert "wants to be asked" in err
+
+
+def test_a_network_that_this_version_does_not_have(run: Run, here: Path, server: Hub, cache: Path) -> None:
+    write_song(here / "song.wav")
+    (here / "own.toml").write_text(
+        f'[new]\nsummary = "x"\nfamily = "newest"\nstems = ["a"]\nlicense = "MIT"\n'
+        f'repo = "a/b"\nrevision = "{COMMIT}"\nfiles = [{{ name = "w.safetensors", sha256 = "unpinned" }}]\n'
+    )
+    code, _, err = run("song.wav", "--model", "new", "--registry", "own.toml", model=False)
+    assert code == 1
+    assert err.startswith("stemsplit: this version of stemsplit cannot run the model 'new': it has no family 'newest'")
+    assert server.requests == []
+
+
+def test_models_of_the_configuration_folder(run: Run, own: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(here / "config"))
+    (here / "config" / "stemsplit").mkdir(parents=True)
+    own.rename(here / "config" / "stemsplit" / "models.toml")
+    listed = json.loads(run("models", "list", "--json", model=False).out)
+    assert listed["default"] == "mine"
+    assert listed["models"][-1]["name"] == "mine"
+
+
+def test_publishing(run: Run, here: Path, cache: Path, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    code, out, err = run("models", "push", "model.safetensors", "me/new", "--license", "mit", model=False)
+    assert (code, out) == (0, f"hf://me/new@{COMMIT}\n")
+    assert err == f"run it anywhere:  stemsplit song.mp3 --model hf://me/new@{COMMIT}\n"
+    write_song(here / "song.wav")
+    assert run("song.wav", "--model", out.strip(), "--device", "cpu", model=False).code == 0

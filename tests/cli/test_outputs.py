@@ -1,0 +1,262 @@
+"""What `stemsplit separate` can write, where, and of many songs, as a user sees it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile  # type: ignore[import-untyped]
+from support.program import FILES, Run, files_in, start, wait_for, write_song
+from support.songs import STEMS
+
+from stemsplit.audio.formats import FORMATS
+from stemsplit.audio.reading import open_reader
+
+BASE = ["--model", "model.safetensors", "--device", "cpu"]
+
+
+def samples_of(path: Path | str) -> np.ndarray:
+    """All samples of a file, `(C, N)`."""
+    with open_reader(Path(path)) as reader:
+        return np.concatenate([np.zeros((reader.channels, 0), np.float32), *reader.blocks()], axis=1)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format(run: Run, here: Path, format: str) -> None:
+    write_song(here / "song.wav", rate=48_000, length=48_000)
+    extension = {"alac": "m4a"}.get(format, format)
+    code, out, err = run("song.wav", "--format", format, "--stems", "drums")
+    assert (code, out) == (0, f"separated/song/drums.{extension}\n"), err
+    lossless = format in ("wav", "flac", "alac")
+    assert run("song.wav", "--stems", "drums", "--bits", "32f", "-o", "exact").code == 0
+    expected, got = samples_of("exact/song/drums.wav"), samples_of(out.strip())
+    assert abs(got.shape[1] - expected.shape[1]) <= (0 if format != "m4a" else 1024)
+    difference = got[:, : expected.shape[1]] - expected
+    assert np.sqrt(np.square(difference).mean()) < (1e-6 if lossless else 0.05)
+
+
+def test_two_stems_and_the_mixture(run: Run, here: Path) -> None:
+    write_song(here / "song.wav")
+    outcome = run("song.wav", "--two-stems", "vocals", "--mixture", "--bits", "32f")
+    assert outcome.out.split() == [f"separated/song/{name}.wav" for name in ("vocals", "no_vocals", "mixture")]
+    vocals, rest, mixture = map(samples_of, outcome.out.split())
+    assert (rest == mixture - vocals).all()
+    assert (mixture == samples_of("song.wav")).all()
+
+
+def test_a_stem_file(run: Run, here: Path) -> None:
+    write_song(here / "song.wav", rate=44_100, length=44_100)
+    outcome = run("song.wav", "--stem-file")
+    assert outcome.out.splitlines()[-1] == "separated/song/song.stem.mp4"
+    assert run("song.wav", "--skip-existing", "--stem-file", "-q") == (0, "", "")
+    with open_reader(Path("separated/song/song.stem.mp4"), track=5) as reader:
+        assert reader.rate == 44_100
+    again = run("separated/song/song.stem.mp4", "--track", "6", "-o", "else")
+    assert again.code == 1
+    assert "has 5 sound tracks, and none of the number 6" in again.err
+    assert run("separated/song/song.stem.mp4", "--track", "5", "-o", "else").code == 0
+
+
+def test_a_page_to_listen_on(run: Run, here: Path) -> None:
+    write_song(here / "song.wav")
+    outcome = run("song.wav", "--player", "--mixture")
+    assert outcome.out.splitlines()[-1] == "separated/song/player.html"
+    page = (here / "separated/song/player.html").read_text()
+    assert "no_vocals" not in page
+    again = run("song.wav", "--player", "--format", "flac")
+    assert (again.code, again.out) == (1, "")
+    assert "player.html' exists already" in again.err
+    # A page that is missing is made of the stems that are there.
+    (here / "separated/song/player.html").unlink()
+    (here / "model.safetensors").touch()
+    skipped = run("song.wav", "--player", "--mixture", "--skip-existing")
+    assert skipped.code == 0
+    assert "skipped" in skipped.err
+    assert (here / "separated/song/player.html").read_text() == page
+
+
+def test_gain_and_rate(run: Run, here: Path) -> None:
+    soundfile.write(here / "loud.wav", np.random.default_rng(1).uniform(-9, 9, (4_000, 1)), 8_000, subtype="FLOAT")
+    outcome = run("loud.wav", "--clip", "gain", "--sample-rate", "16000", "--json")
+    assert outcome.code == 0
+    done = next(event for line in outcome.out.splitlines() if (event := json.loads(line))["event"] == "done")
+    assert (done["clipped"], done["rate"], done["length"]) == (0, 16_000, 8_000)
+    assert 0 < done["gain"] < 1
+    assert "are turned down by" in outcome.err
+    assert max(np.abs(samples_of(path)).max() for path in done["stems"].values()) == pytest.approx(1, abs=1e-4)
+    assert run("loud.wav", "--sample-rate", "model", "-o", "m").code == 0
+
+
+def test_standard_output_and_input(run: Run, here: Path) -> None:
+    write_song(here / "song.wav")
+    command = [sys.executable, "-m", "stemsplit", "-", "--stems", "bass", "-o", "-", "-f", "flac", *BASE]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, input=(here / "song.wav").read_bytes(), capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.decode().startswith("standard input -> standard output (0.5 s in ")
+    (here / "got.flac").write_bytes(done.stdout)
+    run("song.wav", "--stems", "bass", "-f", "flac")
+    assert (samples_of("got.flac") == samples_of("separated/song/bass.flac")).all()
+    assert sorted(path.name for path in here.iterdir()) == ["got.flac", "model.safetensors", "separated", "song.wav"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["song.wav", "-o", "-"], "standard output has room for one stem"),
+        (["song.wav", "-o", "-", "--two-stems", "vocals"], "standard output has room for one stem"),
+        (["song.wav", "other.wav", "-o", "-", "--stems", "bass"], "standard output has room for one song"),
+        (["song.wav", "-o", "-", "--stems", "bass", "--json"], "cannot have both a stem and JSON"),
+        (["song.wav", "--two-stems", "vocals,bass"], "--two-stems takes one stem"),
+        (["song.wav", "--two-stems", "vocals", "--stems", "bass"], "--stems and --two-stems contradict each other"),
+        (["song.wav", "--two-stems", "piano"], "has no stem 'piano'"),
+        (["song.wav", "--two-stems", "vocals", "--stem-file"], "a stem file holds exactly four stems"),
+        (["song.wav", "--stems", "vocals", "--consistent"], "only all stems of a model can be made to add up"),
+        (["song.wav", "--format", "mp3", "--bits", "24"], "MP3 has no choice of bits"),
+        (["song.wav", "--bitrate", "loud"], "'loud' is not a bit rate"),
+        (["song.wav", "--sample-rate", "12"], "'12' is no sample rate"),
+        (["song.wav", "--filename", "../{stem}"], ".."),
+        (["song.wav", "--filename", "/tmp/{stem}"], "is an absolute path"),
+        (["song.wav", "--filename", "{track}"], "is the same for all stems"),
+        (["song.wav", "--filename", "nul/{stem}"], "nul"),
+        (["song.wav", "--include", ""], "is for nothing"),
+        (["song.wav", "-q", "-v"], "--quiet and --verbose contradict each other"),
+        (["song.wav", "--jobs", "0"], "--jobs"),
+        (["song.wav", "--track", "0"], "--track"),
+        (["song.wav", "--format", "mp4"], "Invalid value for '--format' / '-f': 'mp4' is not one of 'wav',"),
+    ],
+)
+def test_what_does_not_go_together(run: Run, here: Path, arguments: list[str], message: str) -> None:
+    for name in ("song.wav", "other.wav"):
+        write_song(here / name)
+    before = files_in(here)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert files_in(here) == before
+
+
+def test_a_plan_for_standard_output(run: Run, here: Path) -> None:
+    write_song(here / "song.wav")
+    outcome = run("song.wav", "--stems", "bass", "-o", "-", "--dry-run")
+    assert outcome.out.splitlines() == [
+        "song      length  what      stems",
+        "song.wav  0.5 s   separate  standard output",
+    ]
+
+
+# Many songs
+
+
+def test_a_batch_with_every_failure_among_good_songs(run: Run, here: Path) -> None:
+    for name in ("a.wav", "sub/b.wav", "z.wav"):
+        write_song(here / "in" / name)
+    (here / "in/empty.mp3").touch()
+    (here / "in/text.flac").write_text("no music")
+    cut = (here / "in/a.wav").read_bytes()
+    (here / "in/cut.wav").write_bytes(cut[:3000])
+    (here / "in/gone.wav").symlink_to("nowhere.wav")
+    (here / "list.m3u").write_text("in/sub/b.wav\nin/missing.wav\nhttp://example.org/x.mp3\n")
+    outcome = run("in", "list.m3u", "nothing*.wav", "--jobs", "2", "--json", "-q")
+    assert outcome.code == 1
+    events = [json.loads(line) for line in outcome.out.splitlines()]
+    kinds: dict[str, list[str]] = {}
+    for event in events:
+        kinds.setdefault(event["event"], []).append(str(event.get("song")))
+    assert sorted(kinds["done"]) == ["in/a.wav", "in/cut.wav", "in/sub/b.wav", "in/z.wav"]
+    assert len(kinds["failed"]) == 6
+    assert all(event["error"] and event["hint"] for event in events if event["event"] == "failed")
+    assert (events[-1]["done"], events[-1]["failed"]) == (4, 6)
+    assert files_in(here / "separated") == sorted(
+        f"{song}/{name}" for song in ("a", "cut", "sub/b", "z") for name in FILES
+    )
+
+
+def test_a_batch_goes_on_after_it_was_killed(run: Run, here: Path) -> None:
+    for number in range(3):
+        write_song(here / f"in/{number}.wav")
+    write_song(here / "in/long.wav", length=8_000 * 3_600, channels=1)
+    process = start("in", "--skip-existing", "--model", "model.safetensors")
+    wait_for(lambda: len(list(here.glob("separated/long/*.part"))) == 4, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    for part in (here / "separated/long").iterdir():  # as if it had been a while ago
+        os.utime(part, (time.time() - 4000,) * 2)
+    write_song(here / "in/long.wav")
+    plan = run("in", "--skip-existing", "--dry-run")
+    assert [row.split()[0] for row in plan.out.splitlines()[1:]] == ["in/long.wav", *(f"in/{n}.wav" for n in range(3))]
+    assert ["skip: complete" in row for row in plan.out.splitlines()[1:]] == [False, True, True, True]
+    assert plan.code == 0
+    outcome = run("in", "--skip-existing")
+    assert outcome.code == 0
+    assert outcome.out.splitlines() == [f"separated/long/{stem}.wav" for stem in STEMS]
+    assert files_in(here / "separated/long") == FILES
+    # What somebody has edited is kept.
+    (here / "separated/0/bass.wav").write_text("mine")
+    edited = run("in", "--skip-existing", "--overlap", "0.5")
+    assert edited.code == 1
+    assert "was changed after stemsplit wrote it" in edited.err
+    assert (here / "separated/0/bass.wav").read_text() == "mine"
+
+
+def test_a_folder_that_is_its_own_output(run: Run, here: Path) -> None:
+    write_song(here / "album/song.wav")
+    assert run("album", "-o", "album").code == 0
+    write_song(here / "album/new.wav")
+    again = run("album", "-o", "album", "--skip-existing")
+    assert again.code == 0
+    assert again.out.splitlines() == [f"album/new/{stem}.wav" for stem in STEMS]
+    flat = ("album", "-o", "album", "--filename", "{track} {stem}")
+    assert len(run(*flat).out.splitlines()) == 8
+    assert run(*flat, "--skip-existing").out == ""
+
+
+def test_jobs_give_the_same_stems(run: Run, here: Path) -> None:
+    for number in range(5):
+        write_song(here / f"in/{number}.wav", length=3_000 + 500 * number)
+    assert run("in", "-o", "one").code == 0
+    outcome = run("in", "-o", "two", "--jobs", "3")
+    assert outcome.code == 0
+    assert len(outcome.out.splitlines()) == 20
+    for path in sorted((here / "one").rglob("*.wav")):
+        assert (here / "two" / path.relative_to(here / "one")).read_bytes() == path.read_bytes()
+
+
+def test_stopping_several_jobs_leaves_nothing_behind(run: Run, here: Path) -> None:
+    for name in ("a", "b"):
+        write_song(here / f"{name}.wav", length=8_000 * 3_600, channels=1)
+    process = start("a.wav", "b.wav", "--jobs", "2", "--model", "model.safetensors")
+    wait_for(lambda: len(list(here.glob("separated/*/*.part"))) == 8, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err.splitlines() == [
+        "stemsplit: stopped by SIGTERM",
+        "hint: the same command with --skip-existing goes on with the songs that are left",
+    ]
+    assert not (here / "separated").exists()
+
+
+def test_verbose_on_a_pipe(run: Run, here: Path) -> None:
+    write_song(here / "song.wav", length=60_000)
+    err = run("song.wav", "-v").err
+    assert "model model.safetensors: model.safetensors\n" in err
+    assert "1 network on cpu, precision full, windows of 0.51 s" in err
+    assert "song.wav: 8000 Hz, stereo, 7.5 s\n" in err
+    assert "song.wav: 5" in err  # per cent
+    assert "\x1b" not in err
+
+
+def test_stdin_that_is_no_song(here: Path, run: Run) -> None:
+    command = [sys.executable, "-m", "stemsplit", "-", *BASE]
+    for data in (b"", b"no music"):
+        done = subprocess.run(command, input=data, capture_output=True)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"standard input" in done.stderr
+        assert b"hint: " in done.stderr
+        assert not (here / "separated").exists()

@@ -1,0 +1,178 @@
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile  # type: ignore[import-untyped]
+import torch
+from support.songs import STEMS
+
+from stemsplit.datasets.multitracks import Song, find_songs
+from stemsplit.errors import DatasetError
+from stemsplit.evaluation import scoring
+from stemsplit.evaluation.metrics import sdr
+from stemsplit.evaluation.scoring import (
+    SongScores,
+    evaluate,
+    evaluate_ideal_mask,
+    evaluate_mixture,
+    mean_scores,
+    mean_sdr,
+)
+from stemsplit.models.checkpoint import Model
+from stemsplit.separation.separator import Separator
+
+MakeModel = Callable[..., Model]
+MakeSong = Callable[..., dict[str, np.ndarray]]
+
+
+def stack(written: dict[str, np.ndarray]) -> torch.Tensor:
+    """`(S, C, N)`."""
+    return torch.from_numpy(np.stack([written[stem].T for stem in STEMS]))
+
+
+def scores_of(score: SongScores) -> list[float]:
+    assert list(score.sdr) == list(STEMS)
+    return list(score.sdr.values())
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_perfect_network(shares_model: MakeModel, tmp_path: Path, channels: int) -> None:
+    """A song whose stems are just the shares that the network gives."""
+    tune = np.random.default_rng(0).uniform(-1, 1, (10_000, channels)).astype(np.float32)
+    for stem, share in zip(STEMS, (0.5, 0.25, 0.125, 0.125), strict=True):
+        soundfile.write(tmp_path / f"{stem}.wav", tune * share, 44_100, subtype="FLOAT")
+    (score,) = evaluate(Separator(shares_model()), find_songs(tmp_path, STEMS))
+    assert min(scores_of(score)) > 100
+    (worse,) = evaluate(Separator(shares_model(shares=(0.25, 0.5, 0.125, 0.125))), find_songs(tmp_path, STEMS))
+    assert worse.sdr["vocals"] == pytest.approx(6.0206, abs=1e-3)  # half of it
+    assert worse.sdr["drums"] == pytest.approx(0, abs=1e-3)  # twice as much
+    assert worse.sdr["bass"] > 100
+
+
+@pytest.mark.parametrize("block", [1000, 7777, 2**18])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_against_separate_and_sdr_on_the_whole(
+    unet_model: MakeModel,
+    make_song: MakeSong,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    block: int,
+    channels: int,
+) -> None:
+    true = stack(make_song(tmp_path / "song", channels=channels))
+    model = unet_model(rate=8000)
+    estimate = torch.from_numpy(np.concatenate(list(Separator(model).separate([true.sum(0).numpy()], 8000)), axis=-1))
+    if channels == 1:
+        assert estimate.shape[1] == 2
+        estimate = estimate.mean(1, keepdim=True)
+    monkeypatch.setattr(scoring, "BLOCK", block)
+    (score,) = evaluate(Separator(model), find_songs(tmp_path, STEMS))
+    assert score.song == "song"
+    assert scores_of(score) == pytest.approx(sdr(true, estimate).tolist(), abs=1e-3)
+
+
+def test_mono_songs_score_like_their_stereo_copies(unet_model: MakeModel, make_song: MakeSong, tmp_path: Path) -> None:
+    mono = make_song(tmp_path / "mono", channels=1)
+    (tmp_path / "stereo").mkdir()
+    for stem, samples in mono.items():
+        soundfile.write(tmp_path / "stereo" / f"{stem}.wav", np.repeat(samples, 2, axis=1), 8000, subtype="FLOAT")
+    # Like channels go in, but the masks of the two need not be alike: compare where they are.
+    model = unet_model(rate=8000, channels=1)
+    songs = find_songs(tmp_path, STEMS)
+    (one,) = evaluate(Separator(model), songs[:1])
+    assert all(math.isfinite(value) for value in scores_of(one))
+    for reference in (evaluate_mixture, evaluate_ideal_mask):
+        one, other = reference(songs, STEMS)
+        assert scores_of(one) == pytest.approx(scores_of(other), abs=1e-3)
+
+
+def test_songs_that_do_not_fit_the_model(unet_model: MakeModel, make_song: MakeSong, tmp_path: Path) -> None:
+    make_song(tmp_path / "song")
+    songs = find_songs(tmp_path, STEMS)
+    with pytest.raises(DatasetError, match="'song' have 8000 Hz and 2 channels, not 44100 Hz"):
+        list(evaluate(Separator(unet_model()), songs))
+    with pytest.raises(DatasetError, match="2 channels, not 8000 Hz and 1 channel"):
+        list(evaluate(Separator(unet_model(rate=8000, channels=1)), songs))
+
+
+@pytest.mark.parametrize("block", [1000, 2**18])
+def test_the_mixture_as_estimate(
+    make_song: MakeSong, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(scoring, "BLOCK", block)
+    true = stack(make_song(tmp_path)).double()
+    (score,) = evaluate_mixture(find_songs(tmp_path, STEMS), STEMS)
+    rest = true.sum(0) - true  # what is wrong about it: all other stems
+    expected = 10 * torch.log10(true.square().sum((1, 2)) / rest.square().sum((1, 2)))
+    assert scores_of(score) == pytest.approx(expected.tolist(), abs=1e-3)
+
+
+def test_ideal_masks_are_far_better_than_the_mixture(make_song: MakeSong, tmp_path: Path) -> None:
+    make_song(tmp_path)
+    songs = find_songs(tmp_path, STEMS)
+    (ideal,), (mixture,) = evaluate_ideal_mask(songs, STEMS), evaluate_mixture(songs, STEMS)
+    for stem in STEMS:
+        assert ideal.sdr[stem] > mixture.sdr[stem] + 8
+
+
+def test_ideal_masks_against_one_pass(make_song: MakeSong, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The definition, on the whole song at once; only its two ends may differ a little."""
+    true = stack(make_song(tmp_path, length=60_000))
+    padded = torch.nn.functional.pad(true, (8192, 16_384))
+    window = torch.hann_window(4096)
+    flat = padded.flatten(0, 1)
+    spectra = torch.stft(flat, 4096, 1024, window=window, return_complex=True).unflatten(0, (4, 2))  # type: ignore[no-untyped-call]
+    power = spectra.abs() ** 2
+    estimates = power / (power.sum(0) + 1e-20) * spectra.sum(0)
+    whole = torch.istft(estimates.flatten(0, 1), 4096, 1024, window=window, length=padded.shape[-1])
+    expected = sdr(true, whole.unflatten(0, (4, 2))[..., 8192:-16_384]).tolist()  # type: ignore[no-untyped-call]
+    for block in (2**18, 16_384, 4096, 60_000):
+        monkeypatch.setattr(scoring, "BLOCK", block)
+        (score,) = evaluate_ideal_mask(find_songs(tmp_path, STEMS), STEMS)
+        assert scores_of(score) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_missing_stem_has_no_score(unet_model: MakeModel, make_song: MakeSong, tmp_path: Path) -> None:
+    make_song(tmp_path / "1")
+    make_song(tmp_path / "2", stems=("vocals", "bass"), seed=1)
+    songs = find_songs(tmp_path, STEMS)
+    for one, two in (
+        tuple(evaluate(Separator(unet_model(rate=8000)), songs)),
+        tuple(evaluate_mixture(songs, STEMS)),
+        tuple(evaluate_ideal_mask(songs, STEMS)),
+    ):
+        assert [math.isnan(value) for value in scores_of(one)] == [False] * 4
+        assert [math.isnan(value) for value in scores_of(two)] == [False, True, False, True]
+        means = mean_scores([one, two])
+        assert means["drums"] == one.sdr["drums"]
+        assert means["bass"] == pytest.approx((one.sdr["bass"] + two.sdr["bass"]) / 2)
+
+
+def test_means() -> None:
+    nan = math.nan
+    scores = [SongScores("a", {"vocals": 1.0, "bass": nan}), SongScores("b", {"vocals": 4.0, "bass": nan})]
+    means = mean_scores(iter(scores))
+    assert means["vocals"] == 2.5
+    assert math.isnan(means["bass"])
+    assert mean_sdr(means) == 2.5
+    assert mean_sdr(scores[1]) == 4.0
+    assert math.isnan(mean_sdr({"bass": nan}))
+    assert mean_scores([]) == {}
+
+
+def test_songs_are_scored_one_at_a_time(unet_model: MakeModel, make_song: MakeSong, tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        make_song(tmp_path / name)
+    asked = 0
+
+    def songs() -> Iterator[Song]:
+        nonlocal asked
+        for song in find_songs(tmp_path, STEMS):
+            asked += 1
+            yield song
+
+    for done, score in enumerate(evaluate(Separator(unet_model(rate=8000)), songs()), start=1):
+        assert score.song == str(done)
+        assert asked == done

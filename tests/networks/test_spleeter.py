@@ -1,0 +1,202 @@
+"""Spleeter's networks against what Spleeter 2.4.2 itself gave with the same weights.
+
+data/spleeter.npz: random weights of a small network under the names of the published files, two mixtures `(N, C)`, as
+long as one and two pieces of frames, and every 25th sample of the stems that Spleeter made of them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.songs import STEMS
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stemsplit.errors import ModelError
+from stemsplit.models.checkpoint import Header, Model
+from stemsplit.networks.families import build
+from stemsplit.networks.spleeter import Network, _doubled
+from stemsplit.separation.separator import Separator
+
+GOLDEN: dict[str, np.ndarray] = dict(np.load(Path(__file__).parents[1] / "data" / "spleeter.npz"))
+STEP = 25
+SMALL: dict[str, Any] = {"n_fft": 1024, "hop": 256, "frames": 64, "bins": 256, "widths": [4, 6, 8, 10, 12, 14]}
+LENGTH = 63 * 256 - 1024  # samples of a window that fills the frames
+TOLERANCE = 1e-5
+
+
+def small(**change: Any) -> Network:
+    """The network with the golden weights, in eval mode."""
+    network = build("spleeter", {**SMALL, **change}, stems=4, channels=2)
+    assert isinstance(network, Network)
+    weights = {
+        f"networks.{STEMS.index(stem)}.{part}": torch.from_numpy(value)
+        for name, value in GOLDEN.items()
+        for stem, _, part in [name.partition("/")]
+        if stem in STEMS
+    }
+    odd = network.load_state_dict(weights, strict=False)
+    assert not odd.unexpected_keys
+    assert all(name.endswith("num_batches_tracked") for name in odd.missing_keys)
+    return network.eval()
+
+
+def mixture(case: str) -> Tensor:
+    return torch.from_numpy(GOLDEN[f"{case}/mix"].T.copy())
+
+
+def difference(stems: Tensor, case: str, extension: str) -> float:
+    """The largest one between `(S, C, N)` and what Spleeter gave; the mixtures are near full scale."""
+    expected = np.stack([GOLDEN[f"{case}/{extension}/{stem}"].T for stem in STEMS])
+    return float((stems[..., ::STEP] - torch.from_numpy(expected)).abs().max())
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+@pytest.mark.parametrize(
+    ("case", "extension"), [("one_split", "zeros"), ("one_split", "average"), ("two_splits", "average")]
+)
+@torch.no_grad()
+def test_parity(case: str, extension: str) -> None:
+    mix = mixture(case)
+    before = SMALL["n_fft"] // 2  # with as many zeros the first frame is Spleeter's
+    after = -(mix.shape[1] + before) % SMALL["hop"] + before
+    stems = small(extension=extension)(functional.pad(mix, (before, after))[None])[0]
+    assert difference(stems[..., before : before + mix.shape[1]], case, extension) <= TOLERANCE
+
+
+def test_parity_of_a_song_that_fits_a_window() -> None:
+    """The windows of the flow begin and end where Spleeter's do."""
+    header = Header("spleeter", SMALL, STEMS, rate=44_100, channels=2, length=LENGTH, hop=LENGTH)
+    stems = Separator(Model(header, small())).separate([mixture("one_split").numpy()], 44_100)
+    assert difference(torch.from_numpy(np.concatenate(list(stems), axis=-1)), "one_split", "average") <= TOLERANCE
+
+
+def test_the_quick_way_is_the_one_that_has_gradients() -> None:
+    network, mix = small(), noise(2, 2, 8000)
+    plain = network(mix)
+    assert plain.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(network(mix), plain.detach(), rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_full_window_is_one_piece() -> None:
+    network = small()
+    assert network.stft(torch.zeros(1, network.room(LENGTH))).shape[-1] == SMALL["frames"]
+
+
+@torch.no_grad()
+def test_pieces_of_frames_are_separated_by_themselves() -> None:
+    network = small()
+    spectrum = network.stft(noise(2, 2, 139 * 256))
+    masks = network.masks(spectrum)
+    for start in (0, 64, 128):
+        piece = network.masks(spectrum[..., start : start + 64])
+        torch.testing.assert_close(masks[..., start : start + 64], piece, rtol=0, atol=1e-6)
+    assert (masks[..., 60:68] - network.masks(spectrum[..., 60:68])).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("maps", [1, 3, 16])
+@pytest.mark.parametrize("large", [False, True])
+@torch.no_grad()
+def test_convolutions_do_what_a_transposed_one_does(maps: int, large: bool) -> None:
+    layer = nn.ConvTranspose2d(6, maps, 5, stride=2)
+    for shape in ((1, 6, 2, 2), (2, 6, 4, 10), (1, 6, 32, 6)):
+        x = noise(*shape)
+        torch.testing.assert_close(_doubled(x, layer, large=large), layer(x)[..., 1:-2, 1:-2], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("maps", [1, 3])
+def test_their_gradients_are_those_of_a_transposed_one(maps: int) -> None:
+    layer = nn.ConvTranspose2d(6, maps, 5, stride=2)
+    x, weight = noise(1, 6, 8, 8), noise(1, maps, 16, 16, seed=1)
+    wanted = torch.autograd.grad((layer(x)[..., 1:-2, 1:-2] * weight).sum(), list(layer.parameters()))
+    found = torch.autograd.grad((_doubled(x, layer, large=False) * weight).sum(), list(layer.parameters()))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_above_the_band() -> None:
+    mix = noise(1, 2, 8000)
+    zeros, average = small(extension="zeros"), small()
+    masks, spectrum = average.masks(average.stft(mix)), average.stft(mix)
+    above = masks[..., 256:, :]
+    torch.testing.assert_close(above, masks[..., :256, :].mean(-2, keepdim=True).expand_as(above), rtol=0, atol=1e-6)
+    torch.testing.assert_close(average(mix).sum(1), mix, rtol=0, atol=1e-5)
+    assert zeros.masks(spectrum)[..., 256:, :].abs().max() == 0
+    assert average.adds_up
+    assert not zeros.adds_up
+    assert torch.equal(zeros.masks(spectrum)[..., :256, :], masks[..., :256, :])
+
+
+@torch.no_grad()
+def test_some_stems() -> None:
+    network, mix = small(), noise(2, 2, 8000)
+    every = network(mix)
+    assert torch.equal(network(mix, [0]), every[:, :1])
+    assert torch.equal(network(mix, [3, 1]), every[:, [1, 3]])
+    refined = network(mix, wiener=1)
+    assert torch.equal(network(mix, [2], wiener=1), refined[:, [2]])
+    assert not torch.allclose(refined, every, atol=1e-3)
+
+
+@torch.no_grad()
+def test_loud_mixtures_in_half_precision() -> None:
+    """Their magnitudes are beyond float16."""
+    network, mix = small(), noise(1, 2, 8000) * 1000
+    with torch.autocast("cpu", torch.float16):
+        half = network(mix)
+    torch.testing.assert_close(half, network(mix), rtol=0, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = network(mix)
+    assert low.isfinite().all()
+    assert 0 < (low - half).abs().max() < 0.05 * half.abs().max()
+
+
+@pytest.fixture
+def refused() -> Callable[..., str]:
+    def refused(**change: Any) -> str:
+        with pytest.raises(ModelError) as caught, torch.device("meta"):
+            build("spleeter", {**SMALL, **change}, stems=4, channels=2)
+        return str(caught.value)
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_fft": 0},
+        {"n_fft": 10**9},
+        {"n_fft": 1023},
+        {"n_fft": "1024"},
+        {"hop": 0},
+        {"hop": 512},
+        {"hop": 1.5},
+        {"frames": 0},
+        {"frames": 65},
+        {"frames": 2**20},
+        {"frames": True},
+        {"bins": 0},
+        {"bins": 200},
+        {"bins": 576},
+        {"widths": [4, 6, 8, 10, 12]},
+        {"widths": [4, 6, 8, 10, 12, 14, 16]},
+        {"widths": [4, 6, 8, 10, 12, 0]},
+        {"widths": [4, 6, 8, 10, 12, 10**9]},
+        {"widths": [4, 6, 8, 10, 12, 2.0]},
+        {"widths": 4},
+        {"extension": "mean"},
+        {"extension": None},
+    ],
+    ids=str,
+)
+def test_impossible_networks_are_refused(refused: Callable[..., str], change: dict[str, Any]) -> None:
+    assert "cannot be built" in refused(**change)
