@@ -250,12 +250,12 @@ def _separate_sound(device: str) -> tuple[float, float]:
     """By how much the sum of the stems of a made sound differs from it at most, and how many seconds that took."""
     import numpy as np
 
-    from stemsplit.models import ensemble
+    from stemsplit.models.ensemble import load_ensemble
     from stemsplit.separation.separator import Separator
 
     path = registry.read().find(FALLBACK).path
     assert path is not None
-    separator = Separator(ensemble.load_bag([path], [()], device=device), device=device)
+    separator = Separator(load_ensemble([path], [()], device=device), device=device)
     seconds = np.arange(RATE) / RATE
     chord = sum(np.sin(2 * np.pi * pitch * seconds) for pitch in (110.0, 440.0, 554.4, 659.3))
     noise = np.random.default_rng(0).standard_normal((2, RATE)) * np.exp(-20 * (seconds * 4 % 1))

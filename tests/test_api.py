@@ -74,8 +74,8 @@ def test_a_file_and_options(tmp_path: Path, unet_model: Callable[..., Model]) ->
     assert (separator.stems, separator.rate) == (("vocals", "bass"), 8_000)
     assert (separator.batch_size, separator.precision) == (3, "half")
     assert separator.plan.hop == separator.plan.length // 2
-    assert len(separator.leads) == 2
-    assert separator.leads != Separator.load(path, device="cpu", shifts=2, seed=2).leads
+    assert len(separator.shift_offsets) == 2
+    assert separator.shift_offsets != Separator.load(path, device="cpu", shifts=2, seed=2).shift_offsets
 
 
 def test_a_model_is_fetched(

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stemsplit import devices
-from stemsplit.datasets.multitracks import Song, find_songs
+from stemsplit.datasets.multitracks import Multitrack, find_songs
 from stemsplit.evaluation.scoring import mean_scores, mean_sdr
 from stemsplit.models import checkpoint
 from stemsplit.models.checkpoint import Model
@@ -30,7 +30,12 @@ AUGMENTATIONS = (
 
 
 def score(
-    recipe: Recipe, songs: Sequence[Song], valid: Sequence[Song], device: str, workers: int, start: Model | None
+    recipe: Recipe,
+    songs: Sequence[Multitrack],
+    valid: Sequence[Multitrack],
+    device: str,
+    workers: int,
+    start: Model | None,
 ) -> dict[str, float]:
     """Train once; the mean SDR over the songs by stem, and over the stems, of the averaged weights."""
     with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ _PATIENCE_SECONDS = 0.1
 _Item = Block | BaseException | None
 
 
-class Ahead(Reader):
+class PrefetchReader(Reader):
     """A Reader whose file is opened, and whose first blocks are decoded, by a thread that begins at once.
 
     Raises what `open_song` and `Reader.blocks` do, but only when it is entered, or its blocks are asked for.
@@ -30,7 +30,7 @@ class Ahead(Reader):
         self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> "Ahead":
+    def __enter__(self) -> "PrefetchReader":
         reader = self._ready.get()
         if isinstance(reader, BaseException):
             raise reader

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Tape:
+class Spool:
     """A temporary file of stems, float32, all channels of a sample side by side; it is gone when it is closed.
 
     shape: stems and channels, as they came first. length: samples.
@@ -22,7 +22,7 @@ class Tape:
         self.length = 0
         self._sounding = torch.zeros(0, dtype=torch.bool)
 
-    def __enter__(self) -> "Tape":
+    def __enter__(self) -> "Spool":
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -23,7 +23,7 @@ _ANY_DEPTH = "**"
 
 
 @dataclass(frozen=True, slots=True)
-class Song:
+class InputFile:
     """A song that was found.
 
     path: its file. place: its folders below the one that was searched, and its name. label: what the user calls it.
@@ -49,7 +49,7 @@ def search(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     stdin: StandardInput | None = None,
-) -> tuple[list[Song], list[Failed]]:
+) -> tuple[list[InputFile], list[Failed]]:
     """The songs that `inputs` stand for, in their order, each once, and what stands for none.
 
     A folder is searched with all folders in it, but for hidden ones, links to folders, and `output`. If `output` itself
@@ -107,7 +107,7 @@ class _Search:
     """What has been found so far; songs by the files that they really are."""
 
     def __init__(self, output: Path, include: Sequence[str], exclude: Sequence[str]) -> None:
-        self.songs: dict[str, Song] = {}
+        self.songs: dict[str, InputFile] = {}
         self.failed: list[Failed] = []
         self._output = os.path.realpath(output)
         self._include, self._exclude = _Patterns(include), _Patterns(exclude)
@@ -132,7 +132,7 @@ class _Search:
         """One song, unless it is there already."""
         real = real or os.path.realpath(path)
         if real not in self.songs:
-            self.songs[real] = Song(path, place, label)
+            self.songs[real] = InputFile(path, place, label)
 
     def _add_path(self, path: Path, told: str) -> None:
         if _is_folder(path):

@@ -91,7 +91,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class StemStatus:
     """What there is of a song's stems, and what to do: make them, do nothing, or replace what is not up to date."""
 
     to_do: Literal["make", "nothing", "replace"]
@@ -164,7 +164,7 @@ def record(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
         write(path, [*others, replace(run, stems=stems)])
 
 
-def examine(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Provenance) -> Finding:
+def examine(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Provenance) -> StemStatus:
     """Compare what is there with what is wanted.
 
     path: of the manifest. outputs: where each stem goes. Where the manifest has no word on a file, "make" is what to
@@ -182,14 +182,14 @@ def examine(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Pro
             why = why or f"{stem} is missing"
             continue
         if found is None:
-            return Finding("make")
+            return StemStatus("make")
         run, stamp = found
         if id(run) not in reasons:
             reasons[id(run)] = _outdated(run, song, provenance)
         why = why or reasons[id(run)]
         there.append((output, stamp))
     if not there:
-        return Finding("make")
+        return StemStatus("make")
     for output, stamp in there:
         try:
             if stamp.is_of(output, quickly=not why):  # a file that is going to be replaced is looked at closely
@@ -198,7 +198,7 @@ def examine(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Pro
             raise AudioError(f"cannot read {str(output)!r}: {error.strerror}", "check its permissions") from error
         told = f"{str(output)!r} was changed after stemsplit wrote it"
         raise AudioError(told, "choose another folder with --output, or replace it with --overwrite")
-    return Finding("replace", why) if why else Finding("nothing")
+    return StemStatus("replace", why) if why else StemStatus("nothing")
 
 
 def _outdated(run: Run, song: Path, provenance: Provenance) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from stemsplit.audio import stem_file
 from stemsplit.audio.tags import read_tags
 from stemsplit.batch import inputs, manifest, templates
-from stemsplit.batch.inputs import Failed, Song
+from stemsplit.batch.inputs import Failed, InputFile
 from stemsplit.batch.room import Shape
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.templates import Template
@@ -128,7 +128,7 @@ def require_different(tracks: Iterable[Track], stems: Sequence[str]) -> None:
                 raise UsageError(told, "put a / between {track} and {stem} in --filename")
 
 
-def _told_apart(tracks: Sequence[Track], songs: Sequence[Song]) -> list[Track]:
+def _told_apart(tracks: Sequence[Track], songs: Sequence[InputFile]) -> list[Track]:
     """Files of its own for every song: with its extension in their names where two would have the same."""
     told = list(tracks)
     while True:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from stemsplit import machine
-from stemsplit.audio.read_ahead import Ahead
+from stemsplit.audio.read_ahead import PrefetchReader
 from stemsplit.audio.reading import Reader, open_reader
 from stemsplit.batch import manifest, run
 from stemsplit.batch.run import Done, Failed, Skipped, Track
@@ -22,7 +22,7 @@ from stemsplit.cli.console import Messages, SongsProgress
 from stemsplit.cli.download import obtain
 from stemsplit.cli.requests import Request
 from stemsplit.errors import AudioError
-from stemsplit.models.loading import Obtained, find
+from stemsplit.models.loading import LocalModel, find
 from stemsplit.models.registry import ModelSpec, Registry
 
 if TYPE_CHECKING:
@@ -56,20 +56,20 @@ def separate_all(
     return spec.stems
 
 
-def _load(obtained: Obtained, request: Request, messages: Messages) -> "Separator":
+def _load(obtained: LocalModel, request: Request, messages: Messages) -> "Separator":
     # Only now, as torch takes seconds to import.
     with messages.progress(f"loading {obtained.spec.name}"):
         machine.keep_freed_memory()
         from stemsplit import devices
-        from stemsplit.models import ensemble
+        from stemsplit.models.ensemble import load_ensemble
         from stemsplit.separation.separator import Separator
 
         device = devices.choose(request.device)
         spec, alone = obtained.spec, request.jobs == 1
-        bag = ensemble.load_bag(
+        ensemble = load_ensemble(
             obtained.paths, obtained.gives, config=spec.config, stems=spec.stems, device=device, shared=alone
         )
-        separator = Separator(bag, device=device, **request.how)
+        separator = Separator(ensemble, device=device, **request.how)
     messages.detail(f"model {obtained.spec.name}: {', '.join(map(str, obtained.paths))}")
     messages.detail(reporting.describe_separator(separator))
     return separator
@@ -183,12 +183,12 @@ class _Batch:
         return str(track.folder) if self.request.keep else "standard output"
 
     def _in_turn(self, ready: Sequence[Track], one: "_One", progress: SongsProgress) -> None:
-        ahead: Ahead | None = None
+        ahead: PrefetchReader | None = None
         try:
             for number, track in enumerate(ready):
                 reader, ahead = ahead, None
                 if number + 1 < len(ready):
-                    ahead = Ahead(ready[number + 1].source, self._open)
+                    ahead = PrefetchReader(ready[number + 1].source, self._open)
                 result = one(track, number + 1, reader)
                 with progress.hidden():
                     self._tell(result)
@@ -216,7 +216,7 @@ class _Batch:
         self,
         track: Track,
         number: int,
-        reader: Ahead | None,
+        reader: PrefetchReader | None,
         *,
         separator: "Separator",
         progress: SongsProgress,
@@ -224,7 +224,7 @@ class _Batch:
     ) -> Result:
         from stemsplit import devices
 
-        request, pace = self.request, reporting.Pace()
+        request, pace = self.request, reporting.Throttle()
         label = track.name if count == 1 else f"{number}/{count} {os.path.basename(track.name)}"  # noqa: PTH119
         if request.as_json:
             self._write_event(reporting.begin_event(track, number, count))
@@ -290,7 +290,7 @@ class _Batch:
             console.write_json_line(event)
 
 
-_One = Callable[[Track, int, Ahead | None], Result]
+_One = Callable[[Track, int, PrefetchReader | None], Result]
 
 
 class _Stop(BaseException):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stemsplit.cli.console import Messages
 
 
-def obtain(known: Registry, model: str | None, messages: "Messages", stems: Sequence[str] = ()) -> loading.Obtained:
+def obtain(known: Registry, model: str | None, messages: "Messages", stems: Sequence[str] = ()) -> loading.LocalModel:
     """Fetch the model of that name, or what is needed for some of its stems, unless it is here.
 
     When nobody named one and the default cannot be had, the bundled one takes its place. A model that was named is

@@ -10,12 +10,12 @@ import typer
 from stemsplit.cli.download import obtain
 from stemsplit.cli.options import Device, Json, ModelName, Overwrite, Quiet, RegistryFile
 from stemsplit.errors import UsageError
-from stemsplit.models.loading import Obtained, read_registry
+from stemsplit.models.loading import LocalModel, read_registry
 
 if TYPE_CHECKING:
     from stemsplit.cli.console import Messages
-    from stemsplit.datasets.multitracks import Song
-    from stemsplit.evaluation.score_tables import Board
+    from stemsplit.datasets.multitracks import Multitrack
+    from stemsplit.evaluation.score_tables import MetricTable
     from stemsplit.evaluation.scoring import Estimator, SongScores
     from stemsplit.evaluation.significance import Comparison
 
@@ -60,7 +60,7 @@ def evaluate(
         from stemsplit import devices
         from stemsplit.evaluation import museval_files, score_tables, scoring
         from stemsplit.evaluation import results as score_folder
-        from stemsplit.models import ensemble
+        from stemsplit.models.ensemble import load_ensemble
         from stemsplit.separation.separator import Separator
 
         everyone = [*names, *(["mixture", "ideal ratio mask"] if references else [])]
@@ -69,7 +69,7 @@ def evaluate(
         songs, errors = scoring.find_scorable(data, stems)
         chosen = devices.choose(device)
         separators = [
-            Separator(ensemble.load_bag(each.paths, each.gives, config=each.spec.config, device=chosen), device=chosen)
+            Separator(load_ensemble(each.paths, each.gives, config=each.spec.config, device=chosen), device=chosen)
             for each in obtained
         ]
     own_estimators = [scoring.separated(separator) for separator in separators]
@@ -103,7 +103,7 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _names(obtained: Sequence[Obtained]) -> list[str]:
+def _names(obtained: Sequence[LocalModel]) -> list[str]:
     """What the models are called; they must be two, and give the same stems."""
     names = [each.spec.name for each in obtained]
     if len(set(names)) < len(names):
@@ -116,7 +116,7 @@ def _names(obtained: Sequence[Obtained]) -> list[str]:
 
 
 def _score(
-    songs: "Sequence[Song]",
+    songs: "Sequence[Multitrack]",
     stems: tuple[str, ...],
     estimators: "Mapping[str, Estimator]",
     messages: "Messages",
@@ -134,7 +134,7 @@ def _score(
     with messages.progress("scoring") as on_progress:
 
         def watched(estimator: "Estimator") -> "Estimator":
-            def estimate(song: "Song", stems: tuple[str, ...]) -> Iterator[Any]:
+            def estimate(song: "Multitrack", stems: tuple[str, ...]) -> Iterator[Any]:
                 nonlocal done
                 for block in estimator(song, stems):
                     done += block.shape[-1]
@@ -159,7 +159,7 @@ def _score(
     return results
 
 
-def _write_tables(found: "Sequence[Board]", names: Sequence[str]) -> None:
+def _write_tables(found: "Sequence[MetricTable]", names: Sequence[str]) -> None:
     from stemsplit.cli import console
 
     for number, board in enumerate(found):
@@ -180,7 +180,7 @@ def _write_tables(found: "Sequence[Board]", names: Sequence[str]) -> None:
 
 
 def _figures(
-    found: "Sequence[Board]", versus: "Mapping[str, Mapping[str, Comparison]]", names: Sequence[str]
+    found: "Sequence[MetricTable]", versus: "Mapping[str, Mapping[str, Comparison]]", names: Sequence[str]
 ) -> dict[str, Any]:
     from stemsplit.evaluation import score_tables
 
@@ -207,7 +207,7 @@ def _verdicts(versus: "Mapping[str, Mapping[str, Comparison]]", names: Sequence[
 
 def _page(
     data: Path,
-    found: "Sequence[Board]",
+    found: "Sequence[MetricTable]",
     versus: "Mapping[str, Mapping[str, Comparison]]",
     names: Sequence[str],
     songs: int,

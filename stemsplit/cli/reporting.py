@@ -23,7 +23,7 @@ def describe_song(label: str, song: Reader) -> str:
 
 def describe_separator(separator: "Separator") -> str:
     """How songs are going to be separated, in a line."""
-    header, plan, count = separator.bag.header, separator.plan, len(separator.bag.members)
+    header, plan, count = separator.ensemble.header, separator.plan, len(separator.ensemble.members)
     windows = f"windows of {plan.length / header.rate:.2f} s, a new one every {plan.hop / header.rate:.2f} s"
     networks = f"{count} network{'s' if count > 1 else ''}"
     how = f"{networks} on {separator.device}, precision {separator.precision}, {windows}"
@@ -134,7 +134,7 @@ def error_event(error: StemsplitError) -> dict[str, Any]:
     return {"event": "error", "error": str(error), "hint": error.hint}
 
 
-class Pace:
+class Throttle:
     """Lets through what comes at least so many seconds after the last one: samples are written often."""
 
     def __init__(self, seconds: float = 1.0) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from stemsplit.datasets.index import Index, opened_index
-from stemsplit.datasets.multitracks import Found, Song, find_files, make_song, read_mixture, read_stems
+from stemsplit.datasets.multitracks import Found, Multitrack, find_files, make_song, read_mixture, read_stems
 from stemsplit.datasets.stem_files import MIXTURE, Samples, Shape, count, is_packed
 from stemsplit.errors import DatasetError
 
@@ -24,7 +24,7 @@ LEFT_OVER_DB, BAD_SHARE = -15.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Issue:
     """Something wrong with a song. kind: a word for programs. told: for people, without the song's name."""
 
     song: str
@@ -33,12 +33,12 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class DatasetReport:
     """What is in a folder: songs that can be used, how long they are together, and all faults."""
 
     songs: int
     seconds: float
-    faults: tuple[Fault, ...]
+    faults: tuple[Issue, ...]
 
 
 def survey(
@@ -48,7 +48,7 @@ def survey(
     thorough: bool = True,
     missing_ok: bool = False,
     on_progress: Callable[[int, int | None], None] = lambda done, total: None,
-) -> Survey:
+) -> DatasetReport:
     """Look at every song below `folder`, and not only at the first that is wrong.
 
     Args:
@@ -74,21 +74,21 @@ def survey(
     seconds = sum(song.length / song.rate for song in songs)
     order = {song.name: number for number, song in enumerate(found)}
     told = sorted(faults, key=lambda fault: order[fault.song])
-    return Survey(len([song for song in songs if song.name not in damaged]), seconds, tuple(told))
+    return DatasetReport(len([song for song in songs if song.name not in damaged]), seconds, tuple(told))
 
 
-def _open(found: Sequence[Found], stems: Sequence[str], index: Index) -> tuple[list[Song], list[Fault]]:
+def _open(found: Sequence[Found], stems: Sequence[str], index: Index) -> tuple[list[Multitrack], list[Issue]]:
     """Headers: files that cannot be read, that do not fit each other, that are not there."""
     songs, faults = [], []
     for files in found:
         try:
             songs.append(make_song(files, index))
         except DatasetError as error:
-            faults.append(Fault(files.name, _kind(files, index), str(error)))
+            faults.append(Issue(files.name, _kind(files, index), str(error)))
             continue
         missing = [stem for stem in stems if stem not in files.stems]
         if missing:
-            faults.append(Fault(files.name, "missing", f"there is no {' and no '.join(missing)}"))
+            faults.append(Issue(files.name, "missing", f"there is no {' and no '.join(missing)}"))
         if files.mixture and not is_packed(files.mixture):
             faults += _compare(files, files.mixture, songs[-1], index)
     return songs, faults
@@ -106,28 +106,28 @@ def _kind(files: Found, index: Index) -> str:
     return "mismatch"
 
 
-def _compare(files: Found, mixture: Path, song: Song, index: Index) -> Iterator[Fault]:
+def _compare(files: Found, mixture: Path, song: Multitrack, index: Index) -> Iterator[Issue]:
     own = Shape(song.rate, song.channels, song.length)
     try:
         shape = index.measure(mixture)
     except DatasetError as error:
-        yield Fault(files.name, "damaged", str(error))
+        yield Issue(files.name, "damaged", str(error))
         return
     if shape != own:
-        yield Fault(files.name, "mismatch", f"the {MIXTURE} does not fit the stems ({shape}; {own})")
+        yield Issue(files.name, "mismatch", f"the {MIXTURE} does not fit the stems ({shape}; {own})")
 
 
-def _odd_ones(songs: Sequence[Song]) -> list[Fault]:
+def _odd_ones(songs: Sequence[Multitrack]) -> list[Issue]:
     """Songs with another rate than most: a training run takes one rate only."""
     rates = Counter(song.rate for song in songs)
     if len(rates) < 2:
         return []
     usual = rates.most_common(1)[0][0]
     told = f"of {count(len(songs), 'song')} {rates[usual]} have {usual} Hz"
-    return [Fault(s.name, "rate", f"its rate is {s.rate} Hz, and {told}") for s in songs if s.rate != usual]
+    return [Issue(s.name, "rate", f"its rate is {s.rate} Hz, and {told}") for s in songs if s.rate != usual]
 
 
-def _listen(song: Song) -> list[Fault]:
+def _listen(song: Multitrack) -> list[Issue]:
     """Samples: what is damaged, no number, silent, or does not add up to the mixture."""
     stems = tuple(song.stems)
     peaks = np.zeros(len(stems))
@@ -143,17 +143,17 @@ def _listen(song: Song) -> list[Fault]:
                     audible, off = _judge(mixture, block.sum(0))
                     judged, bad = judged + audible, bad + off
     except DatasetError as error:
-        return [Fault(song.name, "damaged", str(error))]
+        return [Issue(song.name, "damaged", str(error))]
     faults = []
     if odd := [stem for stem, peak in zip(stems, peaks, strict=True) if not np.isfinite(peak)]:
-        faults.append(Fault(song.name, "numbers", f"{' and '.join(odd)} {_has(odd)} samples that are no numbers"))
+        faults.append(Issue(song.name, "numbers", f"{' and '.join(odd)} {_has(odd)} samples that are no numbers"))
     if silent := [stem for stem, peak in zip(stems, peaks, strict=True) if peak < SILENCE]:
         faults.append(
-            Fault(song.name, "silent", f"{' and '.join(silent)} {'is' if len(silent) == 1 else 'are'} silent")
+            Issue(song.name, "silent", f"{' and '.join(silent)} {'is' if len(silent) == 1 else 'are'} silent")
         )
     if not odd and bad > BAD_SHARE * judged:
         told = f"the stems do not add up to the {MIXTURE} in {bad / judged:.0%} of the song"
-        faults.append(Fault(song.name, "sum", told))
+        faults.append(Issue(song.name, "sum", told))
     return faults
 
 

@@ -31,7 +31,7 @@ from stemsplit.errors import DatasetError
 
 
 @dataclass(frozen=True, slots=True)
-class Song:
+class Multitrack:
     """One song: `stems` maps names to files of one rate (Hz), channels and length (samples).
 
     Several stems may be in the same file, if it is a `.stem.mp4`. Their sum is the mixture; `mixture` is a file that
@@ -56,7 +56,7 @@ class Found:
     mixture: Path | None = None
 
 
-def find_songs(folder: Path, stems: Sequence[str]) -> list[Song]:
+def find_songs(folder: Path, stems: Sequence[str]) -> list[Multitrack]:
     """The songs below `folder`, sorted by name: every folder with a file `<stem>.<wav|flac|ogg|mp3|aiff>`, and every
     file `<song>.stem.mp4`.
 
@@ -110,7 +110,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         yield Path(place), names
 
 
-def make_song(found: Found, index: Index) -> Song:
+def make_song(found: Found, index: Index) -> Multitrack:
     """Look at every file's header. Raises DatasetError as `find_songs` does."""
     for stem, paths in found.stems.items():
         if len(paths) > 1:
@@ -129,10 +129,10 @@ def make_song(found: Found, index: Index) -> Song:
     shape = next(iter(shapes.values()))
     if not shape.length:
         raise DatasetError(f"the stems of {found.name!r} are empty", "remove the song")
-    return Song(found.name, files, shape.rate, shape.channels, shape.length, found.mixture)
+    return Multitrack(found.name, files, shape.rate, shape.channels, shape.length, found.mixture)
 
 
-def require_format(songs: Iterable[Song], rate: int, channels: int) -> None:
+def require_format(songs: Iterable[Multitrack], rate: int, channels: int) -> None:
     """Raise DatasetError at the first song that is not at `rate` Hz, or has more than `channels`; mono always fits."""
     for song in songs:
         if song.rate != rate or song.channels > channels:
@@ -142,7 +142,7 @@ def require_format(songs: Iterable[Song], rate: int, channels: int) -> None:
             raise DatasetError(f"the stems of {song.name!r} have {has}, not {wants}", "convert them first")
 
 
-def read_stems(song: Song, stems: Sequence[str], start: int, length: int) -> Tensor:
+def read_stems(song: Multitrack, stems: Sequence[str], start: int, length: int) -> Tensor:
     """An excerpt `(S, C, length)` of `song` in the order of `stems`; silence where there is no stem, or no more.
 
     Only the excerpt is read. Raises DatasetError when a file is damaged, or ends before its header says.
@@ -163,7 +163,7 @@ def read_stems(song: Song, stems: Sequence[str], start: int, length: int) -> Ten
     return torch.from_numpy(excerpt)
 
 
-def read_mixture(song: Song, start: int, length: int) -> Tensor:
+def read_mixture(song: Multitrack, start: int, length: int) -> Tensor:
     """An excerpt `(C, length)` of the recorded mixture, or of the sum of the stems where there is none."""
     if song.mixture is None:
         return read_stems(song, tuple(song.stems), start, length).sum(0)
@@ -173,7 +173,7 @@ def read_mixture(song: Song, start: int, length: int) -> Tensor:
     return torch.from_numpy(np.pad(samples, ((0, 0), (0, length - samples.shape[1]))))
 
 
-def _read(song: Song, path: Path, start: int, length: int) -> Samples:
+def _read(song: Multitrack, path: Path, start: int, length: int) -> Samples:
     samples = read_file(path, start, length)
     # The length of an MP3 is an estimate, if it has no note of it.
     if samples.shape[1] < min(length, song.length - start) and path.suffix.lower() != ".mp3":

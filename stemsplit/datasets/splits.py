@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stemsplit.datasets.multitracks import Song, find_songs
+from stemsplit.datasets.multitracks import Multitrack, find_songs
 from stemsplit.errors import DatasetError
 
 # The 14 of MUSDB18's 100 training songs that its makers' own loader keeps for validation (sigsep/sigsep-mus-db,
@@ -34,8 +34,8 @@ TRAIN, TEST, VALIDATIONS = "train", "test", ("valid", "validation")
 class Split:
     """Songs to train on, songs to validate on, and `kept`: what the folder has that is for neither, such as "test"."""
 
-    train: list[Song]
-    valid: list[Song]
+    train: list[Multitrack]
+    valid: list[Multitrack]
     kept: tuple[str, ...] = ()
 
 

@@ -43,14 +43,14 @@ class Window(NamedTuple):
     samples: Tensor
     length: int
 
-    def seen(self, size: int) -> Tensor:
+    def center_crop(self, size: int) -> Tensor:
         """The middle `size` samples, `length <= size <= M`."""
         start = (self.samples.shape[-1] - self.length) // 2 - (size - self.length) // 2
         return self.samples[..., start : start + size]
 
 
 def cut(
-    blocks: Iterable[Tensor], plan: WindowPlan, *, channels: int, room: Callable[[int], int] | None = None
+    blocks: Iterable[Tensor], plan: WindowPlan, *, channels: int, input_length: Callable[[int], int] | None = None
 ) -> Iterator[Window]:
     """Blocks `(C, n)` of any size -> windows; none for an empty stream, whose length is learnt at its end.
 
@@ -58,9 +58,9 @@ def cut(
     for more. Without it, always `plan.length`: at the end of the stream, where windows are cut short, they see more of
     what was before. Zeros stand in for what is beyond the ends.
     """
-    room = room or (lambda length: plan.length)
-    past = room(plan.length) // 2  # what has to be kept from before a window
-    future = room(plan.length) - plan.length - (room(plan.length) - plan.length) // 2
+    input_length = input_length or (lambda length: plan.length)
+    past = input_length(plan.length) // 2  # what has to be kept from before a window
+    future = input_length(plan.length) - plan.length - (input_length(plan.length) - plan.length) // 2
     held, count = [torch.zeros(channels, past)], past
     for block in blocks:
         for piece in torch.split(block, plan.hop, dim=1):
@@ -68,16 +68,16 @@ def cut(
             count += piece.shape[1]
             if count >= past + plan.length + future:
                 samples = torch.cat(held, dim=1)
-                yield _window(samples, past, plan.length, room)
+                yield _window(samples, past, plan.length, input_length)
                 held, count = [samples[:, plan.hop :]], count - plan.hop
     samples = torch.cat(held, dim=1)
     while samples.shape[1] > past:
-        yield _window(samples, past, min(plan.length, samples.shape[1] - past), room)
+        yield _window(samples, past, min(plan.length, samples.shape[1] - past), input_length)
         samples = samples[:, plan.hop :]
 
 
-def _window(samples: Tensor, past: int, length: int, room: Callable[[int], int]) -> Window:
-    size = room(length)
+def _window(samples: Tensor, past: int, length: int, input_length: Callable[[int], int]) -> Window:
+    size = input_length(length)
     start = past - (size - length) // 2
     seen = samples[:, start : start + size]
     return Window(functional.pad(seen, (0, size - seen.shape[1])), length)

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from stemsplit.audio.spool import Tape
+from stemsplit.audio.spool import Spool
 from stemsplit.evaluation import projection
 from stemsplit.evaluation.projection import Equations, correlate, fast_length
 
 METRICS = ("SDR", "SIR", "ISR", "SAR")
 
 
-class Truth:
+class References:
     """The true stems of a song, against which any number of estimates can be scored.
 
     They are kept in a temporary file, and so is each estimate while it is scored: memory does not grow with the length
@@ -34,7 +34,7 @@ class Truth:
     """
 
     def __init__(self, blocks: Iterable[Tensor], window: int) -> None:
-        self._tape = Tape()
+        self._tape = Spool()
         try:
             self._tape.extend(blocks)
             self._window = min(window, self._tape.length)
@@ -45,7 +45,7 @@ class Truth:
             self.close()
             raise
 
-    def __enter__(self) -> "Truth":
+    def __enter__(self) -> "References":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -63,7 +63,7 @@ class Truth:
         are NaN. Only stems that are silent in the whole song do not count. A ratio is infinite where there is nothing
         that it could compare with.
         """
-        with Tape() as tape:
+        with Spool() as tape:
             tape.extend(blocks)
             assert tape.shape == self._tape.shape, f"{tape.shape} estimated, {self._tape.shape} true"
             assert tape.length == self._tape.length, f"{tape.length} samples estimated of {self._tape.length}"
@@ -75,7 +75,7 @@ class Truth:
                     scores[:, self._present] = self._score(tape, windows)
         return scores
 
-    def _score(self, tape: Tape, windows: int) -> Tensor:
+    def _score(self, tape: Spool, windows: int) -> Tensor:
         every, own = self._filters(tape)
         size = fast_length(self._window + projection.TAPS - 1)
         own = torch.fft.rfft(own, size)
@@ -88,7 +88,7 @@ class Truth:
             parts.append(_ratios(true, estimate, every, own, size))
         return torch.cat(parts, -1)
 
-    def _filters(self, tape: Tape) -> tuple[Tensor, Tensor]:
+    def _filters(self, tape: Spool) -> tuple[Tensor, Tensor]:
         """What is closest to the estimates: filters from all true channels, `(S C, S C, TAPS)`, and from a stem's own.
 
         The latter are `(S, C, C, TAPS)`; in both, from the second axis to the first.
@@ -105,8 +105,8 @@ class Truth:
 
 
 def bss_eval(reference: Tensor, estimate: Tensor, window: int) -> Tensor:
-    """BSS Eval v4 of whole stems, both `(S, C, N)` -> `(4, S, windows)` dB: SDR, SIR, ISR, SAR; see `Truth.score`."""
-    with Truth([reference], window) as truth:
+    """BSS Eval v4 of whole stems, `(S, C, N)` both -> `(4, S, windows)` dB: SDR, SIR, ISR, SAR (`References.score`)."""
+    with References([reference], window) as truth:
         return truth.score([estimate])
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stemsplit.audio.spool import Tape
+from stemsplit.audio.spool import Spool
 
 TAPS = 512
 SPECTRUM = 2**13  # samples transformed at a time for correlations
@@ -19,7 +19,7 @@ BATCH = 2**20  # samples, of all channels together, that are worked on at a time
 SAME = 1e-12  # two channels are one if their correlation is that close to 1: they differ by -120 dB at most
 
 
-def correlate(one: Tape, other: Tape, stems: Tensor) -> Tensor:
+def correlate(one: Spool, other: Spool, stems: Tensor) -> Tensor:
     """Products of every channel of `one` with the later ones of `other`: sum_t one[a, t] other[b, t + lag].
 
     `(A, B, TAPS)` for lags from 0, summed up block by block in the frequency domain: a block of `one` between zeros,

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stemsplit.evaluation.boxplot import draw
-from stemsplit.evaluation.score_tables import MEAN, Board
+from stemsplit.evaluation.score_tables import MEAN, MetricTable
 from stemsplit.evaluation.significance import Comparison
 
-Comparisons = Sequence[tuple[Board, Mapping[str, Comparison]]]
+Comparisons = Sequence[tuple[MetricTable, Mapping[str, Comparison]]]
 
 LEGEND = (
     "A dot is a song. A box holds the middle half of the songs, its line is their median, the number on the right; "
@@ -21,7 +21,7 @@ LEGEND = (
 
 
 def page(
-    title: str, facts: str, found: Sequence[Board], verdicts: Sequence[str] = (), comparisons: Comparisons = ()
+    title: str, facts: str, found: Sequence[MetricTable], verdicts: Sequence[str] = (), comparisons: Comparisons = ()
 ) -> str:
     """The HTML.
 
@@ -63,7 +63,7 @@ def _versus(verdicts: Sequence[str], comparisons: Comparisons) -> str:
     return f'<section class="verdict">\n<h2>Which is better?</h2>\n{told}\n{more}\n</section>'
 
 
-def _section(board: Board) -> str:
+def _section(board: MetricTable) -> str:
     stems = [column for column in board.columns if column != MEAN]
     groups = {
         stem: {
@@ -82,7 +82,7 @@ def _section(board: Board) -> str:
     )
 
 
-def _songs(board: Board) -> str:
+def _songs(board: MetricTable) -> str:
     rows = [
         [song, name, *(_decibels(row[column]) for column in board.columns)]
         for song in next(iter(board.songs.values()))

@@ -21,7 +21,7 @@ FRAMEWISE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
+class MetricTable:
     """One metric, in dB.
 
     Args:
@@ -51,7 +51,7 @@ class Board:
         return {each: compare(self.series(first, each), self.series(second, each)) for each in self.columns}
 
 
-def boards(results: Mapping[str, Sequence["SongScores"]]) -> list[Board]:
+def boards(results: Mapping[str, Sequence["SongScores"]]) -> list[MetricTable]:
     """All boards of some estimators, who have the same songs, of which there is one at least.
 
     SDR and SI-SDR of whole songs, and their means. If there are windows, SDR, SIR, ISR and SAR, too: the medians over a
@@ -75,7 +75,7 @@ def windows(score: "SongScores", metric: str) -> dict[str, float]:
     }
 
 
-def to_json(board: Board) -> dict[str, dict[str, Any]]:
+def to_json(board: MetricTable) -> dict[str, dict[str, Any]]:
     """By estimator: the songs, and their mean or median."""
     over = "median" if board.medians else "mean"
     return {name: {"songs": board.songs[name], over: board.summary[name]} for name in board.songs}
@@ -89,7 +89,7 @@ def _board(
     figures: Callable[["SongScores"], Mapping[str, float]],
     *,
     medians: bool = False,
-) -> Board:
+) -> MetricTable:
     songs = {name: {score.song: figures(score) for score in scores} for name, scores in results.items()}
     over = median if medians else _mean
     summary = {}
@@ -97,7 +97,7 @@ def _board(
         stems = next(iter(rows.values()))
         summary[name] = _with_mean({stem: over(_known([row[stem] for row in rows.values()])) for stem in stems})
     with_means = {name: {song: _with_mean(row) for song, row in rows.items()} for name, rows in songs.items()}
-    return Board(key, title, note, with_means, summary, medians)
+    return MetricTable(key, title, note, with_means, summary, medians)
 
 
 def _with_mean(row: Mapping[str, float]) -> dict[str, float]:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from stemsplit.datasets.index import opened_index
-from stemsplit.datasets.multitracks import Song, find_files, make_song, read_mixture, read_stems, require_format
+from stemsplit.datasets.multitracks import Multitrack, find_files, make_song, read_mixture, read_stems, require_format
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import DatasetError
-from stemsplit.evaluation.bss_eval import METRICS, Truth
+from stemsplit.evaluation.bss_eval import METRICS, References
 from stemsplit.evaluation.metrics import Sdr, SiSdr
 from stemsplit.separation.separator import Separator
 
@@ -22,7 +22,7 @@ BLOCK = 2**18  # samples read at a time
 IDEAL = (4096, 1024)  # n_fft and hop of the ideal ratio mask
 
 
-Estimator = Callable[[Song, tuple[str, ...]], Iterable[Tensor]]
+Estimator = Callable[[Multitrack, tuple[str, ...]], Iterable[Tensor]]
 """Makes estimates of a song's stems: blocks `(S, C, n)` of any size, in the order of the names, of its channels."""
 
 
@@ -41,26 +41,26 @@ class SongScores:
     windows: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
 
 
-def evaluate(separator: Separator, songs: Iterable[Song]) -> Iterator[SongScores]:
+def evaluate(separator: Separator, songs: Iterable[Multitrack]) -> Iterator[SongScores]:
     """Separate every song's mixture as the command line does, and score it.
 
     Raises DatasetError when a song does not have the model's rate, or has more channels.
     """
-    yield from _each(songs, separator.bag.header.stems, separated(separator))
+    yield from _each(songs, separator.ensemble.header.stems, separated(separator))
 
 
-def evaluate_mixture(songs: Iterable[Song], stems: tuple[str, ...]) -> Iterator[SongScores]:
+def evaluate_mixture(songs: Iterable[Multitrack], stems: tuple[str, ...]) -> Iterator[SongScores]:
     """The score of doing nothing: the mixture as the estimate of every stem."""
     return _each(songs, stems, mixture)
 
 
-def evaluate_ideal_mask(songs: Iterable[Song], stems: tuple[str, ...]) -> Iterator[SongScores]:
+def evaluate_ideal_mask(songs: Iterable[Multitrack], stems: tuple[str, ...]) -> Iterator[SongScores]:
     """The score of the ideal ratio mask; see `ideal_mask`."""
     return _each(songs, stems, ideal_mask)
 
 
 def score(
-    song: Song, stems: tuple[str, ...], estimators: Mapping[str, Estimator], *, bss_eval: bool = False
+    song: Multitrack, stems: tuple[str, ...], estimators: Mapping[str, Estimator], *, bss_eval: bool = False
 ) -> dict[str, SongScores]:
     """Score several estimators on one song, by their names; with BSS Eval if wanted, which takes longer.
 
@@ -69,16 +69,16 @@ def score(
     with ExitStack() as stack:
         truth = None
         if bss_eval:
-            truth = stack.enter_context(Truth(_blocks(song, stems, 0), song.rate))
+            truth = stack.enter_context(References(_blocks(song, stems, 0), song.rate))
         return {name: _score(song, stems, estimate(song, stems), truth) for name, estimate in estimators.items()}
 
 
-def find_scorable(folder: Path, stems: Sequence[str]) -> tuple[list[Song], list[DatasetError]]:
+def find_scorable(folder: Path, stems: Sequence[str]) -> tuple[list[Multitrack], list[DatasetError]]:
     """All songs below a folder that can be read, and what is wrong with the others.
 
     Raises DatasetError when there is none of either.
     """
-    songs: list[Song] = []
+    songs: list[Multitrack] = []
     errors: list[DatasetError] = []
     with opened_index(folder) as index:
         for found in find_files(folder, stems):
@@ -96,9 +96,9 @@ def has_windows(found: SongScores) -> bool:
 
 def separated(separator: Separator) -> Estimator:
     """The estimates of a model, which gives those stems in any order."""
-    header = separator.bag.header
+    header = separator.ensemble.header
 
-    def estimate(song: Song, stems: tuple[str, ...]) -> Iterator[Tensor]:
+    def estimate(song: Multitrack, stems: tuple[str, ...]) -> Iterator[Tensor]:
         require_format([song], header.rate, header.channels)
         order = [header.stems.index(stem) for stem in stems]
         mix = (block.numpy() for block in _mixture(song))
@@ -110,12 +110,12 @@ def separated(separator: Separator) -> Estimator:
     return estimate
 
 
-def mixture(song: Song, stems: tuple[str, ...]) -> Iterator[Tensor]:
+def mixture(song: Multitrack, stems: tuple[str, ...]) -> Iterator[Tensor]:
     """The mixture as the estimate of every stem: what doing nothing achieves."""
     return (block.expand(len(stems), *block.shape) for block in _mixture(song))
 
 
-def ideal_mask(song: Song, stems: tuple[str, ...]) -> Iterator[Tensor]:
+def ideal_mask(song: Multitrack, stems: tuple[str, ...]) -> Iterator[Tensor]:
     """The ideal ratio mask, |s|^2 / sum |s|^2 on the true stems: about what masks can reach.
 
     As IRM2 in the SiSEC 2018 campaign (Stoeter, Liutkus and Ito, 2018), with its STFT of 4096 samples.
@@ -139,13 +139,13 @@ def _mean(values: list[float]) -> float:
     return sum(known) / len(known) if known else float("nan")
 
 
-def _mixture(song: Song) -> Iterator[Tensor]:
+def _mixture(song: Multitrack) -> Iterator[Tensor]:
     """What is to be separated, `(C, n)` at a time."""
     for start in range(0, song.length, BLOCK):
         yield read_mixture(song, start, min(BLOCK, song.length - start))
 
 
-def _blocks(song: Song, stems: tuple[str, ...], margin: int) -> Iterator[Tensor]:
+def _blocks(song: Multitrack, stems: tuple[str, ...], margin: int) -> Iterator[Tensor]:
     """The song's true stems, `(S, C, n)` at a time, each with `margin` samples of its neighbours on either side."""
     for start in range(0, song.length, BLOCK):
         length = min(BLOCK, song.length - start)
@@ -154,7 +154,7 @@ def _blocks(song: Song, stems: tuple[str, ...], margin: int) -> Iterator[Tensor]
         yield torch.nn.functional.pad(read, (margin - before, 0))
 
 
-def _ideal(song: Song, stems: tuple[str, ...], stft: Stft) -> Iterator[Tensor]:
+def _ideal(song: Multitrack, stems: tuple[str, ...], stft: Stft) -> Iterator[Tensor]:
     margin = 2 * stft.n_fft
     for true in _blocks(song, stems, margin):
         spectra = stft(true)
@@ -164,12 +164,14 @@ def _ideal(song: Song, stems: tuple[str, ...], stft: Stft) -> Iterator[Tensor]:
         yield estimate[..., margin:-margin]
 
 
-def _each(songs: Iterable[Song], stems: tuple[str, ...], estimator: Estimator) -> Iterator[SongScores]:
+def _each(songs: Iterable[Multitrack], stems: tuple[str, ...], estimator: Estimator) -> Iterator[SongScores]:
     for song in songs:
         yield score(song, stems, {"": estimator})[""]
 
 
-def _score(song: Song, stems: tuple[str, ...], estimates: Iterable[Tensor], truth: Truth | None) -> SongScores:
+def _score(
+    song: Multitrack, stems: tuple[str, ...], estimates: Iterable[Tensor], truth: References | None
+) -> SongScores:
     """Score a stream of estimates in blocks of any size against the song."""
     sdr, si_sdr, start = Sdr(len(stems)), SiSdr(len(stems)), 0
 

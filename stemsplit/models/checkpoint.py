@@ -19,7 +19,7 @@ from stemsplit.dsp.overlap_add import WindowPlan
 from stemsplit.errors import ModelError
 from stemsplit.files import replacing
 from stemsplit.models import headers
-from stemsplit.networks.families import build, seen_by
+from stemsplit.networks.families import build, input_length
 from stemsplit.networks.masking import MaskNetwork
 
 FORMAT = 1
@@ -69,7 +69,7 @@ def new_model(header: Header) -> Model:
     except (TypeError, ValueError) as error:
         raise ModelError(f"no model can be like this: {error}") from error
     network = build(header.family, header.config, stems=len(header.stems), channels=header.channels)
-    if seen_by(network, header.length, header.length) < header.length:
+    if input_length(network, header.length, header.length) < header.length:
         raise ModelError(f"windows of {header.length} samples are longer than the network takes")
     if isinstance(network, MaskNetwork) and header.length < network.stft.n_fft:
         raise ModelError(f"windows of {header.length} samples are shorter than frames of {network.stft.n_fft}")

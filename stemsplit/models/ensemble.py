@@ -17,14 +17,14 @@ from stemsplit.errors import ModelError, UsageError
 from stemsplit.models import checkpoint, conversion, headers
 from stemsplit.models.checkpoint import Header, Model
 from stemsplit.models.registry import ONNX
-from stemsplit.networks.families import seen_by
+from stemsplit.networks.families import input_length
 from stemsplit.networks.masking import MaskNetwork
 
 MOST_SHARE = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class EnsembleMember:
     """A network in a bag.
 
     Args:
@@ -40,9 +40,9 @@ class Member:
     weights: Mapping[str, Tensor] | None = None
     wanted: tuple[int, ...] | None = None
 
-    def room(self, length: int) -> int:
+    def input_length(self, length: int) -> int:
         """How many samples the network wants to see to separate `length` of them."""
-        return seen_by(self.network, length, self.length)
+        return input_length(self.network, length, self.length)
 
     def ready(self, *, wiener: int = 0) -> Callable[[Tensor], Tensor]:
         """The network with this member's weights in it: mixtures `(B, C, N)` -> stems `(B, S, C, N)`.
@@ -56,25 +56,27 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Bag:
+class Ensemble:
     """A model that is ready to run; `header` says what goes in, which stems come out, and in which windows.
 
     `whole` says whether these are all the stems that its networks give.
     """
 
     header: Header
-    members: tuple[Member, ...]
-    whole: bool = True
+    members: tuple[EnsembleMember, ...]
+    complete: bool = True
 
     @property
-    def adds_up(self) -> bool:
+    def masks_sum_to_one(self) -> bool:
         """Whether the stems are masked parts of the mixture that add up to it, but for rounding and resampling."""
         network = self.members[0].network
-        return self.whole and len(self.members) == 1 and isinstance(network, MaskNetwork) and network.adds_up
+        return (
+            self.complete and len(self.members) == 1 and isinstance(network, MaskNetwork) and network.masks_sum_to_one
+        )
 
-    def room(self, length: int) -> int:
+    def input_length(self, length: int) -> int:
         """How many samples its networks want to see, at most, to separate `length` of them."""
-        return max(member.room(length) for member in self.members)
+        return max(member.input_length(length) for member in self.members)
 
     def check_wiener(self, iterations: int) -> None:
         """Raise UsageError if what its networks give cannot be refined so often by Wiener filtering."""
@@ -84,13 +86,13 @@ class Bag:
             raise UsageError("only models that estimate masks can be refined by Wiener filtering")
 
 
-def bag_of(model: Model) -> Bag:
+def ensemble_of(model: Model) -> Ensemble:
     """The bag with one network in it."""
     shares = tuple((stem, stem, 1.0) for stem in range(len(model.header.stems)))
-    return Bag(model.header, (Member(model.network, shares, model.header.length),))
+    return Ensemble(model.header, (EnsembleMember(model.network, shares, model.header.length),))
 
 
-def load_bag(
+def load_ensemble(
     paths: Sequence[Path],
     gives: Sequence[Sequence[str]],
     *,
@@ -98,7 +100,7 @@ def load_bag(
     stems: Sequence[str] = (),
     device: str = "cpu",
     shared: bool = True,
-) -> Bag:
+) -> Ensemble:
     """A model of one file or of several networks.
 
     Args:
@@ -124,12 +126,12 @@ def load_bag(
     if missing := [stem for stem in stems if stem not in known]:
         raise UsageError(f"the model has no stem {missing[0]!r}", f"its stems are {', '.join(known)}")
     wanted = tuple(stem for stem in known if stem in (stems or known))
-    whole = {stem for part in parts for stem in part.header.stems} == set(wanted)
+    complete = {stem for part in parts for stem in part.header.stems} == set(wanted)
     needed = [part for part in parts if any(part.shares.get(stem) for stem in wanted)]
-    return Bag(
+    return Ensemble(
         replace(first, stems=wanted),
         tuple(_members(needed, wanted, device, shared and device == "cpu")),
-        whole,
+        complete,
     )
 
 
@@ -183,7 +185,7 @@ def _parse_shares(rows: Any, described: Sequence[Header]) -> list[dict[str, floa
     return [{stem: float(share) for stem, share in zip(stems, row, strict=True)} for row in rows]
 
 
-def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str, one_of_a_shape: bool) -> list[Member]:
+def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str, one_of_a_shape: bool) -> list[EnsembleMember]:
     totals = {stem: sum(part.shares.get(stem, 0.0) for part in parts) for stem in wanted}
     shapes = [part.shape for part in parts]
     networks: dict[str, nn.Module] = {}
@@ -199,12 +201,12 @@ def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str, one_of_
         weights = checkpoint.read_weights(part.path, part.header, part.prefix)
         if network is None:
             network = networks[part.shape] = checkpoint.filled(part.header, weights).to(device).eval()
-        member = Member(network, shares, part.header.length, weights if shared else None)
+        member = EnsembleMember(network, shares, part.header.length, weights if shared else None)
         members.append(_without_the_rest(member) if isinstance(network, MaskNetwork) else member)
     return members
 
 
-def _without_the_rest(member: Member) -> Member:
+def _without_the_rest(member: EnsembleMember) -> EnsembleMember:
     """Let a network of masks give no stem that does not count for any of the bag's."""
     wanted = tuple(sorted({row for _, row, _ in member.shares}))
     shares = tuple((stem, wanted.index(row), share) for stem, row, share in member.shares)

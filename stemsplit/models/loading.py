@@ -14,7 +14,7 @@ Fetch = Callable[[ModelSpec], tuple[ModelSpec, tuple[Path, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Obtained:
+class LocalModel:
     """A model that is ready to be loaded.
 
     Args:
@@ -51,7 +51,7 @@ def find(known: Registry, model: str | None, stems: Sequence[str] = ()) -> Model
     return spec.only(stems) if spec.stems else spec
 
 
-def obtain(spec: ModelSpec, stems: Sequence[str], fetch: Fetch) -> Obtained:
+def obtain(spec: ModelSpec, stems: Sequence[str], fetch: Fetch) -> LocalModel:
     """The files of a model, or of what is needed for some of its stems.
 
     Args:
@@ -62,7 +62,7 @@ def obtain(spec: ModelSpec, stems: Sequence[str], fetch: Fetch) -> Obtained:
     """
     require_family(spec)
     spec, paths = fetch(spec)
-    obtained = Obtained(spec.only(stems), paths)
+    obtained = LocalModel(spec.only(stems), paths)
     require_family(obtained.spec)  # of a repository it is known only now
     return obtained
 

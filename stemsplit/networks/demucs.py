@@ -85,7 +85,7 @@ class Network(nn.Module):
             mono = mix.mean(dim=1, keepdim=True)
             deviation, mean = torch.std_mean(mono, dim=2, correction=int(n > 1), keepdim=True)
             x = (mix - mean) / (deviation + 1e-5)
-        missing = self.room(n) - n
+        missing = self.input_length(n) - n
         x = self.up(functional.pad(x, (missing // 2, missing - missing // 2))).unsqueeze(2)
         skips = []
         for layer in self.encoder:
@@ -98,7 +98,7 @@ class Network(nn.Module):
             x = torch.addcmul(mean, x, deviation)
         return x.reshape(b, self.stems, c, n)
 
-    def room(self, length: int) -> int:
+    def input_length(self, length: int) -> int:
         """The least length, not below `length`, of which no layer leaves samples over: what is best seen."""
         steps = 2 * length
         for _ in self.encoder:

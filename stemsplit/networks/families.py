@@ -4,7 +4,7 @@ The contract is the same for all of them: a module `networks/<family>.py` has a 
 can be written as JSON) and an `nn.Module` called `Network`, built as `Network(config, stems=S, channels=C)`, whose
 `forward` maps a mixture `(B, C, N)` to stems `(B, S, C, N)`, float32, deterministic in eval mode, with no state kept
 between calls. Buffers that no file has are computed on the CPU, even while a network is made without values, on the
-meta device. A network that does not want windows of always the same length has a method `room(n)`: how many samples
+meta device. A network that does not want windows of always the same length has a method `input_length(n)`: how many samples
 it wants to see, context included, to separate `n` of them.
 
 A new family is one new file in this folder: every module is one, except those whose names begin with an underscore and
@@ -50,6 +50,6 @@ def build(family: str, config: Mapping[str, Any], *, stems: int, channels: int) 
     return network  # type: ignore[no-any-return]
 
 
-def seen_by(network: "nn.Module", length: int, usual: int) -> int:
+def input_length(network: "nn.Module", length: int, usual: int) -> int:
     """How many samples `network` wants to see to separate `length` of them; `usual` is its window."""
-    return int(network.room(length)) if hasattr(network, "room") else usual  # type: ignore[operator]
+    return int(network.input_length(length)) if hasattr(network, "room") else usual  # type: ignore[operator]

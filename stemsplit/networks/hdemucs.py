@@ -82,6 +82,6 @@ class Network(HybridNetwork):
             zero_padding=config.zero_padding,
         )
 
-    def room(self, length: int) -> int:
+    def input_length(self, length: int) -> int:
         """It wants to see no more than it separates."""
         return length

@@ -104,7 +104,7 @@ class Network(HybridNetwork):
             raise ValueError(f"{length} samples are more than the {self.length} that the network takes")
         return super().forward(functional.pad(mix, (0, self.length - length)))[..., :length]
 
-    def room(self, length: int) -> int:
+    def input_length(self, length: int) -> int:
         """How many samples it wants to see, whatever the length."""
         return self.length
 

@@ -20,7 +20,7 @@ class MaskNetwork(nn.Module, ABC):
         self.stft = stft
 
     @property
-    def adds_up(self) -> bool:
+    def masks_sum_to_one(self) -> bool:
         """Whether the masks add up to one in every bin, so that all stems together are the mixture."""
         return True
 

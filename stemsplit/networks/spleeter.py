@@ -79,11 +79,11 @@ class Network(MaskNetwork):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # see `unet`
 
     @property
-    def adds_up(self) -> bool:
+    def masks_sum_to_one(self) -> bool:
         """Not where what lies above the band is lost."""
         return self.extension == "average"
 
-    def room(self, length: int) -> int:
+    def input_length(self, length: int) -> int:
         """Samples to be seen to separate `length` of them: frames begin as early and end as late as in Spleeter."""
         return length + self.stft.n_fft
 

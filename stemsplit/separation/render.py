@@ -15,7 +15,7 @@ from stemsplit.audio.tags import Tags, read_tags
 from stemsplit.audio.writing import reporting
 from stemsplit.models.checkpoint import Header
 from stemsplit.separation.outputs import Delivery, Rows
-from stemsplit.separation.streams import Passing, Stems, as_the_input
+from stemsplit.separation.streams import MixtureTap, Stems, as_the_input
 
 OnProgress = Callable[[int, int | None], None]
 Separate = Callable[[Iterable[Block], int], Iterator[Stems]]
@@ -91,7 +91,7 @@ def write_stems(
 def _rows_of(rows: Rows, reader: Reader, rate: int, separate: Separate, header: Header) -> Iterator[Stems]:
     """Blocks `(R, C, n)` at `rate`, together as long as the song is then."""
     resampled = resample(reader.blocks(), reader.rate, rate, channels=reader.channels)
-    mixture = Passing(resampled, keep=rows.need_mixture)
+    mixture = MixtureTap(resampled, keep=rows.need_mixture)
     done, count = 0, len(header.stems)
     for stems in as_the_input(separate(mixture, rate), count, header, rate, reader.channels):
         stems = stems[..., : mixture.length - done]

@@ -22,7 +22,7 @@ from stemsplit.dsp.overlap_add import Window, WindowPlan, cut, overlap_add
 from stemsplit.errors import UsageError
 from stemsplit.models import hub, loading
 from stemsplit.models.checkpoint import Model
-from stemsplit.models.ensemble import Bag, bag_of, load_bag
+from stemsplit.models.ensemble import Ensemble, ensemble_of, load_ensemble
 from stemsplit.models.registry import ModelSpec
 from stemsplit.separation.outputs import STEM_FILE, Delivery
 from stemsplit.separation.render import OnProgress, Report, write_stems
@@ -53,7 +53,7 @@ class Separator:
 
     def __init__(
         self,
-        model: Model | Bag,
+        model: Model | Ensemble,
         *,
         device: str = "cpu",
         batch_size: int | None = None,
@@ -63,9 +63,9 @@ class Separator:
         seed: int = 0,
         wiener: int = 0,
     ) -> None:
-        self.bag = model if isinstance(model, Bag) else bag_of(model)
+        self.ensemble = model if isinstance(model, Ensemble) else ensemble_of(model)
         self.device, self.precision = device, precision
-        header = self.bag.header
+        header = self.ensemble.header
         if batch_size is None:
             batch_size = 1 if device == "cpu" else max(1, round(BATCH_SECONDS * header.rate / header.length))
         if batch_size < 1:
@@ -76,7 +76,7 @@ class Separator:
             raise UsageError(f"the overlap must be from 0 to {MOST_OVERLAP}, not {overlap:g}")
         if shifts < 0:
             raise UsageError(f"the number of shifts must not be negative, as {shifts} is")
-        self.bag.check_wiener(wiener)
+        self.ensemble.check_wiener(wiener)
         self.wiener = wiener
         self.batch_size = batch_size
         self.plan = (
@@ -84,7 +84,7 @@ class Separator:
         )
         latest = int(LARGEST_SHIFT_SECONDS * header.rate)
         rng = random.Random(seed)
-        self.leads = tuple(rng.randint(0, latest) for _ in range(shifts)) or (0,)
+        self.shift_offsets = tuple(rng.randint(0, latest) for _ in range(shifts)) or (0,)
         self.warnings: list[str] = []
 
     @classmethod
@@ -124,9 +124,9 @@ class Separator:
         fetch = partial(hub.obtain, on_download=on_download, on_progress=on_progress)
         obtained = loading.obtain(spec, stems, fetch)
         spec = obtained.spec
-        bag = load_bag(obtained.paths, obtained.gives, config=spec.config, stems=spec.stems, device=chosen)
+        ensemble = load_ensemble(obtained.paths, obtained.gives, config=spec.config, stems=spec.stems, device=chosen)
         return cls(
-            bag,
+            ensemble,
             device=chosen,
             batch_size=batch_size,
             precision=precision,
@@ -139,24 +139,24 @@ class Separator:
     @property
     def stems(self) -> tuple[str, ...]:
         """The names of the stems, in the order in which `separate` gives them."""
-        return self.bag.header.stems
+        return self.ensemble.header.stems
 
     @property
     def rate(self) -> int:
         """Hz, of what `separate` gives."""
-        return self.bag.header.rate
+        return self.ensemble.header.rate
 
     def separate(self, blocks: Iterable[Block], rate: int) -> Iterator[Stems]:
         """Blocks `(C, n)` of a mixture at `rate` Hz -> blocks `(S, C, n)` of its stems at the rate of the model.
 
         Together they are as long as the resampled mixture. Memory does not depend on its length.
         """
-        header = self.bag.header
+        header = self.ensemble.header
         blocks = (np.require(block, np.float32, ["C", "W"]) for block in blocks)  # as torch wants them
         blocks = match_channels(blocks, header.channels)
         blocks = resample(blocks, rate, header.rate, channels=header.channels)
-        copies = tee(map(torch.from_numpy, blocks), len(self.leads))
-        passes = [self._separate_once(copy, lead) for copy, lead in zip(copies, self.leads, strict=True)]
+        copies = tee(map(torch.from_numpy, blocks), len(self.shift_offsets))
+        passes = [self._separate_once(copy, lead) for copy, lead in zip(copies, self.shift_offsets, strict=True)]
         for stems in mean(passes):
             yield stems.numpy()
 
@@ -179,7 +179,7 @@ class Separator:
         samples = check_array(mixture, rate)
         channels, length = samples.shape
         stems = self.separate(blocks_of(samples), rate)
-        fitting = as_the_input(stems, len(self.stems), self.bag.header, rate, channels)
+        fitting = as_the_input(stems, len(self.stems), self.ensemble.header, rate, channels)
         whole = join(fitting, (len(self.stems), channels, length), on_progress)
         return dict(zip(self.stems, whole, strict=True))
 
@@ -221,16 +221,16 @@ class Separator:
         """The same for a file that is open already, of which nothing has been read."""
         paths = {stem: Path(path) for stem, path in outputs.items()}
         delivery = delivery or Delivery(Format.of(path for stem, path in paths.items() if stem != STEM_FILE))
-        if delivery.consistent and not self.bag.whole:
+        if delivery.consistent and not self.ensemble.complete:
             raise UsageError("only all stems of a model can be made to add up", "leave out --consistent, or --stems")
         consistent = delivery.consistent
         if consistent is None:  # else what the model cannot hear, as it is too high, would be in all stems alike
-            consistent = self.bag.adds_up and (delivery.rate or reader.rate) <= self.rate
+            consistent = self.ensemble.masks_sum_to_one and (delivery.rate or reader.rate) <= self.rate
         told = len(self.warnings)
         report = write_stems(
             reader,
             self.separate,
-            self.bag.header,
+            self.ensemble.header,
             paths,
             delivery,
             consistent=consistent,
@@ -241,9 +241,9 @@ class Separator:
 
     def _separate_once(self, blocks: Iterable[Tensor], lead: int) -> Iterator[Tensor]:
         """`(C, n)` -> `(S, C, n)`, with `lead` zeros before the stream that are taken away again."""
-        channels = self.bag.header.channels
+        channels = self.ensemble.header.channels
         later = chain([torch.zeros(channels, lead)], blocks) if lead else blocks
-        windows = cut(later, self.plan, channels=channels, room=self.bag.room)
+        windows = cut(later, self.plan, channels=channels, input_length=self.ensemble.input_length)
         for stems in overlap_add(self._estimate(windows), self.plan):
             skipped = min(lead, stems.shape[-1])
             lead -= skipped
@@ -280,13 +280,13 @@ class Separator:
 
     def _run_networks(self, batch: list[Window]) -> Tensor:
         """Windows of the same length -> `(B, S, C, length)`: each stem from the networks with a share in it."""
-        header, length = self.bag.header, batch[0].length
+        header, length = self.ensemble.header, batch[0].length
         total = torch.zeros(len(batch), len(header.stems), header.channels, length)
-        for member in self.bag.members:
-            mix = torch.stack([window.seen(member.room(length)) for window in batch]).to(self.device)
+        for member in self.ensemble.members:
+            mix = torch.stack([window.center_crop(member.input_length(length)) for window in batch]).to(self.device)
             with self._low_precision():
                 estimate = member.ready(wiener=self.wiener)(mix)
-            inner = Window(estimate, length).seen(length).float().cpu()
+            inner = Window(estimate, length).center_crop(length).float().cpu()
             for stem, row, share in member.shares:
                 total[:, stem].add_(inner[:, row], alpha=share)
         return total

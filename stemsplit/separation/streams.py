@@ -33,7 +33,7 @@ def mean(passes: list[Iterator[Tensor]]) -> Iterator[Tensor]:
     assert not any(piece is not None for piece in waiting)
 
 
-class Passing:
+class MixtureTap:
     """An iterable of blocks that counts what passes: a header's length is only an estimate. It may keep it as well."""
 
     def __init__(self, blocks: Iterable[Block], *, keep: bool = False) -> None:

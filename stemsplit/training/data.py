@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stemsplit.datasets.multitracks import Song, read_stems, require_format
+from stemsplit.datasets.multitracks import Multitrack, read_stems, require_format
 from stemsplit.errors import DatasetError
 from stemsplit.training.augmentation import augment
 from stemsplit.training.recipe import Recipe
@@ -24,7 +24,7 @@ class Crops(Dataset[Tensor]):
     crops after those of an epoch are those of the next.
     """
 
-    def __init__(self, songs: Sequence[Song], recipe: Recipe) -> None:
+    def __init__(self, songs: Sequence[Multitrack], recipe: Recipe) -> None:
         require_format(songs, recipe.rate, recipe.channels)
         if recipe.pitch or recipe.tempo:
             load_vocoder()
@@ -63,7 +63,7 @@ class Crops(Dataset[Tensor]):
             stems.append(crop)
         return torch.cat(stems)
 
-    def _read(self, song: Song, stems: Sequence[str], rng: np.random.Generator) -> Tensor:
+    def _read(self, song: Multitrack, stems: Sequence[str], rng: np.random.Generator) -> Tensor:
         """Stems `(S, C, length)` from a random place, played at a random speed, pitch and tempo."""
         recipe = self.recipe
         speed = 2 ** (rng.uniform(-recipe.speed, recipe.speed) / 12)
@@ -87,7 +87,7 @@ def _resample(crop: Tensor, length: int) -> Tensor:
     return torch.from_numpy(flat.T.copy()).reshape(*crop.shape[:2], length)
 
 
-def _by_length(songs: Sequence[Song]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _by_length(songs: Sequence[Multitrack]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     lengths = np.array([song.length for song in songs], np.float64)
     chances: np.ndarray[tuple[int], np.dtype[np.float64]] = lengths / lengths.sum()
     return chances

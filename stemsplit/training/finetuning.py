@@ -3,22 +3,22 @@
 from dataclasses import replace
 
 from stemsplit.errors import UsageError
-from stemsplit.models import ensemble
 from stemsplit.models.checkpoint import Header, Model
-from stemsplit.models.loading import Obtained
+from stemsplit.models.ensemble import load_ensemble
+from stemsplit.models.loading import LocalModel
 from stemsplit.networks.masking import MaskNetwork
 from stemsplit.training.recipe import Recipe
 
 
-def load_start(obtained: Obtained) -> Model:
-    """A model to begin with, of any family. Raises ModelError as `bags.load_bag` does, UsageError if it is several."""
+def load_start(obtained: LocalModel) -> Model:
+    """A model to begin with, of any family. Raises ModelError as `load_ensemble` does, UsageError if it is several."""
     paths, name = obtained.paths, obtained.spec.name
-    bag = ensemble.load_bag(paths, obtained.gives, config=obtained.spec.config)
-    if len(bag.members) > 1:
-        told = f"{name!r} is {len(bag.members)} networks in one, and only one network can be trained"
+    ensemble = load_ensemble(paths, obtained.gives, config=obtained.spec.config)
+    if len(ensemble.members) > 1:
+        told = f"{name!r} is {len(ensemble.members)} networks in one, and only one network can be trained"
         where = f"; its files are told by  stemsplit models path {name}" if len(paths) > 1 else ""
         raise UsageError(told, f"begin with one of its networks, if they have files of their own{where}")
-    return Model(bag.header, bag.members[0].network)
+    return Model(ensemble.header, ensemble.members[0].network)
 
 
 def recipe_for(model: Model) -> Recipe:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stemsplit.datasets.multitracks import Song, require_format
+from stemsplit.datasets.multitracks import Multitrack, require_format
 from stemsplit.errors import UsageError
 from stemsplit.evaluation.scoring import SongScores, evaluate, mean_scores, mean_sdr
 from stemsplit.files import sweep
@@ -47,8 +47,8 @@ class Epoch:
 
 def fit(
     recipe: Recipe,
-    songs: Sequence[Song],
-    valid: Sequence[Song],
+    songs: Sequence[Multitrack],
+    valid: Sequence[Multitrack],
     folder: Path,
     *,
     device: str = "cpu",
@@ -155,7 +155,7 @@ def _done(run: Run) -> bool:
     return 0 < run.recipe.patience <= run.stale()
 
 
-def _validate(model: Model, songs: Sequence[Song], device: str, ranks: Ranks) -> tuple[SongScores, ...]:
+def _validate(model: Model, songs: Sequence[Multitrack], device: str, ranks: Ranks) -> tuple[SongScores, ...]:
     """Every process scores every n-th song; all get all scores, in the order of the songs."""
     own = list(evaluate(Separator(model, device=device), songs[ranks.rank :: ranks.size]))
     shares = ranks.gather(own)

@@ -13,7 +13,7 @@ LOUDEST_SDR = 30.0  # dB, from where on a better stem counts no more
 _SMALLEST = 1e-3  # magnitude that still counts in a logarithm, about -90 dB of full scale
 
 
-class Attempt:
+class Prediction:
     """A network's attempt at a batch of mixtures, made as far as a loss asks for it.
 
     Args:
@@ -58,13 +58,13 @@ class Attempt:
         return estimate.float()
 
 
-def magnitude(attempt: Attempt) -> Tensor:
+def magnitude(attempt: Prediction) -> Tensor:
     """Mean absolute error between masked and true magnitude spectrograms (Jansson et al., 2017)."""
     error: Tensor = attempt.masks * attempt.mix.abs().unsqueeze(1) - attempt.true.abs()
     return error.abs().mean()
 
 
-def spectrum(attempt: Attempt) -> Tensor:
+def spectrum(attempt: Prediction) -> Tensor:
     """Mean distance between masked and true complex spectra.
 
     A mask that knows the mixture's phase to be wrong does better to stay below the true magnitude (Erdogan et al.,
@@ -74,7 +74,7 @@ def spectrum(attempt: Attempt) -> Tensor:
     return error.abs().mean()
 
 
-def distortion(attempt: Attempt) -> Tensor:
+def distortion(attempt: Prediction) -> Tensor:
     """Energy of the error of every stem's spectrum, relative to the stem's own and a tenth of the mixture's.
 
     Which is the SDR, inverted and not in dB; the tenth keeps it finite for stems that are silent. Where it cannot be
@@ -85,12 +85,12 @@ def distortion(attempt: Attempt) -> Tensor:
     return ratio.mean()
 
 
-def waveform(attempt: Attempt) -> Tensor:
+def waveform(attempt: Prediction) -> Tensor:
     """Mean absolute error of the samples; for any family."""
     return (attempt.samples - attempt.stems).abs().mean()
 
 
-def stft(attempt: Attempt) -> Tensor:
+def stft(attempt: Prediction) -> Tensor:
     """Errors of magnitudes and of their logarithms, in short frames and in long ones; for any family.
 
     The multi-resolution STFT loss of Yamamoto et al., "Parallel WaveGAN" (2020): spectral convergence and the mean
@@ -116,7 +116,7 @@ def stft(attempt: Attempt) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def sdr(attempt: Attempt) -> Tensor:
+def sdr(attempt: Prediction) -> Tensor:
     """The SDR of every stem in dB, turned over; for any family.
 
     With a soft threshold, relative to the mixture, above which it counts no more, and which keeps it finite for stems
@@ -128,7 +128,7 @@ def sdr(attempt: Attempt) -> Tensor:
     return ratio.mean()
 
 
-LOSSES: dict[str, Callable[[Attempt], Tensor]] = {
+LOSSES: dict[str, Callable[[Prediction], Tensor]] = {
     "magnitude": magnitude,
     "spectrum": spectrum,
     "distortion": distortion,
@@ -141,6 +141,6 @@ OF_MASKS = ("magnitude", "spectrum", "distortion")  # losses that only mask fami
 
 def compute(loss: str | Mapping[str, float], network: nn.Module, stems: Tensor) -> Tensor:
     """A loss, or the weighted sum of several, of a network on `(B, S, C, N)`."""
-    attempt = Attempt(network, stems)
+    attempt = Prediction(network, stems)
     parts = {loss: 1.0} if isinstance(loss, str) else loss
     return torch.stack([weight * LOSSES[name](attempt) for name, weight in parts.items()]).sum()

@@ -315,5 +315,5 @@ def test_objects_for_programs(results: list[Done | Skipped | Failed]) -> None:
 
 
 def test_the_pace_of_progress() -> None:
-    pace = reporting.Pace(1.0)
+    pace = reporting.Throttle(1.0)
     assert [pace.allows(now) for now in (5.0, 5.5, 6.0, 6.9, 9.0, 9.5)] == [True, False, True, False, True, False]

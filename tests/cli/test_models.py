@@ -61,7 +61,7 @@ def test_info(run: Run, cache: Path, name: str) -> None:
 
 
 @pytest.fixture
-def bag(server: Hub, cache: Path, here: Path, unet_model: Callable[..., Model]) -> Path:
+def ensemble(server: Hub, cache: Path, here: Path, unet_model: Callable[..., Model]) -> Path:
     """A models.toml with a model of two networks, one for each of its stems."""
     files = []
     for seed, stem in enumerate(("vocals", "drums")):
@@ -73,9 +73,9 @@ def bag(server: Hub, cache: Path, here: Path, unet_model: Callable[..., Model]) 
     return write_registry(here / "bag.toml", replace(spec, files=tuple(files)))
 
 
-def test_what_other_stems_need_is_not_fetched(run: Run, bag: Path, server: Hub, here: Path) -> None:
+def test_what_other_stems_need_is_not_fetched(run: Run, ensemble: Path, server: Hub, here: Path) -> None:
     write_song(here / "song.wav")
-    mine = ("song.wav", "--model", "mine", "--registry", str(bag))
+    mine = ("song.wav", "--model", "mine", "--registry", str(ensemble))
     code, out, _ = run(*mine, "--stems", "drums", model=False)
     assert (code, out) == (0, "separated/song/drums.wav\n")
     assert {request.rsplit("/")[-1] for request in server.requests} == {"drums.safetensors"}
@@ -85,9 +85,11 @@ def test_what_other_stems_need_is_not_fetched(run: Run, bag: Path, server: Hub, 
     assert (here / "separated/song/drums.wav").read_bytes() == alone
 
 
-def test_a_stem_that_the_model_has_not(run: Run, bag: Path, server: Hub, here: Path) -> None:
+def test_a_stem_that_the_model_has_not(run: Run, ensemble: Path, server: Hub, here: Path) -> None:
     write_song(here / "song.wav")
-    code, out, err = run("song.wav", "--model", "mine", "--registry", str(bag), "--stems", "vocals,piano", model=False)
+    code, out, err = run(
+        "song.wav", "--model", "mine", "--registry", str(ensemble), "--stems", "vocals,piano", model=False
+    )
     assert (code, out, server.requests) == (2, "", [])
     assert err == "stemsplit: the model 'mine' has no stem 'piano'\nhint: its stems are vocals, drums\n"
 

@@ -7,7 +7,7 @@ import soundfile  # type: ignore[import-untyped]
 import torch
 from support.songs import STEMS
 
-from stemsplit.datasets.multitracks import Song, find_songs, read_stems, require_format
+from stemsplit.datasets.multitracks import Multitrack, find_songs, read_stems, require_format
 from stemsplit.errors import DatasetError
 
 MakeSong = Callable[..., dict[str, np.ndarray]]
@@ -130,13 +130,13 @@ def test_corrupt_files(tmp_path: Path) -> None:
 
 
 def test_a_file_that_vanished(tmp_path: Path) -> None:
-    song = Song("gone", {"vocals": tmp_path / "vocals.wav"}, rate=8000, channels=2, length=100)
+    song = Multitrack("gone", {"vocals": tmp_path / "vocals.wav"}, rate=8000, channels=2, length=100)
     with pytest.raises(DatasetError, match=r"cannot read .*vocals\.wav"):
         read_stems(song, ("vocals",), 0, 10)
 
 
 def test_rates_and_channels_are_required(tmp_path: Path) -> None:
-    mono, stereo = (Song(f"{n} channels", {}, rate=8000, channels=n, length=1) for n in (1, 2))
+    mono, stereo = (Multitrack(f"{n} channels", {}, rate=8000, channels=n, length=1) for n in (1, 2))
     require_format([mono, stereo], 8000, 2)
     require_format([mono], 8000, 1)
     with pytest.raises(DatasetError, match=r"'2 channels' have 8000 Hz and 2 channels, not 8000 Hz and 1 channel$"):

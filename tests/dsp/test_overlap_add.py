@@ -21,7 +21,7 @@ def blocks(samples: Tensor, size: int) -> Iterator[Tensor]:
 
 def without_context(windows: Iterable[Window]) -> Iterator[Window]:
     for window in windows:
-        yield Window(window.seen(window.length), window.length)
+        yield Window(window.center_crop(window.length), window.length)
 
 
 def there_and_back(samples: Tensor, plan: WindowPlan, size: int) -> Tensor:
@@ -68,28 +68,30 @@ ROOMS: dict[str, Callable[[int], int]] = {
 
 @pytest.mark.parametrize(("length", "hop"), PLANS)
 @pytest.mark.parametrize("total", [1, 5, 64, 333, 2500])
-@pytest.mark.parametrize("room", [None, *ROOMS.values()], ids=["always the same", *ROOMS])
-def test_windows_are_where_the_plan_says(length: int, hop: int, total: int, room: Callable[[int], int] | None) -> None:
+@pytest.mark.parametrize("input_length", [None, *ROOMS.values()], ids=["always the same", *ROOMS])
+def test_windows_are_where_the_plan_says(
+    length: int, hop: int, total: int, input_length: Callable[[int], int] | None
+) -> None:
     """Window k begins after k hops, in the middle of its context; zeros stand in for what lies outside the stream."""
     plan, samples, beyond = WindowPlan(length, hop), stream(total), length + 16
     padded = torch.nn.functional.pad(samples, (beyond, beyond))
-    windows = list(cut(blocks(samples, 64), plan, channels=2, room=room))
+    windows = list(cut(blocks(samples, 64), plan, channels=2, input_length=input_length))
     assert len(windows) == -(-total // hop)
     for start, window in zip(range(0, total, hop), windows, strict=True):
         assert window.length == min(length, total - start)
-        size = room(window.length) if room else length
+        size = input_length(window.length) if input_length else length
         first = beyond + start - (size - window.length) // 2
         assert torch.equal(window.samples, padded[:, first : first + size])
-        assert torch.equal(window.seen(size), window.samples)
-        assert torch.equal(window.seen(window.length), samples[:, start : start + length])
+        assert torch.equal(window.center_crop(size), window.samples)
+        assert torch.equal(window.center_crop(window.length), samples[:, start : start + length])
 
 
 def test_less_context_is_the_middle_of_more() -> None:
     samples = stream(100)
-    narrow = cut([samples], WindowPlan(10, 7), channels=2, room=lambda length: length + 3)
-    wide = cut([samples], WindowPlan(10, 7), channels=2, room=lambda length: length + 8)
+    narrow = cut([samples], WindowPlan(10, 7), channels=2, input_length=lambda length: length + 3)
+    wide = cut([samples], WindowPlan(10, 7), channels=2, input_length=lambda length: length + 8)
     for one, other in zip(narrow, wide, strict=True):
-        assert torch.equal(one.samples, other.seen(one.length + 3))
+        assert torch.equal(one.samples, other.center_crop(one.length + 3))
 
 
 @pytest.mark.parametrize(("length", "hop"), PLANS)

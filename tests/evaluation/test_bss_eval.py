@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stemsplit.cli.separate import DEMO
 from stemsplit.evaluation import projection
-from stemsplit.evaluation.bss_eval import METRICS, Truth, bss_eval
+from stemsplit.evaluation.bss_eval import METRICS, References, bss_eval
 from stemsplit.evaluation.metrics import sdr
 
 RATE = 1000  # Hz: seconds and filters are short
@@ -197,7 +197,7 @@ def test_what_rounding_would_decide_is_decided() -> None:
 def test_blocks_of_any_size(block: int) -> None:
     reference = band()
     estimate = separated(reference)
-    with Truth(torch.split(reference, block, -1), RATE) as truth:
+    with References(torch.split(reference, block, -1), RATE) as truth:
         for _ in range(2):  # any number of estimates
             torch.testing.assert_close(truth.score(torch.split(estimate, 777, -1)), bss_eval(reference, estimate, RATE))
 
@@ -220,7 +220,7 @@ def test_the_first_ratio_is_the_sdr_of_the_window() -> None:
 
 
 def test_estimates_of_another_length_are_a_mistake() -> None:
-    with Truth([band()], RATE) as truth, pytest.raises(AssertionError, match="samples estimated of 5000"):
+    with References([band()], RATE) as truth, pytest.raises(AssertionError, match="samples estimated of 5000"):
         truth.score([band(length=RATE)])
 
 
@@ -240,7 +240,7 @@ def test_the_temporary_files_are_gone(tmp_path: Path, monkeypatch: pytest.Monkey
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        Truth(fail(), RATE)
+        References(fail(), RATE)
     assert len(open_files) == 3
     assert all(file.closed for file in open_files)  # type: ignore[attr-defined]
     assert not list(tmp_path.iterdir())

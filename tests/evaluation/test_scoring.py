@@ -8,7 +8,7 @@ import soundfile  # type: ignore[import-untyped]
 import torch
 from support.songs import STEMS
 
-from stemsplit.datasets.multitracks import Song, find_songs
+from stemsplit.datasets.multitracks import Multitrack, find_songs
 from stemsplit.errors import DatasetError
 from stemsplit.evaluation import scoring
 from stemsplit.evaluation.metrics import sdr
@@ -167,7 +167,7 @@ def test_songs_are_scored_one_at_a_time(unet_model: MakeModel, make_song: MakeSo
         make_song(tmp_path / name)
     asked = 0
 
-    def songs() -> Iterator[Song]:
+    def songs() -> Iterator[Multitrack]:
         nonlocal asked
         for song in find_songs(tmp_path, STEMS):
             asked += 1

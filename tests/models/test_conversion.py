@@ -50,8 +50,8 @@ def song(seed: int = 0) -> np.ndarray:
     return (0.1 * np.random.default_rng(seed).standard_normal((2, LENGTH))).astype(np.float32)
 
 
-def separate(bag: ensemble.Bag) -> np.ndarray:
-    return np.concatenate(list(Separator(bag).separate([song()], 44_100)), axis=-1)
+def separate(ensemble: ensemble.Ensemble) -> np.ndarray:
+    return np.concatenate(list(Separator(ensemble).separate([song()], 44_100)), axis=-1)
 
 
 def converted() -> list[Path]:
@@ -124,7 +124,7 @@ def test_half_precision_stays_half_as_large(paths: list[Path], made: Network) ->
         path.write_bytes(model(halved, rename=anonymous).SerializeToString())
     half = conversion.convert(paths, GIVES, SETTINGS)
     assert half.stat().st_size < 0.75 * full.stat().st_size  # of which some is names
-    one, other = (separate(ensemble.load_bag([path], [()])) for path in (full, half))
+    one, other = (separate(ensemble.load_ensemble([path], [()])) for path in (full, half))
     assert 0 < np.abs(one - other).max() < 0.01 * np.abs(one).max()
 
 
@@ -162,7 +162,7 @@ def test_what_was_killed_is_swept_away(paths: list[Path]) -> None:
 def test_two_processes_at_once(paths: list[Path]) -> None:
     code = "import sys, json; from pathlib import Path; from stemsplit.models import ensemble; "
     code += "gives, config = json.loads(sys.argv[1]); "
-    code += "ensemble.load_bag([Path(p) for p in sys.argv[2:]], gives, config=config)"
+    code += "ensemble.load_ensemble([Path(p) for p in sys.argv[2:]], gives, config=config)"
     command = [sys.executable, "-c", code, json.dumps([GIVES, SETTINGS]), *map(str, paths)]
     processes = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
@@ -173,7 +173,7 @@ def test_two_processes_at_once(paths: list[Path]) -> None:
 def test_later_starts_do_not_import_onnx(paths: list[Path]) -> None:
     conversion.convert(paths, GIVES, SETTINGS)
     code = "import sys; from pathlib import Path; from stemsplit.models import ensemble; sys.modules['onnx'] = None; "
-    code += f"ensemble.load_bag([Path(p) for p in sys.argv[1:]], {GIVES!r}, config={SETTINGS!r})"
+    code += f"ensemble.load_ensemble([Path(p) for p in sys.argv[1:]], {GIVES!r}, config={SETTINGS!r})"
     subprocess.run([sys.executable, "-c", code, *map(str, paths)], check=True, timeout=120)
 
 
@@ -181,8 +181,8 @@ def test_later_starts_do_not_import_onnx(paths: list[Path]) -> None:
 
 
 def test_one_stem_is_what_it_is_with_all(paths: list[Path]) -> None:
-    every = separate(ensemble.load_bag(paths, GIVES, config=SETTINGS))
-    some = ensemble.load_bag(paths, GIVES, config=SETTINGS, stems=["bass", "vocals"])
+    every = separate(ensemble.load_ensemble(paths, GIVES, config=SETTINGS))
+    some = ensemble.load_ensemble(paths, GIVES, config=SETTINGS, stems=["bass", "vocals"])
     assert some.header.stems == ("vocals", "bass")
     asked: list[object] = []
     some.members[0].network.register_forward_hook(lambda module, given, result: asked.append(result.shape[1]))
@@ -191,7 +191,7 @@ def test_one_stem_is_what_it_is_with_all(paths: list[Path]) -> None:
 
 
 def test_stems_add_up_to_the_song(paths: list[Path]) -> None:
-    stems = separate(ensemble.load_bag(paths, GIVES, config=SETTINGS))
+    stems = separate(ensemble.load_ensemble(paths, GIVES, config=SETTINGS))
     np.testing.assert_allclose(stems.sum(0), song(), atol=1e-5)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.models import checkpoint, headers, registry
 from stemsplit.models.checkpoint import Header, Model, new_model
-from stemsplit.models.ensemble import Bag, Member, load_bag
+from stemsplit.models.ensemble import Ensemble, EnsembleMember, load_ensemble
 from stemsplit.networks.families import build
 from stemsplit.separation.separator import Separator
 
@@ -74,8 +74,8 @@ def test_whole_songs_with_other_overlaps(name: str, overlap: float) -> None:
 def test_shifts_are_those_of_the_authors_program(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, model = couple("htdemucs")
     separator, mix = Separator(model, shifts=3, seed=5), noise(2, 30_001)
-    assert len(set(separator.leads)) == 3
-    offsets = iter([RATE // 2 - lead for lead in separator.leads])
+    assert len(set(separator.shift_offsets)) == 3
+    offsets = iter([RATE // 2 - lead for lead in separator.shift_offsets])
     monkeypatch.setattr("demucs.apply.random.randint", lambda low, high: next(offsets))
     expected = apply_model(theirs, mix[None], shifts=3)[0]
     assert difference(whole(separator, mix), expected) <= TOLERANCE
@@ -84,8 +84,8 @@ def test_shifts_are_those_of_the_authors_program(monkeypatch: pytest.MonkeyPatch
 
 def test_the_seed_decides_the_shifts() -> None:
     _, model = couple("demucs")
-    assert Separator(model, shifts=4).leads == Separator(model, shifts=4).leads
-    assert Separator(model, shifts=4).leads != Separator(model, shifts=4, seed=1).leads
+    assert Separator(model, shifts=4).shift_offsets == Separator(model, shifts=4).shift_offsets
+    assert Separator(model, shifts=4).shift_offsets != Separator(model, shifts=4, seed=1).shift_offsets
     state = random.getstate()
     Separator(model, shifts=4)
     assert random.getstate() == state
@@ -104,17 +104,17 @@ def test_a_bag_weighs_networks_of_different_families() -> None:
     pairs = [couple(name) for name in ("demucs", "hdemucs", "hdemucs of magnitudes")]
     weights = [[1.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 1.0], [1.0, 0.0, 3.0, 1.0]]
     totals = np.sum(weights, axis=0)
-    bag = Bag(
+    ensemble = Ensemble(
         pairs[0][1].header,
         tuple(
-            Member(ours.network, tuple((s, s, row[s] / totals[s]) for s in range(4) if row[s]), WINDOW)
+            EnsembleMember(ours.network, tuple((s, s, row[s] / totals[s]) for s in range(4) if row[s]), WINDOW)
             for (_, ours), row in zip(pairs, weights, strict=True)
         ),
     )
     for length in LENGTHS:
         mix = noise(2, length)
         expected = apply_model(BagOfModels([theirs for theirs, _ in pairs], weights), mix[None], shifts=0)[0]
-        assert difference(whole(Separator(bag), mix), expected) <= TOLERANCE
+        assert difference(whole(Separator(ensemble), mix), expected) <= TOLERANCE
 
 
 def save(path: Path, seed: int, half: bool = True, **changes: Any) -> Path:
@@ -127,8 +127,8 @@ def save(path: Path, seed: int, half: bool = True, **changes: Any) -> Path:
     return path
 
 
-def run(bag: Bag, mix: Tensor) -> Tensor:
-    pieces = list(Separator(bag).separate([mix.numpy()], bag.header.rate))
+def run(ensemble: Ensemble, mix: Tensor) -> Tensor:
+    pieces = list(Separator(ensemble).separate([mix.numpy()], ensemble.header.rate))
     return torch.from_numpy(np.concatenate(pieces, axis=-1))
 
 
@@ -139,40 +139,40 @@ def paths(tmp_path: Path) -> list[Path]:
 
 def test_networks_for_a_stem_each_are_one_model(paths: list[Path]) -> None:
     gives = [("vocals",), ("drums", "bass"), ("other",)]
-    bag, mix = load_bag(paths, gives), noise(2, 12_000)
-    assert bag.header.stems == ("vocals", "drums", "bass", "other")
-    one, two, three = (run(load_bag([path], [()]), mix) for path in paths)
-    torch.testing.assert_close(run(bag, mix), torch.stack([one[3], two[0], two[1], three[2]]), rtol=0, atol=0)
+    ensemble, mix = load_ensemble(paths, gives), noise(2, 12_000)
+    assert ensemble.header.stems == ("vocals", "drums", "bass", "other")
+    one, two, three = (run(load_ensemble([path], [()]), mix) for path in paths)
+    torch.testing.assert_close(run(ensemble, mix), torch.stack([one[3], two[0], two[1], three[2]]), rtol=0, atol=0)
 
 
 def test_networks_of_a_shape_take_the_memory_of_one(paths: list[Path]) -> None:
-    bag = load_bag(paths, [("vocals",), ("drums", "bass"), ("other",)])
-    assert len({id(member.network) for member in bag.members}) == 1
-    kept = [tensor for member in bag.members for tensor in (member.weights or {}).values()]
+    ensemble = load_ensemble(paths, [("vocals",), ("drums", "bass"), ("other",)])
+    assert len({id(member.network) for member in ensemble.members}) == 1
+    kept = [tensor for member in ensemble.members for tensor in (member.weights or {}).values()]
     assert {tensor.dtype for tensor in kept} == {torch.float16}
 
 
 def test_what_nobody_wants_is_not_even_read(paths: list[Path]) -> None:
     gives = [("vocals",), ("drums", "bass"), ("other",)]
-    alone, mix = load_bag(paths, gives, stems=["vocals"]), noise(2, 12_000)
+    alone, mix = load_ensemble(paths, gives, stems=["vocals"]), noise(2, 12_000)
     assert (alone.header.stems, len(alone.members)) == (("vocals",), 1)
-    torch.testing.assert_close(run(alone, mix), run(load_bag(paths, gives), mix)[:1], rtol=0, atol=0)
-    two = load_bag(paths, gives, stems=["other", "bass"])
+    torch.testing.assert_close(run(alone, mix), run(load_ensemble(paths, gives), mix)[:1], rtol=0, atol=0)
+    two = load_ensemble(paths, gives, stems=["other", "bass"])
     assert (two.header.stems, len(two.members)) == (("bass", "other"), 2)
-    whole_network = load_bag(paths[:1], [()], stems=["bass"])
+    whole_network = load_ensemble(paths[:1], [()], stems=["bass"])
     assert whole_network.header.stems == ("bass",)
-    torch.testing.assert_close(run(whole_network, mix), run(load_bag(paths[:1], [()]), mix)[1:2], rtol=0, atol=0)
+    torch.testing.assert_close(run(whole_network, mix), run(load_ensemble(paths[:1], [()]), mix)[1:2], rtol=0, atol=0)
     with pytest.raises(UsageError, match="no stem 'piano'") as caught:
-        load_bag(paths, gives, stems=["piano"])
+        load_ensemble(paths, gives, stems=["piano"])
     assert "vocals, drums, bass, other" in caught.value.hint
 
 
 def test_networks_that_do_not_go_together(paths: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not give 'piano'"):
-        load_bag(paths[:2], [("vocals",), ("piano",)])
+        load_ensemble(paths[:2], [("vocals",), ("piano",)])
     other = save(tmp_path / "other.safetensors", 0, rate=44_100)
     with pytest.raises(ModelError, match="are not for the same audio"):
-        load_bag([paths[0], other], [(), ()])
+        load_ensemble([paths[0], other], [(), ()])
 
 
 def test_windows_that_the_network_does_not_take(tmp_path: Path) -> None:
@@ -293,28 +293,28 @@ WEIGHTS = [[1.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 1.0], [1.
 
 def test_a_bag_in_one_file(tmp_path: Path) -> None:
     path = bag_file(tmp_path / "x.safetensors", MIXED, WEIGHTS)
-    bag = load_bag([path], [()])
+    ensemble = load_ensemble([path], [()])
     theirs = [reference(name) for name in MIXED]
     for length in (301, 21_347):
         mix = noise(2, length)
         expected = apply_model(BagOfModels(theirs, WEIGHTS), mix[None], shifts=0)[0]
-        assert difference(run(bag, mix), expected) <= TOLERANCE
-    assert bag.header.stems == registry.file_spec(path, ()).stems == ("drums", "bass", "other", "vocals")
-    assert len(load_bag([path], [()], stems=["vocals"]).members) == 2
-    assert len(load_bag([path], [()], stems=["bass"]).members) == 2
+        assert difference(run(ensemble, mix), expected) <= TOLERANCE
+    assert ensemble.header.stems == registry.file_spec(path, ()).stems == ("drums", "bass", "other", "vocals")
+    assert len(load_ensemble([path], [()], stems=["vocals"]).members) == 2
+    assert len(load_ensemble([path], [()], stems=["bass"]).members) == 2
 
 
 def test_without_weights_all_networks_count_the_same(tmp_path: Path) -> None:
-    bag = load_bag([bag_file(tmp_path / "x.safetensors", ["demucs", "hdemucs"])], [()])
+    ensemble = load_ensemble([bag_file(tmp_path / "x.safetensors", ["demucs", "hdemucs"])], [()])
     mix = noise(2, 9000)
     expected = apply_model(BagOfModels([reference("demucs"), reference("hdemucs")]), mix[None], shifts=0)[0]
-    assert difference(run(bag, mix), expected) <= TOLERANCE
+    assert difference(run(ensemble, mix), expected) <= TOLERANCE
 
 
 def test_the_window_of_a_bag_comes_before_those_of_its_networks(tmp_path: Path) -> None:
-    assert load_bag([bag_file(tmp_path / "x.safetensors", ["hdemucs"], segment="2")], [()]).header.length == 16_000
+    assert load_ensemble([bag_file(tmp_path / "x.safetensors", ["hdemucs"], segment="2")], [()]).header.length == 16_000
     with pytest.raises(ModelError, match="not for the same audio"):  # one of them takes no more than its own
-        load_bag([bag_file(tmp_path / "y.safetensors", ["demucs", "htdemucs"], segment="44")], [()])
+        load_ensemble([bag_file(tmp_path / "y.safetensors", ["demucs", "htdemucs"], segment="44")], [()])
 
 
 PAIR = [[1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]]
@@ -356,7 +356,7 @@ PAIR = [[1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]]
 def test_bad_bags_are_refused(tmp_path: Path, weights: Any, changes: dict[str, str], told: str) -> None:
     path = bag_file(tmp_path / "x.safetensors", ["demucs", "hdemucs"], weights, **changes)
     with pytest.raises(ModelError, match=told) as caught:
-        load_bag([path], [()])
+        load_ensemble([path], [()])
     assert "x.safetensors" in str(caught.value)
     assert len(str(caught.value)) < 600
     assert caught.value.hint
@@ -375,7 +375,7 @@ def test_a_bag_with_weights_of_another_shape(tmp_path: Path) -> None:
     ):
         save_file({**tensors, **change}, path, metadata)
         with pytest.raises(ModelError, match=told):
-            load_bag([path], [()])
+            load_ensemble([path], [()])
 
 
 # Of the published networks: class, arguments that make a difference here, tensors, values, and bytes of the author's

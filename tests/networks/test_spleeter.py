@@ -88,7 +88,7 @@ def test_the_quick_way_is_the_one_that_has_gradients() -> None:
 @torch.no_grad()
 def test_a_full_window_is_one_piece() -> None:
     network = small()
-    assert network.stft(torch.zeros(1, network.room(LENGTH))).shape[-1] == SMALL["frames"]
+    assert network.stft(torch.zeros(1, network.input_length(LENGTH))).shape[-1] == SMALL["frames"]
 
 
 @torch.no_grad()
@@ -131,8 +131,8 @@ def test_above_the_band() -> None:
     torch.testing.assert_close(above, masks[..., :256, :].mean(-2, keepdim=True).expand_as(above), rtol=0, atol=1e-6)
     torch.testing.assert_close(average(mix).sum(1), mix, rtol=0, atol=1e-5)
     assert zeros.masks(spectrum)[..., 256:, :].abs().max() == 0
-    assert average.adds_up
-    assert not zeros.adds_up
+    assert average.masks_sum_to_one
+    assert not zeros.masks_sum_to_one
     assert torch.equal(zeros.masks(spectrum)[..., :256, :], masks[..., :256, :])
 
 

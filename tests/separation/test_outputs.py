@@ -11,14 +11,14 @@ import soundfile  # type: ignore[import-untyped]
 from support.songs import STEMS
 
 from stemsplit import Delivery, Format, Separator
-from stemsplit.audio.read_ahead import BLOCKS, Ahead
+from stemsplit.audio.read_ahead import BLOCKS, PrefetchReader
 from stemsplit.audio.reading import Block, Reader, open_reader
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.models import checkpoint, ensemble
 from stemsplit.models.checkpoint import Model
 from stemsplit.separation.outputs import Rows
 from stemsplit.separation.render import Spool
-from stemsplit.separation.streams import Passing
+from stemsplit.separation.streams import MixtureTap
 
 MakeModel = Callable[..., Model]
 FLOAT = Format("wav", "32f")
@@ -92,7 +92,7 @@ def test_a_stem_file_needs_all_stems() -> None:
 
 def test_what_passes_can_be_taken_in_other_pieces() -> None:
     samples = noise(2, 1000)
-    passing = Passing((samples[:, start : start + 300] for start in range(0, 1000, 300)), keep=True)
+    passing = MixtureTap((samples[:, start : start + 300] for start in range(0, 1000, 300)), keep=True)
     stream = iter(passing)
     taken: list[np.ndarray] = []
     for count in (100, 0, 450, 50, 400):
@@ -103,7 +103,7 @@ def test_what_passes_can_be_taken_in_other_pieces() -> None:
         assert block.shape == (2, count)
         taken.append(block)
     assert (np.concatenate(taken, axis=1) == samples).all()
-    assert Passing([]).take(5) is None
+    assert MixtureTap([]).take(5) is None
 
 
 def test_a_spool_gives_back_what_it_got_and_leaves_no_file(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_masked_stems_are_consistent_by_themselves_unless_the_model_cannot_hear_
 
 def test_some_stems_cannot_be_made_consistent(unet_model: MakeModel, tmp_path: Path) -> None:
     checkpoint.save(unet_model(), tmp_path / "model.safetensors")
-    separator = Separator(ensemble.load_bag([tmp_path / "model.safetensors"], [()], stems=("vocals",)))
+    separator = Separator(ensemble.load_ensemble([tmp_path / "model.safetensors"], [()], stems=("vocals",)))
     song = write(tmp_path / "song.wav", noise(2, 1000))
     outputs = {"vocals": tmp_path / "vocals.wav"}
     with pytest.raises(UsageError, match="only all stems"):
@@ -244,7 +244,7 @@ def test_files_are_in_the_format_of_their_names(shares_model: MakeModel, tmp_pat
 
 def test_reading_ahead_gives_what_a_reader_gives(tmp_path: Path) -> None:
     song = write(tmp_path / "song.wav", noise(2, 65_536 * (BLOCKS + 3) + 17))
-    with open_reader(song) as reader, Ahead(song) as ahead:
+    with open_reader(song) as reader, PrefetchReader(song) as ahead:
         assert (ahead.rate, ahead.channels, ahead.length) == (reader.rate, reader.channels, reader.length)
         for one, other in zip(reader.blocks(), ahead.blocks(), strict=True):
             assert (one == other).all()
@@ -266,7 +266,7 @@ def test_reading_ahead_stops_when_nobody_wants_it(tmp_path: Path) -> None:
         return reader
 
     before = threading.active_count()
-    ahead = Ahead(write(tmp_path / "song.wav", noise(2, 10)), open_song)
+    ahead = PrefetchReader(write(tmp_path / "song.wav", noise(2, 10)), open_song)
     while decoded < BLOCKS:
         time.sleep(0.01)
     time.sleep(0.05)
@@ -277,21 +277,21 @@ def test_reading_ahead_stops_when_nobody_wants_it(tmp_path: Path) -> None:
 
 
 def test_errors_ahead_are_raised_where_they_belong(tmp_path: Path) -> None:
-    ahead = Ahead(tmp_path / "missing.wav")
+    ahead = PrefetchReader(tmp_path / "missing.wav")
     with pytest.raises(AudioError, match="there is no file"), ahead:
         pass
     ahead.close()
     song = tmp_path / "cut.flac"
     soundfile.write(song, noise(2, 400_000).T, 44_100)
     song.write_bytes(song.read_bytes()[: len(song.read_bytes()) // 2])
-    with Ahead(song) as ahead:
+    with PrefetchReader(song) as ahead:
         assert sum(block.shape[1] for block in ahead.blocks()) < 400_000
         assert any("ends early" in warning for warning in ahead.warnings)
 
 
 def test_a_song_that_was_changed_after_it_was_opened_is_not_fresh(tmp_path: Path) -> None:
     song = write(tmp_path / "song.wav", noise(2, 1_000))
-    with Ahead(song) as ahead:
+    with PrefetchReader(song) as ahead:
         assert ahead.is_fresh()
         write(tmp_path / "new.wav", noise(2, 1_000)).replace(song)
         assert not ahead.is_fresh()

@@ -7,7 +7,7 @@ import torch
 from support.networks import TINY_UNET
 from torch import Tensor
 
-from stemsplit.datasets.multitracks import Song
+from stemsplit.datasets.multitracks import Multitrack
 from stemsplit.models import checkpoint
 from stemsplit.training.data import Crops
 from stemsplit.training.fit import WEIGHTS, Epoch, fit
@@ -28,7 +28,7 @@ RECIPE = Recipe(
 
 
 def train(
-    folder: Path, recipe: Recipe, songs: list[Song], *, valid: tuple[Song, ...] = (), resume: bool = False
+    folder: Path, recipe: Recipe, songs: list[Multitrack], *, valid: tuple[Multitrack, ...] = (), resume: bool = False
 ) -> list[Epoch]:
     return list(fit(recipe, songs, valid, folder, workers=0, resume=resume))
 

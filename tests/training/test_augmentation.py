@@ -15,7 +15,7 @@ import torch
 from support.songs import STEMS
 from support.training import PLAIN, crop
 
-from stemsplit.datasets.multitracks import Song, find_songs
+from stemsplit.datasets.multitracks import Multitrack, find_songs
 from stemsplit.errors import UsageError
 from stemsplit.training import vocoder
 from stemsplit.training.augmentation import augment, reverberate
@@ -27,7 +27,7 @@ RATE = 8000
 
 
 @pytest.fixture
-def tones(tmp_path: Path) -> list[Song]:
+def tones(tmp_path: Path) -> list[Multitrack]:
     """A song of beeps: twice a second, each stem at its own pitch."""
     time = np.arange(4 * RATE) / RATE
     (tmp_path / "song").mkdir()
@@ -68,7 +68,7 @@ def test_stretching_changes_the_length_and_not_the_pitch(factor: float) -> None:
     )  # phases that disagree cost some
 
 
-def test_pitch_is_shifted_and_tempo_kept(tones: list[Song]) -> None:
+def test_pitch_is_shifted_and_tempo_kept(tones: list[Multitrack]) -> None:
     recipe = replace(PLAIN, pitch=4.0, warp=1.0, remix=0.0, steps=20, window_seconds=3.0)
     crops = Crops(tones, recipe)
     shifts = []
@@ -83,7 +83,7 @@ def test_pitch_is_shifted_and_tempo_kept(tones: list[Song]) -> None:
     assert np.ptp(shifts) > 3
 
 
-def test_tempo_is_changed_and_pitch_kept(tones: list[Song]) -> None:
+def test_tempo_is_changed_and_pitch_kept(tones: list[Multitrack]) -> None:
     recipe = replace(PLAIN, tempo=0.25, warp=1.0, remix=0.0, steps=20, window_seconds=2.5)
     crops = Crops(tones, recipe)
     periods = []
@@ -95,14 +95,14 @@ def test_tempo_is_changed_and_pitch_kept(tones: list[Song]) -> None:
     assert 0.52 < max(periods) < 0.5 / 0.74
 
 
-def test_warping_happens_as_often_as_it_shall(tones: list[Song]) -> None:
+def test_warping_happens_as_often_as_it_shall(tones: list[Multitrack]) -> None:
     recipe = replace(PLAIN, pitch=12.0, warp=0.3, remix=0.0, steps=100, window_seconds=0.5)
     crops = Crops(tones, recipe)
     changed = [bool(np.abs(heard(crop(crops, index))).max() > 0.2) for index in range(150)]
     assert 0.18 < np.mean(changed) < 0.4
 
 
-def test_settings_that_are_off_draw_nothing(tones: list[Song]) -> None:
+def test_settings_that_are_off_draw_nothing(tones: list[Multitrack]) -> None:
     """Recipes from before there were these settings give the crops that they gave."""
     before, off = Crops(tones, PLAIN), Crops(tones, replace(PLAIN, warp=1.0))
     assert torch.equal(crop(before, 3), crop(off, 3))
@@ -175,7 +175,7 @@ def forgotten() -> Callable[[], None]:
 
 
 def test_without_torchaudio_there_is_a_sentence(
-    tones: list[Song], monkeypatch: pytest.MonkeyPatch, forgotten: Callable[[], None]
+    tones: list[Multitrack], monkeypatch: pytest.MonkeyPatch, forgotten: Callable[[], None]
 ) -> None:
     monkeypatch.setattr(vocoder, "NAME", "no_such_torchaudio")
     with pytest.raises(UsageError, match="torchaudio, which is not installed") as caught:
@@ -186,7 +186,7 @@ def test_without_torchaudio_there_is_a_sentence(
 
 
 def test_a_torchaudio_without_a_vocoder_is_told(
-    tones: list[Song], monkeypatch: pytest.MonkeyPatch, forgotten: Callable[[], None]
+    tones: list[Multitrack], monkeypatch: pytest.MonkeyPatch, forgotten: Callable[[], None]
 ) -> None:
     monkeypatch.setattr(vocoder, "_load_functional", lambda: ModuleType("torchaudio.functional"))
     with pytest.raises(UsageError, match=r"torchaudio that is installed cannot be used: .*phase_vocoder"):

@@ -25,11 +25,11 @@ from support.songs import STEMS, write_packed
 from support.training import RECIPE, same, train, weights
 from torch import Tensor, nn
 
-from stemsplit.datasets.multitracks import Song, find_songs
+from stemsplit.datasets.multitracks import Multitrack, find_songs
 from stemsplit.errors import DatasetError, DeviceError, UsageError
 from stemsplit.models import checkpoint
 from stemsplit.models.checkpoint import Header, new_model
-from stemsplit.models.loading import Obtained
+from stemsplit.models.loading import LocalModel
 from stemsplit.models.registry import ModelSpec, WeightFile
 from stemsplit.training import data as crops
 from stemsplit.training import run as run_module
@@ -156,11 +156,11 @@ def test_several_networks_in_one_are_refused(run: Run, data: Path, here: Path) -
     with pytest.raises(UsageError, match="'pair' is 2 networks in one") as caught:
         files = (WeightFile("a", gives=("vocals",)), WeightFile("b", gives=("drums", "bass", "other")))
         spec = ModelSpec(name="pair", summary="", license="", files=files)
-        load_start(Obtained(spec, (here / "a.safetensors", here / "b.safetensors")))
+        load_start(LocalModel(spec, (here / "a.safetensors", here / "b.safetensors")))
     assert "stemsplit models path pair" in caught.value.hint
 
 
-def test_a_loss_of_masks_needs_a_network_with_masks(songs: list[Song], tmp_path: Path) -> None:
+def test_a_loss_of_masks_needs_a_network_with_masks(songs: list[Multitrack], tmp_path: Path) -> None:
     for loss in ("magnitude", {"waveform": 1.0, "distortion": 0.1}):
         recipe = replace(RECIPE, family="demucs", config=DEMUCS, loss=loss)
         with pytest.raises(UsageError, match=r"is for networks that estimate masks, .* 'demucs' do not"):
@@ -262,7 +262,7 @@ def test_two_processes_do_what_one_does(run: Run, data: Path, here: Path) -> Non
     assert "epoch 2/2" in again.stderr
 
 
-def test_batches_are_shared_out(songs: list[Song]) -> None:
+def test_batches_are_shared_out(songs: list[Multitrack]) -> None:
     recipe = replace(RECIPE, batch_size=6, steps=2)
     whole = list(Loader(Crops(songs, recipe), Ranks()).epoch(3))
     parts = [list(Loader(Crops(songs, recipe), Ranks(rank, 2), workers=rank).epoch(3)) for rank in (0, 1)]
@@ -271,14 +271,16 @@ def test_batches_are_shared_out(songs: list[Song]) -> None:
         assert torch.equal(batch[1::2], second)
 
 
-def test_a_batch_that_cannot_be_shared_out(songs: list[Song], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_cannot_be_shared_out(
+    songs: list[Multitrack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "3"), ("MASTER_ADDR", "127.0.0.1")):
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="a batch of 2 crops cannot be shared out evenly to 3 processes"):
         train(tmp_path / "run", RECIPE, songs)
 
 
-def test_workers_live_on_from_epoch_to_epoch(songs: list[Song]) -> None:
+def test_workers_live_on_from_epoch_to_epoch(songs: list[Multitrack]) -> None:
     loader, alone = Loader(Crops(songs, RECIPE), Ranks(), workers=2), Loader(Crops(songs, RECIPE), Ranks())
     for epoch in (0, 1, 5):
         together = zip(loader.epoch(epoch), alone.epoch(epoch), strict=True)
@@ -288,7 +290,7 @@ def test_workers_live_on_from_epoch_to_epoch(songs: list[Song]) -> None:
 # ---- ends
 
 
-def test_training_ends_when_it_gets_no_better(songs: list[Song], tmp_path: Path) -> None:
+def test_training_ends_when_it_gets_no_better(songs: list[Multitrack], tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=30, patience=3, learning_rate=1e-9, warmup=0.0)
     epochs = list(fit(recipe, songs[:2], songs[2:], tmp_path, workers=0))
     assert 4 <= len(epochs) < 30
@@ -300,7 +302,7 @@ def test_training_ends_when_it_gets_no_better(songs: list[Song], tmp_path: Path)
     assert more.number == epochs[-1].number + 1
 
 
-def test_the_best_weights_are_kept(songs: list[Song], tmp_path: Path) -> None:
+def test_the_best_weights_are_kept(songs: list[Multitrack], tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=4, learning_rate=0.3, schedule="constant", average=0.0)
     kept: dict[int, dict[str, Tensor]] = {}
     epochs = []
@@ -311,7 +313,7 @@ def test_the_best_weights_are_kept(songs: list[Song], tmp_path: Path) -> None:
     assert same(checkpoint.load(tmp_path / BEST).network.state_dict(), kept[best])
 
 
-def test_patience_needs_songs(songs: list[Song], tmp_path: Path) -> None:
+def test_patience_needs_songs(songs: list[Multitrack], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="patience needs songs to validate on"):
         train(tmp_path / "run", replace(RECIPE, patience=1), songs)
 
@@ -342,7 +344,7 @@ def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_state_of_an_older_version_can_be_resumed(songs: list[Song], tmp_path: Path) -> None:
+def test_a_state_of_an_older_version_can_be_resumed(songs: list[Multitrack], tmp_path: Path) -> None:
     train(tmp_path, replace(RECIPE, epochs=2), songs)
     state = torch.load(tmp_path / STATE, weights_only=True)
     recipe = json.loads(state["recipe"])
@@ -379,7 +381,7 @@ def exhausted_machine(*arguments: object) -> Tensor:
 
 @pytest.mark.parametrize("exhausted", [exhausted_gpu, exhausted_machine])
 def test_running_out_of_memory_is_one_sentence(
-    songs: list[Song], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exhausted: Callable[..., Tensor]
+    songs: list[Multitrack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exhausted: Callable[..., Tensor]
 ) -> None:
     monkeypatch.setattr(run_module, "compute", exhausted)
     with pytest.raises(DeviceError, match="the cpu device has too little free memory for batches of 2 crops") as caught:
@@ -389,7 +391,7 @@ def test_running_out_of_memory_is_one_sentence(
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
 def test_a_worker_that_is_killed_is_one_sentence(
-    songs: list[Song], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    songs: list[Multitrack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Linux does when memory runs out."""
     monkeypatch.setattr(crops, "read_stems", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
@@ -427,7 +429,7 @@ def page_of(text: str) -> ElementTree.Element:
     return ElementTree.fromstring(body)
 
 
-def test_a_run_leaves_a_page_of_curves(songs: list[Song], tmp_path: Path) -> None:
+def test_a_run_leaves_a_page_of_curves(songs: list[Multitrack], tmp_path: Path) -> None:
     epochs = list(fit(replace(RECIPE, epochs=3), songs[:2], songs[2:], tmp_path, workers=0))
     text = (tmp_path / REPORT).read_text(encoding="utf-8")
     assert not re.search(r"(src|href)\s*=|<script|https?:|@import", text)  # nothing from elsewhere
@@ -474,7 +476,7 @@ def read_log(path: Path) -> list[bytes]:
     return records
 
 
-def test_logs_for_tensorboard(songs: list[Song], tmp_path: Path) -> None:
+def test_logs_for_tensorboard(songs: list[Multitrack], tmp_path: Path) -> None:
     assert checksum(b"123456789") == 0xE3069283  # the check value of CRC-32C
     recipe = replace(RECIPE, epochs=2)
     epochs = list(fit(recipe, songs[:2], songs[2:], tmp_path, workers=0, tensorboard=True))

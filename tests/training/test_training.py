@@ -17,7 +17,7 @@ from support.training import PLAIN, RECIPE, crop, same, train, weights
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from stemsplit.datasets.multitracks import Song, find_songs
+from stemsplit.datasets.multitracks import Multitrack, find_songs
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import DatasetError, ModelError, UsageError
 from stemsplit.evaluation.scoring import evaluate, evaluate_mixture, mean_sdr
@@ -37,7 +37,7 @@ MakeSong = Callable[..., dict[str, np.ndarray]]
 # ---- crops
 
 
-def test_a_crop_depends_on_seed_epoch_and_index_alone(songs: list[Song]) -> None:
+def test_a_crop_depends_on_seed_epoch_and_index_alone(songs: list[Multitrack]) -> None:
     crops, again = Crops(songs, RECIPE), Crops(songs, RECIPE)
     assert len(crops) == 6
     first = crop(crops, 3)
@@ -52,7 +52,7 @@ def test_a_crop_depends_on_seed_epoch_and_index_alone(songs: list[Song]) -> None
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_number_of_workers_makes_no_difference(songs: list[Song], workers: int) -> None:
+def test_the_number_of_workers_makes_no_difference(songs: list[Multitrack], workers: int) -> None:
     crops = Crops(songs, RECIPE)
     for epoch in (0, 1):
         crops.epoch = epoch
@@ -63,7 +63,7 @@ def test_the_number_of_workers_makes_no_difference(songs: list[Song], workers: i
 
 
 @pytest.fixture
-def signed_songs(tmp_path: Path) -> list[Song]:
+def signed_songs(tmp_path: Path) -> list[Multitrack]:
     """Constant stems that tell where they are from: 0.1 x song + 0.01 x stem, left; minus that, right."""
     for song in range(1, 6):
         (tmp_path / str(song)).mkdir()
@@ -80,7 +80,7 @@ def origins(stems: Tensor) -> list[tuple[int, int]]:
     return [(value // 10, value % 10) for value in values]
 
 
-def test_remixed_stems_come_from_several_songs(signed_songs: list[Song]) -> None:
+def test_remixed_stems_come_from_several_songs(signed_songs: list[Multitrack]) -> None:
     crops = Crops(signed_songs, replace(PLAIN, remix=1.0))
     seen = [origins(crop(crops, index)) for index in range(40)]
     assert all([stem for _, stem in rows] == [1, 2, 3, 4] for rows in seen)
@@ -88,7 +88,7 @@ def test_remixed_stems_come_from_several_songs(signed_songs: list[Song]) -> None
     assert {song for rows in seen for song, _ in rows} == {1, 2, 3, 4, 5}
 
 
-def test_without_remixing_a_crop_is_one_song(signed_songs: list[Song]) -> None:
+def test_without_remixing_a_crop_is_one_song(signed_songs: list[Multitrack]) -> None:
     crops = Crops(signed_songs, replace(PLAIN, remix=0.0))
     seen = [origins(crop(crops, index)) for index in range(40)]
     assert all([stem for _, stem in rows] == [1, 2, 3, 4] for rows in seen)
@@ -96,7 +96,7 @@ def test_without_remixing_a_crop_is_one_song(signed_songs: list[Song]) -> None:
     assert {rows[0][0] for rows in seen} == {1, 2, 3, 4, 5}
 
 
-def test_crops_begin_anywhere(songs: list[Song]) -> None:
+def test_crops_begin_anywhere(songs: list[Multitrack]) -> None:
     crops = Crops(songs, replace(PLAIN, remix=0.0, steps=50))
     assert len({float(crop(crops, index)[0, 0, 0]) for index in range(100)}) > 90
 
@@ -148,7 +148,7 @@ def test_songs_with_a_single_stem_are_only_remixed(make_song: MakeSong, tmp_path
     assert all(crop(crops, index)[1:].abs().amax((1, 2)).min() > 0 for index in range(20))
 
 
-def test_data_that_does_not_fit_the_recipe(songs: list[Song], make_song: MakeSong, tmp_path: Path) -> None:
+def test_data_that_does_not_fit_the_recipe(songs: list[Multitrack], make_song: MakeSong, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="8000 Hz and 2 channels, not 44100 Hz"):
         Crops(songs, replace(RECIPE, rate=44_100))
     with pytest.raises(DatasetError, match="not 8000 Hz and 1 channel"):
@@ -316,7 +316,7 @@ def test_the_loss_on_spectra_sees_the_phase() -> None:
 # ---- training
 
 
-def test_the_same_seed_gives_the_same_weights(songs: list[Song], tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights(songs: list[Multitrack], tmp_path: Path) -> None:
     one = train(tmp_path / "one", RECIPE, songs)
     other = train(tmp_path / "other", RECIPE, songs)
     assert [epoch.loss for epoch in one] == [epoch.loss for epoch in other]
@@ -326,12 +326,12 @@ def test_the_same_seed_gives_the_same_weights(songs: list[Song], tmp_path: Path)
     assert not same(weights(tmp_path / "one"), weights(tmp_path / "third"))
 
 
-def test_every_epoch_has_crops_of_its_own(songs: list[Song], tmp_path: Path) -> None:
+def test_every_epoch_has_crops_of_its_own(songs: list[Multitrack], tmp_path: Path) -> None:
     epochs = train(tmp_path, replace(RECIPE, learning_rate=1e-9), songs)  # the weights stay: only the data changes
     assert len({round(epoch.loss, 5) for epoch in epochs}) == 4
 
 
-def test_what_is_saved_is_a_model(songs: list[Song], tmp_path: Path) -> None:
+def test_what_is_saved_is_a_model(songs: list[Multitrack], tmp_path: Path) -> None:
     train(tmp_path, replace(RECIPE, epochs=1), songs)
     header = checkpoint.load(tmp_path / WEIGHTS).header
     assert (header.family, header.config, header.stems) == ("unet", TINY_UNET, STEMS)
@@ -339,7 +339,7 @@ def test_what_is_saved_is_a_model(songs: list[Song], tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS, STATE, REPORT}
 
 
-def test_a_tiny_network_learns_a_tiny_song(songs: list[Song], tmp_path: Path) -> None:
+def test_a_tiny_network_learns_a_tiny_song(songs: list[Multitrack], tmp_path: Path) -> None:
     recipe = replace(PLAIN, epochs=8, steps=20, batch_size=4, learning_rate=1e-2, average=0.9, remix=0.0)
     epochs = train(tmp_path, recipe, songs[:1], valid=(songs[0],))
     assert epochs[-1].loss < 0.5 * epochs[0].loss
@@ -351,14 +351,14 @@ def test_a_tiny_network_learns_a_tiny_song(songs: list[Song], tmp_path: Path) ->
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_every_loss_and_precision_trains(songs: list[Song], tmp_path: Path, loss: str, precision: str) -> None:
+def test_every_loss_and_precision_trains(songs: list[Multitrack], tmp_path: Path, loss: str, precision: str) -> None:
     recipe = replace(PLAIN, epochs=3, steps=6, batch_size=4, learning_rate=1e-2, loss=loss, precision=precision)
     epochs = train(tmp_path, recipe, songs)
     assert epochs[-1].loss < epochs[0].loss
     assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in weights(tmp_path).values())
 
 
-def test_validation_and_steps_are_told(songs: list[Song], tmp_path: Path) -> None:
+def test_validation_and_steps_are_told(songs: list[Multitrack], tmp_path: Path) -> None:
     steps: list[tuple[int, float]] = []
     run = fit(
         replace(RECIPE, epochs=5),
@@ -377,7 +377,7 @@ def test_validation_and_steps_are_told(songs: list[Song], tmp_path: Path) -> Non
     assert all(epoch.seconds > 0 for epoch in epochs)
 
 
-def test_the_learning_rate_rises_stays_and_falls(songs: list[Song], tmp_path: Path) -> None:
+def test_the_learning_rate_rises_stays_and_falls(songs: list[Multitrack], tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=10, steps=10, warmup=0.1, cooldown=0.2, learning_rate=1.0)
     run = Run(recipe, nn.Linear(1, 1), "cpu")
     rates = []
@@ -388,7 +388,7 @@ def test_the_learning_rate_rises_stays_and_falls(songs: list[Song], tmp_path: Pa
     assert rates[79:] == pytest.approx(np.arange(20, -1, -1) / 20)
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(songs: list[Song], tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(songs: list[Multitrack], tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", RECIPE, songs)
     run = fit(RECIPE, songs, (), tmp_path / "parts", workers=0)
     first = [next(run), next(run)]
@@ -402,7 +402,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(songs: list[Song]
     assert train(tmp_path / "parts", RECIPE, songs, resume=True) == []  # nothing is left to do
 
 
-def test_a_run_that_was_stopped_within_an_epoch_repeats_it(songs: list[Song], tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_within_an_epoch_repeats_it(songs: list[Multitrack], tmp_path: Path) -> None:
     steps = 0
 
     def interrupt(step: int, loss: float) -> None:
@@ -435,7 +435,7 @@ for epoch in fit(recipe, find_songs(Path(sys.argv[2]), recipe.stems), (), Path(s
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
-def test_a_killed_process_can_be_resumed(songs: list[Song], tmp_path: Path) -> None:
+def test_a_killed_process_can_be_resumed(songs: list[Multitrack], tmp_path: Path) -> None:
     recipe_file, folder = tmp_path / "recipe.toml", tmp_path / "killed"
     recipe_file.write_text(
         "rate = 8000\nwindow_seconds = 0.25\noverlap_seconds = 0.0625\nepochs = 6\nsteps = 3\nbatch_size = 2\n"
@@ -459,12 +459,12 @@ def test_a_killed_process_can_be_resumed(songs: list[Song], tmp_path: Path) -> N
     assert same(weights(folder), weights(tmp_path / "whole"))
 
 
-def test_a_run_can_be_prolonged(songs: list[Song], tmp_path: Path) -> None:
+def test_a_run_can_be_prolonged(songs: list[Multitrack], tmp_path: Path) -> None:
     train(tmp_path, replace(RECIPE, epochs=2), songs)
     assert [epoch.number for epoch in train(tmp_path, RECIPE, songs, resume=True)] == [3, 4]
 
 
-def test_a_run_cannot_go_on_with_another_recipe(songs: list[Song], tmp_path: Path) -> None:
+def test_a_run_cannot_go_on_with_another_recipe(songs: list[Multitrack], tmp_path: Path) -> None:
     train(tmp_path, replace(RECIPE, epochs=1), songs)
     before = weights(tmp_path)
     with pytest.raises(UsageError, match=r"began with another loss, seed$"):
@@ -476,7 +476,7 @@ def test_a_run_cannot_go_on_with_another_recipe(songs: list[Song], tmp_path: Pat
     assert same(weights(tmp_path), before)
 
 
-def test_a_run_can_begin_with_the_weights_of_another(songs: list[Song], tmp_path: Path) -> None:
+def test_a_run_can_begin_with_the_weights_of_another(songs: list[Multitrack], tmp_path: Path) -> None:
     train(tmp_path / "first", RECIPE, songs)
     still = replace(RECIPE, learning_rate=1e-12, seed=8, epochs=1)
     list(fit(still, songs, (), tmp_path / "second", start=checkpoint.load(tmp_path / "first" / WEIGHTS), workers=0))
@@ -485,7 +485,7 @@ def test_a_run_can_begin_with_the_weights_of_another(songs: list[Song], tmp_path
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in learnt)
 
 
-def test_a_run_cannot_begin_with_weights_that_do_not_fit(songs: list[Song], tmp_path: Path) -> None:
+def test_a_run_cannot_begin_with_weights_that_do_not_fit(songs: list[Multitrack], tmp_path: Path) -> None:
     train(tmp_path / "first", replace(RECIPE, epochs=1), songs)
     first = checkpoint.load(tmp_path / "first" / WEIGHTS)
     wider = replace(RECIPE, config={**RECIPE.config, "widths": [5, 7]})
@@ -500,7 +500,7 @@ def test_a_run_cannot_begin_with_weights_that_do_not_fit(songs: list[Song], tmp_
 
 
 @pytest.mark.parametrize("left", [WEIGHTS, STATE])
-def test_a_run_is_not_overwritten(songs: list[Song], tmp_path: Path, left: str) -> None:
+def test_a_run_is_not_overwritten(songs: list[Multitrack], tmp_path: Path, left: str) -> None:
     train(tmp_path, replace(RECIPE, epochs=1), songs)
     for path in tmp_path.iterdir():
         if path.name != left:
@@ -513,14 +513,14 @@ def test_a_run_is_not_overwritten(songs: list[Song], tmp_path: Path, left: str) 
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_nothing_to_resume(songs: list[Song], tmp_path: Path) -> None:
+def test_nothing_to_resume(songs: list[Multitrack], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no training run to resume"):
         train(tmp_path / "none", RECIPE, songs, resume=True)
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_damaged_state(songs: list[Song], tmp_path: Path, share: float) -> None:
+def test_a_damaged_state(songs: list[Multitrack], tmp_path: Path, share: float) -> None:
     train(tmp_path, replace(RECIPE, epochs=1), songs)
     data = (tmp_path / STATE).read_bytes()
     (tmp_path / STATE).write_bytes(data[: int(len(data) * share)])
@@ -528,7 +528,9 @@ def test_a_damaged_state(songs: list[Song], tmp_path: Path, share: float) -> Non
         train(tmp_path, RECIPE, songs, resume=True)
 
 
-def test_everything_is_checked_before_the_first_step(songs: list[Song], make_song: MakeSong, tmp_path: Path) -> None:
+def test_everything_is_checked_before_the_first_step(
+    songs: list[Multitrack], make_song: MakeSong, tmp_path: Path
+) -> None:
     make_song(tmp_path / "data" / "other rate", rate=16_000)
     other = tuple(find_songs(tmp_path / "data", STEMS))
     with pytest.raises(DatasetError, match="'other rate' have 16000 Hz"):
@@ -544,7 +546,7 @@ def test_everything_is_checked_before_the_first_step(songs: list[Song], make_son
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_no_number_ends_the_run(songs: list[Song], tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_ends_the_run(songs: list[Multitrack], tmp_path: Path) -> None:
     samples = np.full((4000, 2), np.nan, np.float32)
     for stem in STEMS:
         soundfile.write(tmp_path / f"{stem}.wav", samples, 8000, subtype="FLOAT")
