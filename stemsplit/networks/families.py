@@ -4,8 +4,8 @@ The contract is the same for all of them: a module `networks/<family>.py` has a 
 can be written as JSON) and an `nn.Module` called `Network`, built as `Network(config, stems=S, channels=C)`, whose
 `forward` maps a mixture `(B, C, N)` to stems `(B, S, C, N)`, float32, deterministic in eval mode, with no state kept
 between calls. Buffers that no file has are computed on the CPU, even while a network is made without values, on the
-meta device. A network that does not want windows of always the same length has a method `input_length(n)`: how many samples
-it wants to see, context included, to separate `n` of them.
+meta device. A network that takes windows of several lengths has a method `input_length(n)`: how many samples it wants
+to see, context included, to separate `n` of them.
 
 A new family is one new file in this folder: every module is one, except those whose names begin with an underscore and
 those in `_SHARED`.
