@@ -52,4 +52,4 @@ def build(family: str, config: Mapping[str, Any], *, stems: int, channels: int) 
 
 def input_length(network: "nn.Module", length: int, usual: int) -> int:
     """How many samples `network` wants to see to separate `length` of them; `usual` is its window."""
-    return int(network.input_length(length)) if hasattr(network, "room") else usual  # type: ignore[operator]
+    return int(network.input_length(length)) if hasattr(network, "input_length") else usual  # type: ignore[operator]
