@@ -1,40 +1,66 @@
-# Needs make, a shell and Python 3.10 or newer; everything else is installed into $(VENV).
-#   make demo               separate the song that comes with stemsplit
-#   make test               everything that must hold: formatting, lint, types, tests
-#   make test-oldest-hub    the tests of downloads with the oldest client of the Hub that may be installed
-#   make check-wheel        build the wheel, install it alone, separate a song with it
-# Another Python:  PYTHON=python3.12 make demo
+# Needs make, a shell and Python 3.10 or newer. Everything else is installed into a virtual environment, $(VENV).
+# To use another Python:  PYTHON=python3.12 make test
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := pyproject.toml constraints.txt stemsplit/version.py
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 10
 
-.PHONY: demo test test-oldest-hub check-wheel
+.DEFAULT_GOAL := help
+.PHONY: help demo fmt lint test-fast test docs test-oldest-hub check-wheel clean
 
-demo: $(VENV)/.installed
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; \
+		do printf '  make %-17s %s\n' "$$target" "$$text"; done
+
+demo: $(VENV)/.installed ## Separate the demo song that comes with stemsplit
 	$(BIN)/stemsplit demo --overwrite --output separated
 
-test: $(VENV)/.installed-for-tests
-	$(BIN)/ruff format --check .
+fmt: $(VENV)/.installed-for-tests ## Format the code and apply the safe fixes of the linter
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lint: $(VENV)/.installed-for-tests ## Check formatting, lint, types and the direction of imports
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/lint-imports
 
-test-oldest-hub: $(VENV)/.installed-for-tests
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/oldest-hub \
+test-fast: $(VENV)/.installed-for-tests ## Run the quick tests: about a minute on two cores
+	$(PYTEST) -m 'not slow and not full'
+
+test: lint ## Run lint and all tests, as continuous integration does
+	$(PYTEST)
+
+docs: $(VENV)/.installed-for-docs ## Regenerate docs/cli.md and build the documentation site in site/
+	$(BIN)/python docs/generate_cli.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+test-oldest-hub: $(VENV)/.installed-for-tests ## Test downloads with the oldest Hub client that stemsplit supports
+	$(PIP) install --quiet --no-deps --upgrade --target $(VENV)/oldest-hub \
 		huggingface_hub==1.20.1 httpx==0.28.1 httpcore==1.0.9 certifi
-	PYTHONPATH=$(VENV)/oldest-hub $(BIN)/python -m pytest -q tests/test_hub.py
+	PYTHONPATH=$(VENV)/oldest-hub $(BIN)/python -m pytest -q tests/models/test_hub.py
 
-check-wheel: $(VENV)/.installed-for-tests
+check-wheel: $(VENV)/.installed-for-tests ## Build the wheel, install it alone, and separate a song with it
 	PYTHON=$(BIN)/python sh .ci/check-wheel
 
+clean: ## Delete what the other targets made, except the virtual environment
+	rm -rf build dist site separated .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
 $(VENV)/.installed: $(VENV)/.created $(REQUIREMENTS)
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable .
+	$(PIP) install --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/.installed-for-tests: $(VENV)/.created $(REQUIREMENTS)
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(PIP) install --constraint constraints.txt --editable '.[test]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-for-docs: $(VENV)/.created $(REQUIREMENTS)
+	$(PIP) install --constraint constraints.txt --editable '.[docs]'
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.created:
