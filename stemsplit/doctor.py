@@ -3,7 +3,6 @@
 No library is imported before it is examined, as that may be what fails.
 """
 
-import os
 import platform
 import re
 import shutil
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 from stemsplit import machine
 from stemsplit.errors import ModelError, StemsplitError, UnreachableError
+from stemsplit.files import nearest_folder
 from stemsplit.models import loading, registry
 from stemsplit.models.registry import FALLBACK, ModelSpec, Registry
 from stemsplit.version import __version__
@@ -135,9 +135,7 @@ def _examine_cache(diagnosis: Diagnosis, known: Registry) -> None:
     from stemsplit.models import cache as store
 
     folder = store.hub_cache()
-    nearest = folder
-    while not os.path.exists(nearest) and nearest != nearest.parent:  # noqa: PTH110 (never raises)
-        nearest = nearest.parent
+    nearest = nearest_folder(folder)
     paths = {store.find(spec, file) for spec in known.models.values() for file in spec.files}
     reason = None
     try:

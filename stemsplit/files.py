@@ -1,12 +1,29 @@
-"""Files that appear complete or not at all: written under a name beside their own, then renamed in one step."""
+"""Files and folders: written complete or not at all, stamped and hashed, checked for room, and read as TOML."""
 
 import glob
+import hashlib
+import os
 import secrets
+import shutil
+import stat
+import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from stemsplit.errors import AudioError, StemsplitError, UsageError
+from stemsplit.wording import one_line
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_BLOCK = 2**20  # bytes that are hashed at a time
 _ABANDONED_SECONDS = 3600  # a part to which nothing was added for so long is nobody's
 
 
@@ -41,6 +58,163 @@ def discard_abandoned(parts: Iterable[Path]) -> None:
         with suppress(OSError):
             if part.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
                 part.unlink()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal. Memory does not grow with its size.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What tells whether a file has changed.
+
+    Attributes:
+        size: bytes.
+        mtime_ns: time of the last change in nanoseconds, or 0 if it cannot be relied on.
+        sha256: hash of the content, hexadecimal, or empty if unknown.
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, path: Path, *, hashed: bool = True) -> "FileStamp":
+        """Return the stamp of a file as it is now.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns, sha256_of(path) if hashed else "")
+
+    def matches(self, path: Path, *, quickly: bool = True) -> bool:
+        """Return whether a file still has this content.
+
+        Args:
+            path: the file.
+            quickly: trust a file that kept its size and its time of change, without hashing it.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        status = path.stat()
+        if status.st_size != self.size:
+            return False
+        if (quickly or not self.sha256) and status.st_mtime_ns == self.mtime_ns != 0:
+            return True
+        return bool(self.sha256) and sha256_of(path) == self.sha256
+
+
+def nearest_folder(path: Path) -> Path:
+    """Return the folder itself if it exists, else the nearest one above it that does."""
+    while not os.path.isdir(path) and path != path.parent:  # noqa: PTH112 (never raises)
+        path = path.parent
+    return path
+
+
+def fold_name(name: str) -> str:
+    """Return a key that is equal for names that some file systems take for one: by case, or by accents' encoding."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Check that a file can be written without replacing something that should stay.
+
+    Raises:
+        AudioError: `path` is a folder, or exists and `overwrite` is not set.
+        OSError: the folder cannot be searched.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISDIR(mode):
+        raise AudioError(f"{str(path)!r} is a folder", "choose another name, or another folder with --output")
+    if not overwrite:
+        hint = "choose another folder with --output, or replace it with --overwrite"
+        raise AudioError(f"{str(path)!r} exists already", hint)
+
+
+def check_room(needed: int, folder: Path, *, replaced: Iterable[Iterable[Path]] = ()) -> None:
+    """Check that the disk has room for stems.
+
+    Args:
+        needed: bytes.
+        folder: where they go; it need not exist yet.
+        replaced: for each song, the files that its new ones replace once these are complete.
+
+    Raises:
+        AudioError: there is too little room.
+    """
+    try:
+        free = shutil.disk_usage(nearest_folder(folder)).free
+    except OSError:  # some file systems do not tell
+        return
+    old = [sum(map(_size, paths)) for paths in replaced]
+    needed += max(old, default=0) - sum(old)
+    if needed > free:
+        message = f"the stems need about {_gigabytes(needed)}, and {str(folder)!r} has room for {_gigabytes(free)}"
+        raise AudioError(message, "make room, name another folder with --output, or choose a smaller --format")
+
+
+def read_toml(path: Path, what: str, hint: str = "", *, error: type[StemsplitError] = UsageError) -> dict[str, Any]:
+    """Read a TOML file that a user wrote.
+
+    Args:
+        path: the file.
+        what: what it contains, for messages: "settings", "models".
+        hint: for a file that is not valid TOML.
+        error: the class of errors that are raised.
+
+    Raises:
+        StemsplitError: of the class `error`; the file cannot be read, or is not TOML. Its cause is a FileNotFoundError
+            if the file does not exist.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as problem:  # ValueError: not UTF-8, or a null character in the name
+        reason = one_line(problem) if isinstance(problem, OSError) else "it is not UTF-8 text"
+        raise error(f"cannot read the {what} in {str(path)!r}: {reason}", "check the path") from problem
+    return parse_toml(text, repr(str(path)), hint, error=error)
+
+
+def parse_toml(text: str, source: str, hint: str = "", *, error: type[StemsplitError] = UsageError) -> dict[str, Any]:
+    """Parse TOML.
+
+    Args:
+        text: the content.
+        source: its name in messages.
+        hint: for a text that is not valid TOML.
+        error: the class of errors that are raised.
+
+    Raises:
+        StemsplitError: of the class `error`; the text is not valid TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise error(f"{source} is not valid TOML: {one_line(problem)}", hint) from problem
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.1f} MB"
 
 
 def _beginning(path: Path) -> str:

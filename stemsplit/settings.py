@@ -4,7 +4,6 @@ The command line comes before the environment, the environment before the file, 
 """
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,14 +11,11 @@ from typing import Any, Literal
 import platformdirs
 
 from stemsplit.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from stemsplit.files import read_toml
 
 PREFIX = "STEMSPLIT_"
 CONFIG = f"{PREFIX}CONFIG"  # the variable that names another file of settings
+_HINT = 'correct it, or rename the file; every line should be like  model = "htdemucs"'
 
 Preset = Literal["fast", "balanced", "best"]
 PRESETS: Mapping[Preset, str] = {"fast": "spleeter", "balanced": "htdemucs", "best": "htdemucs_ft"}
@@ -60,19 +56,14 @@ def read() -> dict[str, Any]:
     """
     path = config_file()
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        tables = read_toml(path, "settings", _HINT)
+    except UsageError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
         if CONFIG not in os.environ:
             return {}
-        raise UsageError(
-            f"{CONFIG} names {str(path)!r}, which is not there", f"correct it, or unset {CONFIG}"
-        ) from error
-    except tomllib.TOMLDecodeError as error:
-        hint = 'correct it, or rename the file; every line should be like  model = "htdemucs"'
-        raise UsageError(f"the settings in {str(path)!r} are not valid TOML: {error}", hint) from error
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null character in the name
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not UTF-8 text"
-        raise UsageError(f"cannot read the settings in {str(path)!r}: {reason}", "check the file") from error
+        message = f"{CONFIG} names {str(path)!r}, which does not exist"
+        raise UsageError(message, f"correct it, or unset {CONFIG}") from error
     found: dict[str, Any] = {}
     for key, value in tables.items():
         name = key.replace("-", "_")

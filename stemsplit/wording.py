@@ -1,9 +1,12 @@
-"""Values as people, and programs, read them."""
+"""Text for people and programs: figures, durations, reasons of errors, suggestions, JSON."""
 
+import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+_LONGEST_REASON = 300  # characters; a damaged file can make a library quote a lot of it
 
 
 def printable(text: str) -> str:
@@ -11,6 +14,32 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
+
+
+def one_line(error: BaseException) -> str:
+    """Return the reason that an error gives, on one line of at most 300 characters.
+
+    For an `OSError` this is the system's reason without its number and path; for an error without text, its class.
+    """
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return (" ".join(text.split()) or type(error).__name__)[:_LONGEST_REASON]
+
+
+def closest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the one of `names` that `name` is most likely a misspelling of, or None.
+
+    Args:
+        name: what the user typed.
+        names: what exists.
+        cutoff: least similarity, from 0 to 1 (Ratcliff and Obershelp, as in `difflib`).
+    """
+    return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)), None)
+
+
+def did_you_mean(name: str, names: Iterable[str], then: str = "") -> str:
+    """Return a hint for an unknown name: "did you mean X?" if one of `names` is close to it, followed by `then`."""
+    guess = closest(name, names)
+    return " ".join(filter(None, (f"did you mean {guess}?" if guess else "", then)))
 
 
 def decibels(value: float) -> str:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from stemsplit.audio.reading import Block, Reader, open_reader
+from stemsplit.files import FileStamp
 
 BLOCKS = 16  # that wait at most: 24 s at 44.1 kHz, 8 MB
 _PATIENCE_SECONDS = 0.1
@@ -26,7 +27,7 @@ class PrefetchReader(Reader):
         self._ready: queue.Queue[Reader | BaseException] = queue.Queue()
         self._waiting: queue.Queue[_Item] = queue.Queue(BLOCKS)
         self._closed = threading.Event()
-        self._status = _status(path)  # before it is opened, not after
+        self._stamp = _stamp(path)  # before it is opened, not after
         self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
         self._thread.start()
 
@@ -40,7 +41,7 @@ class PrefetchReader(Reader):
 
     def is_fresh(self) -> bool:
         """Whether the file is still the one that was opened; if not, what was decoded of it is of no use."""
-        return _status(self.path) == self._status
+        return _stamp(self.path) == self._stamp
 
     def close(self) -> None:
         """Stop, and close the file; a second time does nothing."""
@@ -79,10 +80,8 @@ class PrefetchReader(Reader):
         return False
 
 
-def _status(path: Path) -> tuple[int, int, int] | None:
-    """What a file has another of when it was changed; None if it cannot be told."""
+def _stamp(path: Path) -> FileStamp | None:
     try:
-        status = path.stat()
+        return FileStamp.of(path, hashed=False)
     except OSError:
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -10,6 +10,7 @@ import numpy as np
 
 from stemsplit.audio.decoding import Block, FFmpegSource, SndfileSource, open_source, undecodable
 from stemsplit.errors import AudioError
+from stemsplit.wording import one_line
 
 __all__ = ["Block", "Reader", "match_channels", "open_reader"]
 
@@ -156,5 +157,4 @@ def _open_file(path: Path) -> BinaryIO:
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> AudioError:
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return AudioError(f"cannot read {str(path)!r}: {reason}", "check the name and the disk, and try again")
+    return AudioError(f"cannot read {str(path)!r}: {one_line(error)}", "check the name and the disk, and try again")

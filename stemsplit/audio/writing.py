@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import stat
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from stemsplit.audio.formats import Format
 from stemsplit.audio.stem_file import StemFile
 from stemsplit.audio.tags import Tags
 from stemsplit.errors import AudioError, UsageError
-from stemsplit.files import beside, sweep
+from stemsplit.files import beside, check_free, sweep
 
 Stems = npt.NDArray[np.float32]
 
@@ -142,17 +141,8 @@ class StemWriter:
 
     def _check_free(self) -> None:
         for path in self._paths:
-            try:
-                mode = path.lstat().st_mode
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                raise _unwritable(path, error) from error
-            if stat.S_ISDIR(mode):
-                raise AudioError(f"{str(path)!r} is a folder", "choose another name for the stems")
-            if not self._overwrite:
-                hint = "choose another folder with --output, or replace it with --overwrite"
-                raise AudioError(f"{str(path)!r} exists already", hint)
+            with reporting(path):
+                check_free(path, overwrite=self._overwrite)
 
     def _make_folder(self, folder: Path) -> None:
         for parent in reversed((folder, *folder.parents)):

@@ -3,7 +3,6 @@
 import fnmatch
 import glob
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from stemsplit.batch import manifest, playlists, standard_input
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.errors import AudioError, UsageError
+from stemsplit.files import fold_name
 
 SUFFIXES = frozenset(
     ".3g2 .3gp .aa3 .aac .ac3 .adts .aif .aifc .aiff .amr .ape .au .avi .caf .dff .dsf .dts .eac3 .flac .flv .gsm "
@@ -84,7 +84,7 @@ class _Patterns:
         self._names: list[str] = []
         self._paths: list[Sequence[str]] = []
         for text in texts:
-            pattern = _folded(text.replace(os.sep, "/").removeprefix("./").rstrip("/"))
+            pattern = fold_name(text.replace(os.sep, "/").removeprefix("./").rstrip("/"))
             if not pattern.strip("/"):
                 raise UsageError(f"the pattern {text!r} is for nothing", "write for instance '*.flac' or 'live/*'")
             if "/" in pattern:
@@ -97,7 +97,7 @@ class _Patterns:
 
     def match(self, parts: Sequence[str]) -> bool:
         """Whether one of them is for this path, given by its parts."""
-        parts = [_folded(part) for part in parts] if self else []
+        parts = [fold_name(part) for part in parts] if self else []
         return any(fnmatch.fnmatchcase(parts[-1], name) for name in self._names) or any(
             _matches(parts, path) for path in self._paths
         )
@@ -232,11 +232,6 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     if pattern[0] == _ANY_DEPTH:
         return any(_matches(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
     return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
-
-
-def _folded(text: str) -> str:
-    """Equal for names that people take for the same: by case, or by how accents are encoded."""
-    return unicodedata.normalize("NFC", text).casefold()
 
 
 def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:

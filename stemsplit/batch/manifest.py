@@ -4,7 +4,6 @@ It tells a later run what is done already, and which files are as stemsplit wrot
 has edited is replaced.
 """
 
-import hashlib
 import json
 import os
 import time
@@ -16,45 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stemsplit.errors import AudioError, ModelError
-from stemsplit.files import replacing
+from stemsplit.files import FileStamp, replacing, sha256_of
 from stemsplit.models.registry import ModelSpec
 from stemsplit.version import __version__
 
 NAME, SUFFIX = "stemsplit", "json"  # what stands for the stem and the extension in its name
 _SCHEMA = 1
-_BLOCK = 2**20
 _LARGEST = 2**22  # bytes
 _COARSEST_SECONDS = 2.0  # steps of time on FAT: within one, a file can change and keep its time
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """A file's content.
-
-    size: bytes. mtime_ns: time of its last change, 0 if that tells nothing. sha256: hexadecimal, empty if unknown.
-    """
-
-    size: int
-    mtime_ns: int
-    sha256: str = ""
-
-    @classmethod
-    def of(cls, path: Path, *, hashed: bool = True) -> "Stamp":
-        """That of a file as it is now, in constant memory. OSError: it cannot be read."""
-        status = path.stat()
-        return cls(status.st_size, status.st_mtime_ns, _hash(path) if hashed else "")
-
-    def is_of(self, path: Path, *, quickly: bool = True) -> bool:
-        """Whether a file still has this content. quickly: a file that kept its size and its time is not hashed.
-
-        OSError: it cannot be read.
-        """
-        status = path.stat()
-        if status.st_size != self.size:
-            return False
-        if (quickly or not self.sha256) and status.st_mtime_ns == self.mtime_ns != 0:
-            return True
-        return bool(self.sha256) and _hash(path) == self.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +51,11 @@ class Run:
 
     provenance: Provenance
     song: str
-    source: Stamp
+    source: FileStamp
     rate: int
     channels: int
     length: int
-    stems: Mapping[str, tuple[str, Stamp]] = field(default_factory=dict)
+    stems: Mapping[str, tuple[str, FileStamp]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +75,14 @@ def describe_model(spec: ModelSpec) -> dict[str, Any]:
         known = {"name": spec.name, "repo": spec.repo, "revision": spec.revision}
         return known | ({"config": dict(spec.config)} if spec.config else {})
     try:
-        return {"name": spec.name, "sha256": _hash(spec.path)}
+        return {"name": spec.name, "sha256": sha256_of(spec.path)}
     except OSError as error:
         raise ModelError(f"cannot read the model {str(spec.path)!r}: {error.strerror}", "check the path") from error
 
 
-def stamp_source(song: Path) -> Stamp:
+def stamp_source(song: Path) -> FileStamp:
     """The content of a song that is about to be separated. OSError: it cannot be read."""
-    now, stamp = time.time(), Stamp.of(song)
+    now, stamp = time.time(), FileStamp.of(song)
     # If it changes once more right now, neither its time nor its size may show it.
     return replace(stamp, mtime_ns=0) if stamp.mtime_ns / 1e9 > now - _COARSEST_SECONDS else stamp
 
@@ -159,7 +127,7 @@ def record(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
     # Who is killed while it hashes has stems that are known by their sizes and times, and need not be made again.
     for hashed in (False, True):
         with ThreadPoolExecutor() as pool:
-            stamps = pool.map(partial(Stamp.of, hashed=hashed), outputs.values())
+            stamps = pool.map(partial(FileStamp.of, hashed=hashed), outputs.values())
             stems = {stem: (files[stem], stamp) for stem, stamp in zip(outputs, stamps, strict=True)}
         write(path, [*others, replace(run, stems=stems)])
 
@@ -174,7 +142,7 @@ def examine(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Pro
     """
     known = {file: (run, stamp) for run in read(path) for file, stamp in run.stems.values()}
     reasons: dict[int, str] = {}  # by run
-    there: list[tuple[Path, Stamp]] = []
+    there: list[tuple[Path, FileStamp]] = []
     why = ""
     for stem, output in outputs.items():
         found = known.get(_relative(output, path))
@@ -192,7 +160,7 @@ def examine(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Pro
         return StemStatus("make")
     for output, stamp in there:
         try:
-            if stamp.is_of(output, quickly=not why):  # a file that is going to be replaced is looked at closely
+            if stamp.matches(output, quickly=not why):  # a file that is going to be replaced is looked at closely
                 continue
         except OSError as error:
             raise AudioError(f"cannot read {str(output)!r}: {error.strerror}", "check its permissions") from error
@@ -211,7 +179,7 @@ def _outdated(run: Run, song: Path, provenance: Provenance) -> str:
         differing = [name for name in names if settings.get(name, ...) != others.get(name, ...)]
         return f"made with another {', '.join(differing)}"
     try:
-        same = run.source.is_of(song)
+        same = run.source.matches(song)
     except OSError:  # whoever reads it next says so
         same = False
     return "" if same else "made of another version of the song"
@@ -250,13 +218,5 @@ def _relative(output: Path, manifest: Path) -> str:
     return Path(os.path.relpath(output, manifest.parent)).as_posix()
 
 
-def _stamp(table: Mapping[str, Any]) -> Stamp:
-    return Stamp(int(table["size"]), int(table["mtime_ns"]), str(table["sha256"]))
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+def _stamp(table: Mapping[str, Any]) -> FileStamp:
+    return FileStamp(int(table["size"]), int(table["mtime_ns"]), str(table["sha256"]))

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from stemsplit.errors import AudioError
+from stemsplit.wording import one_line
 
 SUFFIXES = frozenset({".m3u", ".m3u8"})
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -30,8 +31,8 @@ def read(playlist: Path) -> list[bytes]:
     except FileNotFoundError as error:
         raise AudioError(f"there is no file {name}", "check the spelling") from error
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise AudioError(f"cannot read the playlist {name}: {reason}", "check its name and its permissions") from error
+        hint = "check its name and its permissions"
+        raise AudioError(f"cannot read the playlist {name}: {one_line(error)}", hint) from error
     if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         content = content.decode("utf-16", "replace").encode("utf-8", "replace")
     if len(content) > _LARGEST or b"\0" in content:

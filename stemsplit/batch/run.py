@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, overload
 from stemsplit.audio.reading import Reader, open_reader
 from stemsplit.batch import manifest, room
 from stemsplit.batch.inputs import Failed
-from stemsplit.batch.manifest import Provenance, Run, Stamp
+from stemsplit.batch.manifest import Provenance, Run
 from stemsplit.batch.room import Shape
 from stemsplit.batch.templates import LONGEST
 from stemsplit.batch.tracks import Track, find, rename, require_different
 from stemsplit.errors import AudioError
+from stemsplit.files import FileStamp, check_room
 from stemsplit.separation.outputs import Delivery, Rows
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def require_room(tracks: Sequence[Track], stems: Sequence[str], delivery: Delive
     shapes = [track.shape for track in tracks if track.shape]
     needed = room.estimate(shapes, len(stems), delivery.format)
     needed += room.waiting(shapes, len(stems)) if delivery.clip == "gain" else 0
-    room.require(needed, tracks[0].output, replaced=replaced)
+    check_room(needed, tracks[0].output, replaced=replaced)
 
 
 @overload
@@ -218,21 +219,26 @@ def _require_short(track: Track, paths: Iterable[Path]) -> None:
                 raise AudioError(told, "choose a shorter --filename")
 
 
-def _stamps(song: Path) -> tuple[Stamp, Stamp]:
+def _stamps(song: Path) -> tuple[FileStamp, FileStamp]:
     """A song's content, and what shows later whether it has changed."""
     try:
-        return manifest.stamp_source(song), Stamp.of(song, hashed=False)
+        return manifest.stamp_source(song), FileStamp.of(song, hashed=False)
     except OSError as error:
         raise AudioError(f"cannot read {str(song)!r}: {error.strerror}", "check the disk, and try again") from error
 
 
 def _record(
-    track: Track, outputs: Mapping[str, Path], provenance: Provenance, report: "Report", source: Stamp, before: Stamp
+    track: Track,
+    outputs: Mapping[str, Path],
+    provenance: Provenance,
+    report: "Report",
+    source: FileStamp,
+    before: FileStamp,
 ) -> list[str]:
     """Write the manifest; gives what the user should know about it."""
     warnings = []
     try:
-        changed = Stamp.of(track.source, hashed=False) != before
+        changed = FileStamp.of(track.source, hashed=False) != before
     except OSError:
         changed = True
     if changed:

@@ -1,6 +1,5 @@
 """Names of stems: a template, checked before any work, of which no song makes a path that leaves the output folder."""
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 from string import Formatter
 
 from stemsplit.errors import UsageError
+from stemsplit.wording import did_you_mean
 
 FIELDS = {
     "track": "the song's file name, without its extension",
@@ -120,9 +120,8 @@ def _split(text: str, told: str) -> tuple[_Part, ...]:
         if name is None:
             continue
         if name not in FIELDS:
-            close = difflib.get_close_matches(name, FIELDS, n=1)
-            hint = f"did you mean {{{close[0]}}}? " if close else ""
-            hint += "the fields are " + ", ".join(f"{{{field}}}" for field in FIELDS)
+            fields = [f"{{{field}}}" for field in FIELDS]
+            hint = did_you_mean(f"{{{name}}}", fields, f"the fields are {', '.join(fields)}")
             raise UsageError(f"{told} has an unknown field {{{name}}}", hint)
         if conversion or (width and not (name == "index" and _WIDTH.fullmatch(width))):
             raise UsageError(f"{told} has a {{{name}}} with more in it", "only the index has a width: {index:03d}")

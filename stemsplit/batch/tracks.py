@@ -1,7 +1,6 @@
 """Songs and what their stems are called: each song gets files of its own."""
 
 import os
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from stemsplit.batch.room import Shape
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.templates import Template
 from stemsplit.errors import UsageError
+from stemsplit.files import fold_name
 
 _FROM_TAGS = ("title", "artist")
 
@@ -122,7 +122,7 @@ def require_different(tracks: Iterable[Track], stems: Sequence[str]) -> None:
     owners: dict[str, Track] = {}
     for track in tracks:
         for path in track.outputs(stems).values():
-            owner = owners.setdefault(_key(path), track)
+            owner = owners.setdefault(fold_name(str(path)), track)
             if owner is not track:
                 told = f"stems of {owner.label!r} and {track.label!r} would both be written to {str(path)!r}"
                 raise UsageError(told, "put a / between {track} and {stem} in --filename")
@@ -134,7 +134,7 @@ def _told_apart(tracks: Sequence[Track], songs: Sequence[InputFile]) -> list[Tra
     while True:
         sharing: dict[str, list[int]] = {}
         for number, track in enumerate(told):
-            sharing.setdefault(_key(track.file("")), []).append(number)
+            sharing.setdefault(fold_name(str(track.file(""))), []).append(number)
         crowded = [numbers for numbers in sharing.values() if len(numbers) > 1]
         if not crowded:
             return told
@@ -162,8 +162,3 @@ def _tags(song: Path) -> dict[str, str]:
     except OSError:
         fields = {}
     return {name: fields.get(name, "") for name in _FROM_TAGS}
-
-
-def _key(path: Path) -> str:
-    """Equal for names that some file systems take for the same: by case, or by how accents are encoded."""
-    return unicodedata.normalize("NFC", str(path)).casefold()

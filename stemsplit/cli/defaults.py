@@ -3,7 +3,6 @@
 The names are those of the options of `separate`; other commands heed the same for the options that they share with it.
 """
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 
 from stemsplit import settings
 from stemsplit.errors import StemsplitError, UsageError
+from stemsplit.wording import did_you_mean
 
 HELP = (
     f"Options can be set for all runs: by lines such as batch_size = 4 in {settings.folder() / 'config.toml'}, and by "
@@ -49,8 +49,7 @@ def read(group: Any, context: Any) -> dict[str, Any]:
     values = settings.read()
     for name, value in values.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
             raise UsageError(f"{path!r} sets {name!r}, which cannot be set for all runs", hint)
         if problem := _problem(known[name], value, context):
             raise UsageError(f"{path!r} has {name} = {_toml(value)}: {problem}", "correct it, or delete the line")
@@ -76,8 +75,7 @@ def check_environment(group: Any, context: Any) -> Iterator[tuple[UsageError, bo
         if variable == settings.CONFIG:
             continue
         if variable not in known:
-            close = difflib.get_close_matches(variable, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "unset it"
+            hint = did_you_mean(variable, known) or "unset it"
             yield UsageError(f"the environment variable {variable} means nothing to stemsplit", hint), False
         elif problem := _refusal(known[variable], value, context):
             yield _wrong_variable(variable, problem), True

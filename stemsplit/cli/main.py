@@ -1,7 +1,6 @@
 """The command line: parse, check what is cheap, call one function. Nothing heavy is imported before it is needed."""
 
 import atexit
-import difflib
 import gc
 import shlex
 import sys
@@ -15,6 +14,7 @@ from stemsplit.cli import data, defaults, doctor, evaluate, models, separate, tr
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.signals import Stopped, raise_on_signals
 from stemsplit.version import __version__
+from stemsplit.wording import closest
 
 
 class Commands(TyperGroup):
@@ -31,9 +31,9 @@ class Commands(TyperGroup):
         ctx.meta["given"] = tuple(args)
         own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
         if args and args[0] not in self.commands and args[0] not in own:
-            close = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.75)
+            close = closest(args[0], self.commands, cutoff=0.75)
             if close and not Path(args[0]).exists() and not ctx.resilient_parsing:
-                raise UsageError(f"there is no command and no song {args[0]!r}", f"did you mean  stemsplit {close[0]}")
+                raise UsageError(f"there is no command and no song {args[0]!r}", f"did you mean  stemsplit {close}")
             args = ["separate", *args]
         return super().parse_args(ctx, args)
 

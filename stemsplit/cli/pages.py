@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stemsplit.batch.tracks import Track
-from stemsplit.player.page import check_free, write_player
+from stemsplit.files import check_free
+from stemsplit.player.page import write_player
 from stemsplit.separation.outputs import MIXTURE, STEM_FILE
 
 

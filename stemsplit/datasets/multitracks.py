@@ -28,6 +28,7 @@ from stemsplit.datasets.stem_files import (
     unreadable,
 )
 from stemsplit.errors import DatasetError
+from stemsplit.wording import one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def make_song(found: Found, index: Index) -> Multitrack:
         try:
             shapes[path.name] = index.measure(path)
         except OSError as error:
-            raise unreadable(path, error.strerror or str(error)) from error
+            raise unreadable(path, one_line(error)) from error
     if len(set(shapes.values())) > 1:
         told = ", ".join(f"{name}: {shape}" for name, shape in shapes.items())
         hint = f"export them again, all alike; {CHECK}"

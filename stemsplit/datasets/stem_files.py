@@ -15,6 +15,7 @@ import numpy.typing as npt
 import soundfile  # type: ignore[import-untyped]
 
 from stemsplit.errors import DatasetError
+from stemsplit.wording import one_line
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -134,7 +135,7 @@ def _opened(path: Path) -> Iterator["InputContainer"]:
         with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
             yield container
     except (av.FFmpegError, OSError) as error:
-        raise unreadable(path, error.strerror or str(error)) from error
+        raise unreadable(path, one_line(error)) from error
 
 
 def _shape(track: "AudioStream", path: Path) -> Shape:

@@ -5,7 +5,6 @@ before its first use, and what was found is remembered: one small JSON file each
 the Hub's may be shared and read-only. While a file keeps its size and its time of change, it is not hashed again.
 """
 
-import hashlib
 import json
 import os
 import time
@@ -14,11 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stemsplit.errors import ModelError
-from stemsplit.files import replacing
+from stemsplit.files import replacing, sha256_of
 from stemsplit.models import registry
 from stemsplit.models.registry import ModelSpec, WeightFile
-
-_BLOCK = 2**20
 
 
 class DamagedError(ModelError):
@@ -80,7 +77,7 @@ def check(file: WeightFile, path: Path, *, again: bool = False) -> None:
             return
         if file.size not in (None, status.st_size):
             raise DamagedError(f"{file.name!r} has {status.st_size} bytes instead of {file.size}")
-        found = _sha256(path)
+        found = sha256_of(path)
     except OSError as error:
         raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache") from error
     if expected and found != expected:
@@ -102,7 +99,7 @@ def hash_of(path: Path) -> str:
     try:
         status = path.stat()
         known = record and record == _Record(os.fspath(path), status.st_size, status.st_mtime_ns, record.sha256)
-        return record.sha256 if record and known else _sha256(path)
+        return record.sha256 if record and known else sha256_of(path)
     except OSError as error:
         raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache") from error
 
@@ -110,7 +107,7 @@ def hash_of(path: Path) -> str:
 def record(path: Path, place: Path) -> None:
     """Remember a file of our own, which is to be renamed to `place`."""
     status = path.stat()
-    _remember(place, _Record(os.fspath(place), status.st_size, status.st_mtime_ns, _sha256(path)))
+    _remember(place, _Record(os.fspath(place), status.st_size, status.st_mtime_ns, sha256_of(path)))
 
 
 def is_unchanged(path: Path) -> bool:
@@ -188,14 +185,6 @@ def _hash_in_name(path: Path) -> str:
     """The Hub's client calls the content of a large file by its SHA-256."""
     blob = _target(path)
     return blob.name if blob and registry.SHA256.fullmatch(blob.name) else ""
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _own_folder() -> Path:

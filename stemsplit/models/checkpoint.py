@@ -21,6 +21,7 @@ from stemsplit.files import replacing
 from stemsplit.models import headers
 from stemsplit.networks.families import build, input_length
 from stemsplit.networks.masking import MaskNetwork
+from stemsplit.wording import one_line
 
 FORMAT = 1
 DAMAGED = "get the file again"
@@ -100,7 +101,7 @@ def save(model: Model, path: Path) -> None:
         with replacing(path) as part:
             write(model.header, weights, part)
     except OSError as error:
-        raise ModelError(f"cannot write {str(path)!r}: {_one_line(error)}", "check the folder and the disk") from error
+        raise ModelError(f"cannot write {str(path)!r}: {one_line(error)}", "check the folder and the disk") from error
 
 
 def write(header: Header, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -110,7 +111,7 @@ def write(header: Header, weights: Mapping[str, Tensor], path: Path) -> None:
     try:
         save_file(dict(weights), path, metadata={"stemsplit": json.dumps(asdict(header))})
     except SafetensorError as error:
-        raise OSError(f"{_one_line(error)}") from error
+        raise OSError(one_line(error)) from error
     path.chmod(permissions)
 
 
@@ -155,9 +156,9 @@ def opened(path: Path) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise ModelError(f"there is no model file {name}", "check the path") from error
     except (SafetensorError, OSError, UnicodeError) as error:
-        raise ModelError(f"{name} is not a readable safetensors file: {_one_line(error)}", DAMAGED) from error
+        raise ModelError(f"{name} is not a readable safetensors file: {one_line(error)}", DAMAGED) from error
     except ModelError as error:
-        raise ModelError(f"cannot use the model file {name}: {_one_line(error)}", error.hint or DAMAGED) from error
+        raise ModelError(f"cannot use the model file {name}: {one_line(error)}", error.hint or DAMAGED) from error
 
 
 def parse_header(metadata: Mapping[str, str]) -> Header:
@@ -185,7 +186,7 @@ def damage_told(what: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{what} is damaged: {_one_line(error)}") from error
+        raise ModelError(f"{what} is damaged: {one_line(error)}") from error
 
 
 def _check_weights(header: Header, weights: Mapping[str, Any]) -> None:
@@ -199,11 +200,6 @@ def _check_weights(header: Header, weights: Mapping[str, Any]) -> None:
             raise ModelError(f"{key} has shape {weights[key].get_shape()} instead of {list(tensor.shape)}")
         if KINDS.get(weights[key].get_dtype()) is not tensor.is_floating_point():
             raise ModelError(f"{key} is of kind {weights[key].get_dtype()}")
-
-
-def _one_line(error: Exception) -> str:
-    """The message of `error`, short and on one line, whatever a hostile file has put into it."""
-    return " ".join(str(error).split())[:300]
 
 
 def _check_header(header: Header) -> None:

@@ -16,6 +16,7 @@ from stemsplit.errors import ModelError
 from stemsplit.files import discard_abandoned, replacing
 from stemsplit.models import cache
 from stemsplit.models.registry import ONNX, SUFFIX, ModelSpec, WeightFile
+from stemsplit.wording import one_line
 
 _KEY = 16  # hexadecimal digits
 
@@ -43,7 +44,7 @@ def convert(paths: Sequence[Path], gives: Sequence[Sequence[str]], config: Mappi
             cache.record(part, path)
     except OSError as error:
         if not cache.is_unchanged(path):  # on Windows nothing is replaced that another process has open
-            reason = f"cannot write {str(path)!r}: {error.strerror or error}"
+            reason = f"cannot write {str(path)!r}: {one_line(error)}"
             raise ModelError(reason, "check the folder and the disk") from error
     return path
 

@@ -1,6 +1,5 @@
 """Weights from the Hugging Face Hub: fetched when they are not here, and checked before they are used."""
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stemsplit.errors import ModelError, UnreachableError
+from stemsplit.files import nearest_folder
 from stemsplit.models import cache, hub_client, registry
 from stemsplit.models.registry import COMMIT, FILE, SHA256, ModelSpec, WeightFile
 from stemsplit.version import __version__
@@ -214,9 +214,7 @@ class _Nowhere:
 
 
 def _require_space(spec: ModelSpec, size: int | None) -> None:
-    folder = cache.hub_cache()
-    while not os.path.exists(folder) and folder != folder.parent:  # noqa: PTH110 (never raises)
-        folder = folder.parent
+    folder = nearest_folder(cache.hub_cache())
     free = shutil.disk_usage(folder).free
     if size is not None and free < size:
         reason = f"the model {spec.name!r} needs {size / 1e6:.0f} MB, and {str(folder)!r} has {free / 1e6:.0f} MB left"

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from stemsplit.errors import ModelError, UnreachableError
 from stemsplit.models import cache, registry
 from stemsplit.models.registry import ModelSpec
+from stemsplit.wording import one_line
 
 # To look up a name and to connect; what is asked afterwards gets the client's own, longer times.
 _REACH_SECONDS = 1.6
@@ -151,7 +152,7 @@ def _explain(error: Exception, spec: ModelSpec, file: str, errors: Any) -> Model
     if isinstance(cause, OSError) and cause.errno and cause.filename:
         reason = f"cannot keep the model {spec.name!r}: {cause.filename!r}: {cause.strerror}"
         return ModelError(reason, "let HF_HOME name a folder that you may write to")
-    reason = " ".join(str(cause).split())[:200] or type(cause).__name__
+    reason = one_line(cause)
     if isinstance(cause, (ValueError, ImportError)):
         return ModelError(f"the Hub's client refuses {spec.name!r}: {reason}", "check the name and the settings")
     return UnreachableError(f"the transfer of {file!r} of {spec.name!r} broke off: {reason}", "try again")

@@ -3,23 +3,18 @@
 What a table must have is written at the top of models.toml.
 """
 
-import difflib
 import os
 import re
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stemsplit.errors import ModelError, UsageError
+from stemsplit.files import parse_toml, read_toml
 from stemsplit.models import headers, tables
 from stemsplit.networks.families import families
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from stemsplit.wording import did_you_mean
 
 FALLBACK = "mini"  # what runs when nobody named a model and the default one cannot be had
 SUFFIX = ".safetensors"
@@ -126,10 +121,8 @@ class Registry:
         path = Path(model)
         if path.suffix in (*SUFFIXES, *PICKLES) or os.sep in model or os.path.exists(model):  # noqa: PTH110 (never raises)
             return file_spec(path, self.models)
-        close = difflib.get_close_matches(model, self.models, n=1)
-        guess = f"did you mean {close[0]}? " if close else ""
-        known = f"known models: {', '.join(self.models)}"
-        raise ModelError(f"there is no model {model!r}", f"{guess}{known}; or give {HUB}OWNER/NAME or a {SUFFIX} file")
+        known = f"known models: {', '.join(self.models)}; or give {HUB}OWNER/NAME or a {SUFFIX} file"
+        raise ModelError(f"there is no model {model!r}", did_you_mean(model, self.models, known))
 
 
 def read(*own: Path) -> Registry:
@@ -140,15 +133,10 @@ def read(*own: Path) -> Registry:
     path = _PACKAGE / "models.toml"
     if not path.exists():  # an editable install: the file is where it is edited, beside the package
         path = _PACKAGE.parent / "models.toml"
-    ours = parse(path.read_text(encoding="utf-8"), path.name)
+    ours = _parse(read_toml(path, "models", error=ModelError), path.name)
     models, default = dict(ours.models), ours.default
     for path in own:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ModelError(f"cannot read the models in {str(path)!r}: {reason}", "check the path") from error
-        more = parse(text, str(path), known=models)
+        more = _parse(read_toml(path, "models", error=ModelError), str(path), known=models)
         models |= more.models
         default = more.default or default
     return Registry(models, default)
@@ -173,10 +161,10 @@ def require_masks(spec: ModelSpec) -> None:
 
 def parse(text: str, source: str, *, known: Collection[str] = ()) -> Registry:
     """A registry from TOML; `source` names it in errors (ModelError), `known` are the models that it adds to."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ModelError(f"{source} is not valid TOML: {error}") from error
+    return _parse(parse_toml(text, source, error=ModelError), source, known=known)
+
+
+def _parse(tables: dict[str, Any], source: str, *, known: Collection[str] = ()) -> Registry:
     default = tables.pop("default", "")
     models = {}
     for name, table in tables.items():

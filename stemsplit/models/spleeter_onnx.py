@@ -16,6 +16,7 @@ from stemsplit.models.checkpoint import DAMAGED, Header, new_model
 from stemsplit.models.registry import FAMILY_OF_ONNX as FAMILY
 from stemsplit.networks.families import build
 from stemsplit.networks.spleeter import Config, Network, windows
+from stemsplit.wording import one_line
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto
@@ -68,8 +69,7 @@ def read(paths: Sequence[Path], header: Header) -> dict[str, Tensor]:
         except FileNotFoundError as error:
             raise ModelError(f"there is no model file {str(path)!r}", "check the path") from error
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ModelError(f"cannot use the ONNX file {str(path)!r}: {reason}", DAMAGED) from error
+            raise ModelError(f"cannot use the ONNX file {str(path)!r}: {one_line(error)}", DAMAGED) from error
     return weights
 
 

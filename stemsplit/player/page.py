@@ -12,7 +12,6 @@ import html
 import json
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ import numpy.typing as npt
 from stemsplit.audio.reading import Block, Reader, match_channels, open_reader
 from stemsplit.audio.resampling import resample
 from stemsplit.errors import AudioError, UsageError
-from stemsplit.files import replacing
+from stemsplit.files import check_free, replacing
 from stemsplit.player.mp3_segments import QUALITIES, RATES, SEGMENT, Quality, Stream, probe
 from stemsplit.player.overview import BANDS, RANGE_DB, Overview, Picture
 
@@ -76,19 +75,6 @@ def write_player(
     except OSError as error:
         hint = "make room, choose another folder, or change its permissions"
         raise AudioError(f"cannot write {str(page)!r}: {error.strerror}", hint) from error
-
-
-def check_free(page: Path, *, overwrite: bool) -> None:
-    """AudioError if `page` is a folder, or exists and may not be replaced: what can be known before there are stems."""
-    try:
-        mode = page.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if stat.S_ISDIR(mode):
-        raise AudioError(f"{str(page)!r} is a folder", "choose another name for the page")
-    if not overwrite:
-        hint = "choose another folder with --output, or replace it with --overwrite"
-        raise AudioError(f"{str(page)!r} exists already", hint)
 
 
 class _Song:

@@ -1,19 +1,14 @@
 """Everything that decides what a training run gives, in one frozen object."""
 
-import difflib
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from stemsplit.errors import UsageError
+from stemsplit.files import read_toml
 from stemsplit.training.loss import LOSSES
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from stemsplit.wording import did_you_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,13 +131,7 @@ def load_recipe(path: Path, base: Recipe | None = None) -> Recipe:
 
     Raises UsageError on a missing file, bad TOML, an unknown key or an impossible value.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the recipe {str(path)!r}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{str(path)!r} is not valid TOML: {' '.join(str(error).split())}") from error
-    return make_recipe(table, repr(str(path)), base)
+    return make_recipe(read_toml(path, "recipe"), repr(str(path)), base)
 
 
 def make_recipe(table: Mapping[str, Any], source: str, base: Recipe | None = None) -> Recipe:
@@ -152,9 +141,8 @@ def make_recipe(table: Mapping[str, Any], source: str, base: Recipe | None = Non
     settings: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            meant = f"did you mean {close[0]}? " if close else ""
-            raise UsageError(f"{source}: unknown setting {key!r}", f"{meant}a recipe has {', '.join(known)}")
+            hint = did_you_mean(key, known, f"a recipe has {', '.join(known)}")
+            raise UsageError(f"{source}: unknown setting {key!r}", hint)
         if key == "loss" and isinstance(value, Mapping):
             settings[key] = _weights(value, source)
             continue

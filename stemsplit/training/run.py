@@ -19,6 +19,7 @@ from stemsplit.files import replacing
 from stemsplit.training.loss import compute
 from stemsplit.training.ranks import Ranks
 from stemsplit.training.recipe import Recipe, make_recipe
+from stemsplit.wording import one_line
 
 ALONE = Ranks()
 
@@ -104,8 +105,9 @@ class Run:
             with replacing(path) as part:
                 torch.save(state, part)
         except (OSError, RuntimeError) as error:
-            told = " ".join(str(error).split())[:200]
-            raise StemsplitError(f"cannot write {str(path)!r}: {told}", "check the folder and the disk") from error
+            raise StemsplitError(
+                f"cannot write {str(path)!r}: {one_line(error)}", "check the folder and the disk"
+            ) from error
 
     def restore(self, path: Path) -> None:
         """Go on from a state. Raises UsageError when there is none, it is damaged, or of another recipe."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from stemsplit.errors import UsageError
+from stemsplit.wording import one_line
 
 Vocoder = Callable[[Tensor, float, Tensor], Tensor]
 
@@ -56,9 +57,8 @@ def load_vocoder() -> Vocoder:
         loaded = sys.modules.get(f"{NAME}.functional") or _load_functional()
         vocoder: Vocoder = loaded.phase_vocoder
     except (ImportError, AttributeError, OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         hint = "pip install --upgrade 'stemsplit[train]', or set pitch = 0 and tempo = 0 in the recipe"
-        raise UsageError(f"the torchaudio that is installed cannot be used: {reason}", hint) from error
+        raise UsageError(f"the torchaudio that is installed cannot be used: {one_line(error)}", hint) from error
     return vocoder
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from stemsplit import files
 from stemsplit.batch import manifest
 from stemsplit.batch import run as batch
 from stemsplit.batch.manifest import Provenance
@@ -97,7 +98,7 @@ def forbid_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> str:
         raise AssertionError(path)
 
-    monkeypatch.setattr(manifest, "_hash", fail)
+    monkeypatch.setattr(files, "sha256_of", fail)
 
 
 def edit(path: Path, *, keep_time: bool = False) -> None:
@@ -421,7 +422,7 @@ def test_a_new_model_for_some_of_the_stems(song: Batch) -> None:
 
 
 def test_what_is_killed_while_it_hashes_is_complete(song: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashing = manifest._hash
+    hashing = files.sha256_of
 
     def stop(path: Path) -> str:
         if path.suffix == ".wav" and path.parent.name == "song":
@@ -429,7 +430,7 @@ def test_what_is_killed_while_it_hashes_is_complete(song: Batch, monkeypatch: py
         return hashing(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "_hash", stop)
+        patch.setattr(files, "sha256_of", stop)
         with pytest.raises(KeyboardInterrupt):
             song.run()
     assert names_in("out/song") == ["drums.wav", "stemsplit.json", "vocals.wav"]

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,38 +209,6 @@ def test_the_estimate_is_near_what_is_written(here: Path, shares_model: Callable
     needed = room.estimate([Shape(8_000, 2, 80_000)], 2, Format())
     written = sum(path.stat().st_size for path in track.outputs(STEMS).values())
     assert written <= needed <= written + 2 * 4_096
-
-
-def test_a_disk_without_room(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")
-    asked: list[Path] = []
-
-    def disk_usage(path: Path) -> object:
-        asked.append(path)
-        return usage(10**12, 0, 2 * 10**9)
-
-    monkeypatch.setattr("shutil.disk_usage", disk_usage)
-    room.require(2 * 10**9, Path("out/of/here"))
-    assert asked == [Path()]
-    with pytest.raises(AudioError) as caught:
-        room.require(2 * 10**9 + 1, Path("out"))
-    assert str(caught.value) == "the stems need about 2.0 GB, and 'out' has room for 2.0 GB"
-    assert "--output" in caught.value.hint
-    # What is replaced makes room, song by song.
-    for name in ("a", "b", "c"):
-        Path(name).write_bytes(bytes(1_000))
-    songs = [[Path("a"), Path("b")], [Path("c"), Path("none")]]
-    room.require(2 * 10**9 + 1_000, Path(), replaced=songs)
-    with pytest.raises(AudioError):
-        room.require(2 * 10**9 + 1_001, Path(), replaced=songs)
-
-
-def test_a_disk_that_does_not_tell(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def disk_usage(path: Path) -> object:
-        raise OSError(38, "Function not implemented")
-
-    monkeypatch.setattr("shutil.disk_usage", disk_usage)
-    room.require(10**18, Path())
 
 
 # What is told

@@ -130,7 +130,7 @@ def test_another_file(run: Run, song: Path, config: Write, monkeypatch: pytest.M
     assert run("song.wav").out.startswith("separated/")
     monkeypatch.setenv("STEMSPLIT_CONFIG", "missing.toml")
     code, _, err = run("song.wav")
-    assert (code, err.startswith("stemsplit: STEMSPLIT_CONFIG names 'missing.toml', which is not there\nhint: ")) == (
+    assert (code, err.startswith("stemsplit: STEMSPLIT_CONFIG names 'missing.toml', which does not exist\nhint: ")) == (
         2,
         True,
     )
@@ -204,9 +204,9 @@ def test_refusals_of_a_command_stay_as_they_are(other: Callable[..., Outcome]) -
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("model = ", "are not valid TOML: "),
-        ("\0", "are not valid TOML: "),
-        ('model = "a"\nmodel = "b"', "are not valid TOML: "),
+        ("model = ", " is not valid TOML: "),
+        ("\0", " is not valid TOML: "),
+        ('model = "a"\nmodel = "b"', " is not valid TOML: "),
         (
             'modell = "mini"',
             "sets 'modell', which cannot be set for all runs\nhint: did you mean model?",

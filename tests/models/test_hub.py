@@ -19,6 +19,7 @@ from huggingface_hub import constants
 from support.hub import CONTENT, REPO, point_to, write_registry
 from support.hub_server import COMMIT, Hub
 
+from stemsplit import files
 from stemsplit.errors import ModelError, UnreachableError, UsageError
 from stemsplit.models import cache as store
 from stemsplit.models import checkpoint, hub, publish
@@ -64,13 +65,13 @@ def test_what_was_checked_is_not_hashed_again_until_it_changes(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[str] = []
-    sha256 = store._sha256
+    sha256 = files.sha256_of
 
     def counted(path: Path) -> str:
         hashed.append(path.name)
         return sha256(path)
 
-    monkeypatch.setattr(store, "_sha256", counted)
+    monkeypatch.setattr(store, "sha256_of", counted)
     _, paths = hub.obtain(spec)
     assert hashed == ["a.safetensors", "b.safetensors"]
     hub.obtain(spec)
