@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from av.audio.layout import AudioLayout
     from av.audio.resampler import AudioResampler
     from av.audio.stream import AudioStream
+    from av.container import InputContainer
 
 Block = npt.NDArray[np.float32]
-"""Samples (C, n), float32, contiguous, nominally in [-1, 1]."""
+"""Samples of a song, `(C, n)`: contiguous, nominally in [-1, 1]."""
+Stems = npt.NDArray[np.float32]
+"""Samples of several stems, `(S, C, n)`."""
 
 _SNDFILE_STARTS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"riff", b"OggS")
 _SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
@@ -130,10 +133,8 @@ class FFmpegSource:
         self._av = av
         self._matrices: dict[str, Block] = {}
         self.failures = 0
-        # No protocol at all: a playlist in disguise must not make FFmpeg open other files, or the network.
-        options = {"protocol_whitelist": "none"}
         try:
-            self._container = av.open(file, "r", options=options, metadata_errors="replace")
+            self._container = open_container(file)
         except av.FFmpegError as error:
             raise undecodable(path) from error
         try:
@@ -232,6 +233,23 @@ class FFmpegSource:
         matrix = downmix_matrix(names) if len(names) > 2 else np.eye(2, dtype=np.float32)
         mono: Block = matrix.mean(axis=0, keepdims=True, dtype=np.float32)
         return mono if self.channels == 1 else matrix
+
+
+def open_container(file: BinaryIO, *, metadata_errors: str = "replace") -> "InputContainer":
+    """Open a media file with FFmpeg, which may open nothing else by itself.
+
+    No protocol is allowed: otherwise a playlist that claims to be a song could make FFmpeg open other files, or
+    addresses on the network.
+
+    Args:
+        metadata_errors: What becomes of tags that are not UTF-8, as in `bytes.decode`.
+
+    Raises:
+        av.FFmpegError: FFmpeg cannot read it.
+    """
+    import av
+
+    return av.open(file, "r", options={"protocol_whitelist": "none"}, metadata_errors=metadata_errors)
 
 
 def open_source(file: BinaryIO, path: Path, track: int = 1) -> SndfileSource | FFmpegSource:

@@ -19,16 +19,16 @@ import numpy.typing as npt
 import soundfile  # type: ignore[import-untyped]
 
 from stemsplit.audio import vorbis_comments
+from stemsplit.audio.decoding import Stems
 from stemsplit.audio.formats import Format
-from stemsplit.audio.quantisation import Quantiser
 from stemsplit.audio.tags import Tags
-
-Samples = npt.NDArray[np.float32]
 
 # Beyond this, +18 dB, nothing is music any more, and encoders go wrong: LAME ends the program.
 LOUDEST = 8.0
 # Samples at a time: libsndfile takes memory for all of them from the stack, and their count changes what they become.
 _VORBIS_BLOCK = 8_192
+
+DITHERED_BITS = 16
 
 _INFO_FIELDS = {
     "title": "title",
@@ -54,7 +54,7 @@ class Encoder(Protocol):
     def open(self) -> None:
         """Begin the file, which must not be there yet."""
 
-    def write(self, tracks: Samples) -> None:
+    def write(self, tracks: Stems) -> None:
         """Append samples (T, C, n)."""
 
     def finish(self, length: int) -> None:
@@ -62,6 +62,42 @@ class Encoder(Protocol):
 
     def close(self) -> None:
         """Let go of all files, finished or not; a second time does nothing."""
+
+
+class Quantiser:
+    """Rounds one stream of samples to integers of `bits` bits, 1.0 being 2^(bits - 1) steps, limited to full scale.
+
+    24 bits are rounded to the nearest step: the error is at -146 dB of full scale, below any noise. 16 bits get TPDF
+    dither of 2 steps peak to peak first, which makes the error's mean and power independent of the signal (Lipshitz,
+    Wannamaker and Vanderkooy, "Quantization and dither: a theoretical survey", JAES 40, 1992).
+
+    Samples that are on a step already get no dither: they need none, as nothing is rounded. So digital silence stays
+    digital silence, and what was read from a file of 16 bits, such as a mixture, is written back bit for bit. A stem
+    is hardly ever on a step elsewhere, so that the noise does not come and go with it.
+
+    The dither is the same for the same `seed`, however the stream is cut into blocks; streams of different seeds have
+    different dither, so that it does not add up in their sum more than noise does.
+    """
+
+    def __init__(self, bits: int, seed: int = 0) -> None:
+        self._bits = bits
+        self._random = np.random.Generator(np.random.PCG64(seed)) if bits <= DITHERED_BITS else None
+
+    def __call__(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+        """Samples (n, C), the next ones of the stream, as integers in the upper bits of 32."""
+        full = 2 ** (self._bits - 1)
+        if self._random is None:  # in single precision: a factor of a power of two changes the exponent only
+            steps = np.clip(samples, -1, 1) * np.float32(full)
+            np.minimum(np.rint(steps, out=steps), full - 1, out=steps)
+        else:
+            fine = samples * np.float64(full)
+            first, second = np.moveaxis(self._random.random((*samples.shape, 2), dtype=np.float32), -1, 0)
+            nearest = np.rint(fine)
+            nearest = np.where(nearest == fine, fine, np.rint(fine + (first - second)))
+            steps = np.clip(nearest, -full, full - 1)
+        limited: npt.NDArray[np.int32] = steps.astype(np.int32)
+        limited <<= 32 - self._bits
+        return limited
 
 
 class SndfileEncoder:
@@ -75,7 +111,7 @@ class SndfileEncoder:
         self._quantiser = Quantiser(int(format.bits), seed) if format.bits in ("16", "24") else None
         self._files: list[BinaryIO] = []
         self._sound: soundfile.SoundFile | None = None
-        self._rest: Samples = np.zeros((0, channels), np.float32)
+        self._rest: npt.NDArray[np.float32] = np.zeros((0, channels), np.float32)
         self.paths: Sequence[Path] = [path]
         if format.name == "ogg":
             self.paths = [path, path.with_name(f"{path.name}.raw")]
@@ -102,7 +138,7 @@ class SndfileEncoder:
                 for name, text in self._tags.named(_INFO_FIELDS).items():
                     setattr(self._sound, name, text)
 
-    def write(self, tracks: Samples) -> None:
+    def write(self, tracks: Stems) -> None:
         samples: npt.NDArray[Any] = tracks[0].T
         if self._container == "OGG":
             samples = np.concatenate([self._rest, np.clip(samples, -LOUDEST, LOUDEST)])
@@ -170,7 +206,7 @@ class ResamplingEncoder:
     def open(self) -> None:
         self._encoder.open()
 
-    def write(self, tracks: Samples) -> None:
+    def write(self, tracks: Stems) -> None:
         import soxr  # type: ignore[import-untyped]
 
         self._shape = tracks.shape[:2]
@@ -187,8 +223,8 @@ class ResamplingEncoder:
     def close(self) -> None:
         self._encoder.close()
 
-    def _pass_on(self, samples: Samples, *, last: bool = False) -> None:
-        part: Samples = self._stream.resample_chunk(np.ascontiguousarray(samples), last=last)
+    def _pass_on(self, samples: npt.NDArray[np.float32], *, last: bool = False) -> None:
+        part: npt.NDArray[np.float32] = self._stream.resample_chunk(np.ascontiguousarray(samples), last=last)
         self._length += len(part)
         self._encoder.write(np.ascontiguousarray(part.T).reshape(*self._shape, -1))
 

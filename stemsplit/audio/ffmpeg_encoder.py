@@ -14,9 +14,9 @@ from av.container import OutputContainer
 from av.stream import Disposition
 
 from stemsplit.audio import lame_header, stem_file, vorbis_comments
-from stemsplit.audio.encoders import LOUDEST, Samples, check_size
+from stemsplit.audio.decoding import Stems
+from stemsplit.audio.encoders import LOUDEST, Quantiser, check_size
 from stemsplit.audio.formats import Format
-from stemsplit.audio.quantisation import Quantiser
 from stemsplit.audio.tags import FIELDS, Tags
 
 _PROBE_BYTES = 65_536  # more than what FFmpeg writes before the first sample, but for a cover
@@ -87,7 +87,7 @@ class FFmpegEncoder:
             if cover:
                 self._container.mux(cover)
 
-    def write(self, tracks: Samples) -> None:
+    def write(self, tracks: Stems) -> None:
         tracks = tracks if self._quantiser else np.clip(tracks, -LOUDEST, LOUDEST)
         count, channels, length = tracks.shape
         if length == 0:

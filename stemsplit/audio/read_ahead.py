@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from stemsplit.audio.reading import Block, Reader, open_reader
+from stemsplit.audio.decoding import Block
+from stemsplit.audio.reading import Reader, open_reader
 from stemsplit.files import FileStamp
 
 BLOCKS = 16  # that wait at most: 24 s at 44.1 kHz, 8 MB

@@ -12,8 +12,6 @@ from stemsplit.audio.decoding import Block, FFmpegSource, SndfileSource, open_so
 from stemsplit.errors import AudioError
 from stemsplit.wording import one_line
 
-__all__ = ["Block", "Reader", "match_channels", "open_reader"]
-
 _EARLY_SECONDS = 0.5  # a file that ends earlier than its header says, by more than this, gets a warning
 
 

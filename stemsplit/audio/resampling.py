@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from stemsplit.audio.reading import Block
+from stemsplit.audio.decoding import Block
 
 
 def resample(blocks: Iterable[Block], old: int, new: int, *, channels: int) -> Iterator[Block]:

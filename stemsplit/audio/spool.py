@@ -1,26 +1,46 @@
-"""Stems in a temporary file: what is needed twice, and is too long for the memory."""
+"""Stems in a temporary file: what is needed twice, and is too long to be kept in memory."""
 
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from stemsplit.audio.decoding import Stems
+from stemsplit.audio.writing import reporting
+
+_BLOCK = 65_536  # samples
 
 
 class Spool:
-    """A temporary file of stems, float32, all channels of a sample side by side; it is gone when it is closed.
+    """Stems on the disk, written in order and read back at random; a context manager.
 
-    shape: stems and channels, as they came first. length: samples.
+    The file has no name, so nothing is left of it, whatever happens. It holds float32, interleaved: all channels of all
+    stems of a sample are next to each other.
+
+    Args:
+        near: A path on the disk to use; its folder need not exist. By default, the file is in the system's folder for
+            temporary files.
+
+    Attributes:
+        shape: `(S, C)`, from the first block; `(0, 0)` before.
+        length: Samples written so far.
+        peaks: The greatest magnitude of each stem so far, `(S,)`.
+
+    Raises:
+        AudioError: The disk is full or cannot be written to.
     """
 
-    def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed by close)
+    def __init__(self, near: Path | None = None) -> None:
+        folder = next(parent for parent in near.absolute().parents if parent.is_dir()) if near else None
+        self._path = near or Path(tempfile.gettempdir(), "stems")  # for messages
+        with reporting(self._path):
+            self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed by close)
         self.shape = (0, 0)
         self.length = 0
-        self._sounding = torch.zeros(0, dtype=torch.bool)
+        self.peaks = np.zeros(0, np.float32)
 
     def __enter__(self) -> "Spool":
         return self
@@ -29,41 +49,42 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        """Remove the file."""
+        """Remove the file; a second call does nothing."""
         self._file.close()
 
-    def extend(self, blocks: Iterable[Tensor]) -> None:
-        """Write blocks `(S, C, n)` behind what is there."""
-        for block in blocks:
-            if not self.length:
-                self.shape = (block.shape[0], block.shape[1])
-                self._sounding = torch.zeros(len(block), dtype=torch.bool)
-            samples = block.detach().cpu().float().flatten(0, 1).T.contiguous()
-            rest = memoryview(samples.numpy().data).cast("B")
+    def write(self, stems: Stems) -> None:
+        """Append a block `(S, C, n)`.
+
+        Raises:
+            AudioError: The disk is full.
+        """
+        if not self.length:
+            self.shape = (stems.shape[0], stems.shape[1])
+            self.peaks = np.zeros(len(stems), np.float32)
+        frames = np.ascontiguousarray(stems.reshape(math.prod(self.shape), stems.shape[2]).T, np.float32)
+        rest = memoryview(frames.data).cast("B") if frames.size else memoryview(b"")
+        with reporting(self._path):
             while rest:
                 rest = rest[self._file.write(rest) :]
-            self.length += block.shape[-1]
-            self._sounding |= (block != 0).any(-1).any(-1).cpu()
+        self.length += len(frames)
+        self.peaks = np.maximum(self.peaks, np.abs(stems).max((1, 2), initial=0))
 
-    def present(self) -> Tensor:
-        """Numbers of the stems that are not silent throughout."""
-        return self._sounding.nonzero()[:, 0]
-
-    def read(self, start: int, length: int, stems: Tensor) -> Tensor:
-        """`(len(stems) C, length)` in float64, with silence beyond both ends."""
+    def read(self, start: int, length: int) -> Stems:
+        """Return an excerpt `(S, C, length)`, with silence before the beginning and after the end."""
         width = math.prod(self.shape)
         first, last = max(start, 0), max(min(start + length, self.length), 0)
-        samples = np.zeros((length, width), np.float32)
+        frames = np.zeros((length, width), np.float32)
         if last > first:
-            rest = memoryview(samples[first - start : last - start].data).cast("B")
-            self._file.seek(first * width * samples.itemsize)
-            while rest:
-                count = self._file.readinto(rest)  # type: ignore[attr-defined]
-                assert count, "the temporary file was cut"
-                rest = rest[count:]
-        return torch.from_numpy(samples.T).view(*self.shape, length)[stems].flatten(0, 1).double()
+            rest = memoryview(frames[first - start : last - start].data).cast("B")
+            with reporting(self._path):
+                self._file.seek(first * width * frames.itemsize)
+                while rest:
+                    count = self._file.readinto(rest)  # type: ignore[attr-defined]
+                    assert count, "the temporary file was truncated"
+                    rest = rest[count:]
+        return frames.T.reshape(*self.shape, length)
 
-    def windows(self, first: int, count: int, size: int, stems: Tensor) -> Tensor:
-        """Some of the windows that the song is cut into: `(S, C, count, size)`."""
-        read = self.read(first * size, count * size, stems)
-        return read.reshape(len(stems), self.shape[1], count, size)
+    def blocks(self) -> Iterator[Stems]:
+        """Yield everything written, in order, in blocks `(S, C, n)` of at most 65536 samples."""
+        for start in range(0, self.length, _BLOCK):
+            yield self.read(start, min(_BLOCK, self.length - start))

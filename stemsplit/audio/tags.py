@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stemsplit.audio.decoding import open_container
+
 if TYPE_CHECKING:
     from av.container import InputContainer
 
@@ -79,9 +81,7 @@ def read_tags(path: Path) -> Tags:
 
     with path.open("rb", buffering=0) as file:
         try:
-            # As for sound: no protocol at all, so that FFmpeg opens nothing else. What is not UTF-8 is kept for now.
-            options = {"protocol_whitelist": "none"}
-            with av.open(file, "r", options=options, metadata_errors="surrogateescape") as container:
+            with open_container(file, metadata_errors="surrogateescape") as container:  # not UTF-8: see _decoded
                 return Tags(dict(_read_fields(container)), _read_picture(container))
         except av.FFmpegError:
             return Tags()

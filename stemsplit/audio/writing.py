@@ -8,16 +8,14 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 
+from stemsplit.audio.decoding import Stems
 from stemsplit.audio.encoders import Encoder, ResamplingEncoder, SndfileEncoder
 from stemsplit.audio.formats import Format
 from stemsplit.audio.stem_file import StemFile
 from stemsplit.audio.tags import Tags
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import beside, check_free, sweep
-
-Stems = npt.NDArray[np.float32]
 
 # Bytes that the chunks of a WAV can have in all: its sizes are 32-bit numbers, and libsndfile does not notice when they
 # wrap. RF64 (EBU Tech 3306) is the same with 64-bit sizes, but not every player knows it.

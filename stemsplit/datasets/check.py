@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stemsplit.audio.decoding import Block
 from stemsplit.datasets.index import Index, opened_index
 from stemsplit.datasets.multitracks import Found, Multitrack, find_files, make_song, read_mixture, read_stems
-from stemsplit.datasets.stem_files import MIXTURE, Samples, Shape, count, is_packed
+from stemsplit.datasets.stem_files import MIXTURE, Shape, count, is_packed
 from stemsplit.errors import DatasetError
 
 PIECE = 2**14  # samples that are judged at once
@@ -157,7 +158,7 @@ def _listen(song: Multitrack) -> list[Issue]:
     return faults
 
 
-def _judge(mixture: Samples, total: Samples) -> tuple[int, int]:
+def _judge(mixture: Block, total: Block) -> tuple[int, int]:
     """How many samples are loud enough to be judged, and in how many of these the stems do not add up."""
     audible = off = 0
     for start in range(0, mixture.shape[1], PIECE):

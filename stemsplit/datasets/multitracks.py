@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stemsplit.audio.decoding import Block
 from stemsplit.datasets.index import Index, opened_index
 from stemsplit.datasets.stem_files import (
     CHECK,
@@ -19,7 +20,6 @@ from stemsplit.datasets.stem_files import (
     PACKED,
     SUFFIXES,
     TRACKS,
-    Samples,
     Shape,
     count,
     is_packed,
@@ -174,7 +174,7 @@ def read_mixture(song: Multitrack, start: int, length: int) -> Tensor:
     return torch.from_numpy(np.pad(samples, ((0, 0), (0, length - samples.shape[1]))))
 
 
-def _read(song: Multitrack, path: Path, start: int, length: int) -> Samples:
+def _read(song: Multitrack, path: Path, start: int, length: int) -> Block:
     samples = read_file(path, start, length)
     # The length of an MP3 is an estimate, if it has no note of it.
     if samples.shape[1] < min(length, song.length - start) and path.suffix.lower() != ".mp3":

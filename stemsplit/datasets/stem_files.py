@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile  # type: ignore[import-untyped]
 
+from stemsplit.audio.decoding import Block, Stems, open_container
 from stemsplit.errors import DatasetError
 from stemsplit.wording import one_line
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
-
-Samples = npt.NDArray[np.float32]
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 PACKED = ".stem.mp4"
@@ -71,17 +70,17 @@ def measure(path: Path) -> Shape:
         return shapes[0]
 
 
-def read_file(path: Path, start: int, length: int) -> Samples:
+def read_file(path: Path, start: int, length: int) -> Block:
     """An excerpt `(C, n)` of an audio file, as far as there is one: `n <= length`. Raises DatasetError."""
     try:
         samples, _ = soundfile.read(path, length, start, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise unreadable(path, error.error_string) from error
-    read: Samples = samples.T
+    read: Block = samples.T
     return read
 
 
-def read_tracks(path: Path, tracks: Sequence[str], start: int, length: int) -> Samples:
+def read_tracks(path: Path, tracks: Sequence[str], start: int, length: int) -> Stems:
     """An excerpt `(len(tracks), C, length)` of tracks of a packed song, to the sample; silence after its end.
 
     Raises DatasetError when the file cannot be read, or ends before its header says.
@@ -131,8 +130,7 @@ def _opened(path: Path) -> Iterator["InputContainer"]:
     import av  # 0.1 s, and only packed songs need it
 
     try:
-        # No protocol at all: a playlist in disguise must not make FFmpeg open other files, or the network.
-        with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
+        with path.open("rb") as file, open_container(file) as container:
             yield container
     except (av.FFmpegError, OSError) as error:
         raise unreadable(path, one_line(error)) from error
@@ -144,7 +142,7 @@ def _shape(track: "AudioStream", path: Path) -> Shape:
     return Shape(track.rate, track.channels, round(track.duration * track.time_base * track.rate))
 
 
-def _samples(frame: "AudioFrame") -> Samples:
+def _samples(frame: "AudioFrame") -> Block:
     """A decoded frame as `(C, n)`; AAC gives floats, ALAC integers."""
     samples: npt.NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:

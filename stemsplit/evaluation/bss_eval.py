@@ -12,12 +12,13 @@ that nothing is transformed back.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stemsplit.audio.spool import Spool
 from stemsplit.evaluation import projection
-from stemsplit.evaluation.projection import Equations, correlate, fast_length
+from stemsplit.evaluation.projection import Equations, correlate, fast_length, read_channels
 
 METRICS = ("SDR", "SIR", "ISR", "SAR")
 
@@ -34,12 +35,13 @@ class References:
     """
 
     def __init__(self, blocks: Iterable[Tensor], window: int) -> None:
-        self._tape = Spool()
+        self._true = Spool()
         try:
-            self._tape.extend(blocks)
-            self._window = min(window, self._tape.length)
+            for block in blocks:
+                self._true.write(block.detach().cpu().float().numpy())
+            self._window = min(window, self._true.length)
             # A stem that is not in the song has no share in any estimate, and no score.
-            self._present = self._tape.present()
+            self._present = torch.from_numpy(np.flatnonzero(self._true.peaks))
             self._equations: Equations | None = None
         except BaseException:
             self.close()
@@ -53,7 +55,7 @@ class References:
 
     def close(self) -> None:
         """Remove the temporary file."""
-        self._tape.close()
+        self._true.close()
 
     def score(self, blocks: Iterable[Tensor]) -> Tensor:
         """SDR, SIR, ISR and SAR of estimates of all stems, `(S, C, n)` at a time -> `(4, S, windows)` dB, float64.
@@ -63,20 +65,21 @@ class References:
         are NaN. Only stems that are silent in the whole song do not count. A ratio is infinite where there is nothing
         that it could compare with.
         """
-        with Spool() as tape:
-            tape.extend(blocks)
-            assert tape.shape == self._tape.shape, f"{tape.shape} estimated, {self._tape.shape} true"
-            assert tape.length == self._tape.length, f"{tape.length} samples estimated of {self._tape.length}"
-            stems, _ = self._tape.shape
-            windows = self._tape.length // self._window if self._window else 0
+        with Spool() as estimates:
+            for block in blocks:
+                estimates.write(block.detach().cpu().float().numpy())
+            assert estimates.shape == self._true.shape, f"{estimates.shape} estimated, {self._true.shape} true"
+            assert estimates.length == self._true.length, f"{estimates.length} samples estimated of {self._true.length}"
+            stems, _ = self._true.shape
+            windows = self._true.length // self._window if self._window else 0
             scores = torch.full((len(METRICS), stems, windows), torch.nan, dtype=torch.float64)
             if len(self._present):
                 with _one_thread():
-                    scores[:, self._present] = self._score(tape, windows)
+                    scores[:, self._present] = self._score(estimates, windows)
         return scores
 
-    def _score(self, tape: Spool, windows: int) -> Tensor:
-        every, own = self._filters(tape)
+    def _score(self, estimates: Spool, windows: int) -> Tensor:
+        every, own = self._filters(estimates)
         size = fast_length(self._window + projection.TAPS - 1)
         own = torch.fft.rfft(own, size)
         every = torch.fft.rfft(every, size).unflatten(1, own.shape[:2]).unflatten(0, own.shape[:2])
@@ -84,19 +87,24 @@ class References:
         step = max(1, projection.BATCH // (size * own.shape[0] * own.shape[1]))
         for first in range(0, windows, step):
             count = min(step, windows - first)
-            true, estimate = (each.windows(first, count, self._window, self._present) for each in (self._tape, tape))
+            true, estimate = (
+                read_channels(spool, first * self._window, count * self._window, self._present).reshape(
+                    *own.shape[:2], count, self._window
+                )
+                for spool in (self._true, estimates)
+            )
             parts.append(_ratios(true, estimate, every, own, size))
         return torch.cat(parts, -1)
 
-    def _filters(self, tape: Spool) -> tuple[Tensor, Tensor]:
+    def _filters(self, estimates: Spool) -> tuple[Tensor, Tensor]:
         """What is closest to the estimates: filters from all true channels, `(S C, S C, TAPS)`, and from a stem's own.
 
         The latter are `(S, C, C, TAPS)`; in both, from the second axis to the first.
         """
-        channels = self._tape.shape[1]
+        channels = self._true.shape[1]
         if self._equations is None:
-            self._equations = Equations(correlate(self._tape, self._tape, self._present), channels, self._tape.length)
-        products = correlate(self._tape, tape, self._present)  # (S C, S C, TAPS): true, estimated
+            self._equations = Equations(correlate(self._true, self._true, self._present), channels, self._true.length)
+        products = correlate(self._true, estimates, self._present)  # (S C, S C, TAPS): true, estimated
         own = []
         for stem, solve in enumerate(self._equations.own):
             mine = slice(stem * channels, (stem + 1) * channels)

@@ -31,7 +31,7 @@ def correlate(one: Spool, other: Spool, stems: Tensor) -> Tensor:
     total = torch.zeros(width, width, size // 2 + 1, dtype=torch.complex128)
     count = max(1, BATCH // (size * width))
     for start in range(0, one.length, step * count):
-        first, second = (each.read(start, step * count + TAPS - 1, stems) for each in (one, other))
+        first, second = (read_channels(spool, start, step * count + TAPS - 1, stems) for spool in (one, other))
         blocks = first[:, : step * count].view(width, count, step)
         now = torch.fft.rfft(blocks, size).conj().resolve_conj()  # (A, count, F)
         later = torch.fft.rfft(second.unfold(-1, size, step))  # (B, count, F)
@@ -40,6 +40,11 @@ def correlate(one: Spool, other: Spool, stems: Tensor) -> Tensor:
                 row.addcmul_(later[:, block], factor)
     products: Tensor = torch.fft.irfft(total, size)[..., :TAPS]
     return products
+
+
+def read_channels(spool: Spool, start: int, length: int, stems: Tensor) -> Tensor:
+    """Read all channels of the given stems, one below the other: `(len(stems) C, length)`, float64."""
+    return torch.from_numpy(spool.read(start, length))[stems].flatten(0, 1).double()
 
 
 class Equations:

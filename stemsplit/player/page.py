@@ -23,7 +23,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from stemsplit.audio.reading import Block, Reader, match_channels, open_reader
+from stemsplit.audio.decoding import Block
+from stemsplit.audio.reading import Reader, match_channels, open_reader
 from stemsplit.audio.resampling import resample
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import check_free, replacing

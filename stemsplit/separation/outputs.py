@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from stemsplit.audio.decoding import Block
 from stemsplit.audio.formats import Format
-from stemsplit.audio.reading import Block
 from stemsplit.audio.stem_file import NAME as STEM_FILE
 from stemsplit.audio.stem_file import StemFile
 from stemsplit.audio.tags import Tags

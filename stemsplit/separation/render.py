@@ -1,21 +1,20 @@
 """The last part of the flow: stems and mixture, as they come -> rows -> files."""
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
-from stemsplit.audio.reading import Block, Reader
+from stemsplit.audio.decoding import Block, Stems
+from stemsplit.audio.reading import Reader
 from stemsplit.audio.resampling import resample
+from stemsplit.audio.spool import Spool
 from stemsplit.audio.tags import Tags, read_tags
-from stemsplit.audio.writing import reporting
 from stemsplit.models.checkpoint import Header
 from stemsplit.separation.outputs import Delivery, Rows
-from stemsplit.separation.streams import MixtureTap, Stems, as_the_input
+from stemsplit.separation.streams import MixtureTap, as_the_input
 
 OnProgress = Callable[[int, int | None], None]
 Separate = Callable[[Iterable[Block], int], Iterator[Stems]]
@@ -80,10 +79,10 @@ def write_stems(
             on_progress(round(length / scale), reader.length)
         gain = 1.0
         if spool:
-            gain = 1 / max(1.0, spool.peak)
+            gain = 1 / max(1.0, float(spool.peaks.max(initial=0)))
             for block in spool.blocks():
                 writer.write(block if gain == 1 else block * np.float32(gain))
-        peak = spool.peak if spool else writer.peak
+        peak = float(spool.peaks.max(initial=0)) if spool else writer.peak
         told = (*reader.warnings, *writer.warnings)
         return Report(rate, reader.channels, writer.length, writer.clipped, told, peak, gain)
 
@@ -107,43 +106,3 @@ def _tags(reader: Reader) -> Tags | None:
         return read_tags(reader.path)
     except OSError:  # the song is open, but its file is gone
         return None
-
-
-class Spool:
-    """Rows that wait on the disk until their greatest sample is known; a context manager.
-
-    The file has no name, so that nothing is left of it, whatever happens.
-    """
-
-    def __init__(self, near: Path) -> None:
-        """near: a file on the disk that is used; its folder need not exist. AudioError: nothing can be written."""
-        folder = next(parent for parent in near.absolute().parents if parent.is_dir())
-        self._near = near
-        with reporting(near):
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed below)
-        self._shapes: list[tuple[int, ...]] = []
-        self.peak = 0.0
-
-    def __enter__(self) -> "Spool":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with suppress(OSError):  # a full disk, which was reported already
-            self._file.close()
-
-    def write(self, rows: Stems) -> None:
-        """Append `(R, C, n)`. AudioError: the disk is full."""
-        with reporting(self._near):
-            self._file.write(np.ascontiguousarray(rows).data)
-        self._shapes.append(rows.shape)
-        self.peak = max(self.peak, float(np.abs(rows).max(initial=0)))
-
-    def blocks(self) -> Iterator[Stems]:
-        """What was written, in the same pieces."""
-        with reporting(self._near):
-            self._file.seek(0)  # which writes what is still in memory
-        for shape in self._shapes:
-            size = int(np.prod(shape)) * 4
-            with reporting(self._near):
-                rows = self._file.read(size)
-            yield np.frombuffer(rows, np.float32).reshape(shape)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from stemsplit import devices
+from stemsplit.audio.decoding import Block, Stems
 from stemsplit.audio.formats import Format
-from stemsplit.audio.reading import Block, Reader, match_channels, open_reader
+from stemsplit.audio.reading import Reader, match_channels, open_reader
 from stemsplit.audio.resampling import resample
 from stemsplit.dsp.overlap_add import Window, WindowPlan, cut, overlap_add
 from stemsplit.errors import UsageError
@@ -26,7 +27,7 @@ from stemsplit.models.ensemble import Ensemble, ensemble_of, load_ensemble
 from stemsplit.models.registry import ModelSpec
 from stemsplit.separation.outputs import STEM_FILE, Delivery
 from stemsplit.separation.render import OnProgress, Report, write_stems
-from stemsplit.separation.streams import Stems, as_the_input, blocks_of, check_array, join, mean
+from stemsplit.separation.streams import as_the_input, blocks_of, check_array, join, mean
 
 LARGEST_SHIFT_SECONDS = 0.5
 BATCH_SECONDS = 32  # of windows that a GPU is given at once, if nobody says how many

@@ -8,12 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stemsplit.audio.reading import Block
+from stemsplit.audio.decoding import Block, Stems
 from stemsplit.audio.resampling import resample
 from stemsplit.errors import UsageError
 from stemsplit.models.checkpoint import Header
-
-Stems = npt.NDArray[np.float32]  # (S, C, n)
 
 _BLOCK = 65_536  # samples of an array at a time
 

@@ -12,7 +12,8 @@ import soundfile  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stemsplit.audio.reading import Block, _regroup, match_channels, open_reader
+from stemsplit.audio.decoding import Block
+from stemsplit.audio.reading import _regroup, match_channels, open_reader
 from stemsplit.errors import AudioError
 
 RATE = 44_100  # Hz

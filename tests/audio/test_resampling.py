@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stemsplit.audio.reading import Block
+from stemsplit.audio.decoding import Block
 from stemsplit.audio.resampling import resample
 
 RATES = [8_000, 11_025, 22_050, 44_099, 44_100, 48_000, 96_000, 192_000]  # Hz

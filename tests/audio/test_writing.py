@@ -20,7 +20,7 @@ import pytest
 import soundfile  # type: ignore[import-untyped]
 
 import stemsplit.audio.writing
-from stemsplit.audio import encoders, ffmpeg_encoder, lame_header, quantisation, stem_file, vorbis_comments
+from stemsplit.audio import encoders, ffmpeg_encoder, lame_header, stem_file, vorbis_comments
 from stemsplit.audio.formats import FORMATS, Format
 from stemsplit.audio.reading import open_reader
 from stemsplit.audio.resampling import resample
@@ -134,7 +134,6 @@ WRITING = {
         ffmpeg_encoder,
         lame_header,
         vorbis_comments,
-        quantisation,
         stem_file,
     )
 }

@@ -229,7 +229,7 @@ def test_the_temporary_files_are_gone(tmp_path: Path, monkeypatch: pytest.Monkey
     usual: Callable[..., Any] = tempfile.TemporaryFile
 
     def opened(**options: Any) -> Any:
-        open_files.append(usual(dir=tmp_path, **options))
+        open_files.append(usual(**{**options, "dir": tmp_path}))
         return open_files[-1]
 
     monkeypatch.setattr(tempfile, "TemporaryFile", opened)

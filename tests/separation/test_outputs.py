@@ -11,13 +11,13 @@ import soundfile  # type: ignore[import-untyped]
 from support.songs import STEMS
 
 from stemsplit import Delivery, Format, Separator
+from stemsplit.audio.decoding import Block
 from stemsplit.audio.read_ahead import BLOCKS, PrefetchReader
-from stemsplit.audio.reading import Block, Reader, open_reader
+from stemsplit.audio.reading import Reader, open_reader
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.models import checkpoint, ensemble
 from stemsplit.models.checkpoint import Model
 from stemsplit.separation.outputs import Rows
-from stemsplit.separation.render import Spool
 from stemsplit.separation.streams import MixtureTap
 
 MakeModel = Callable[..., Model]
@@ -104,17 +104,6 @@ def test_what_passes_can_be_taken_in_other_pieces() -> None:
         taken.append(block)
     assert (np.concatenate(taken, axis=1) == samples).all()
     assert MixtureTap([]).take(5) is None
-
-
-def test_a_spool_gives_back_what_it_got_and_leaves_no_file(tmp_path: Path) -> None:
-    pieces = [noise(3, 2, count, seed=count) for count in (10, 1, 500)]
-    with Spool(tmp_path / "not yet there" / "a.wav") as spool:
-        for piece in pieces:
-            spool.write(piece)
-        assert not list(tmp_path.iterdir())
-        for piece, given in zip(pieces, spool.blocks(), strict=True):
-            assert (piece == given).all()
-        assert spool.peak == max(float(np.abs(piece).max()) for piece in pieces)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stemsplit.audio.quantisation import Quantiser
+from stemsplit.audio.encoders import Quantiser
 
 Samples = npt.NDArray[np.float32]
 
