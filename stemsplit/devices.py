@@ -1,47 +1,189 @@
-"""Where networks run."""
+"""What networks run on: the processor, GPUs, threads, memory. torch is imported only by the functions that need it."""
 
+import ctypes
+import os
+import platform
+import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-import torch
-
-from stemsplit.errors import DeviceError
+from stemsplit.errors import DeviceError, StemsplitError
+from stemsplit.wording import did_you_mean, one_line
 
 NAMES = ("auto", "cpu", "cuda", "mps")
+REINSTALL = "reinstall it:  pip install --force-reinstall stemsplit"
+
+# M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of mallopt(3), the last one as high as it may be; bytes.
+_MALLOPT = ((-1, 2**28), (-2, 2**26), (-3, 2**25))
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that networks can run on.
+
+    Attributes:
+        device: its name for PyTorch: "cpu", "mps", "cuda:0".
+        name: what its maker calls it.
+        memory: bytes in all, or None if unknown.
+        free: bytes that are free, or None if unknown.
+    """
+
+    device: str
+    name: str
+    memory: int | None = None
+    free: int | None = None
+
+    def __str__(self) -> str:
+        memory = f", {self.memory / 1e9:.1f} GB of memory" if self.memory else ""
+        free = f", {self.free / 1e9:.1f} GB of it free" if self.memory and self.free is not None else ""
+        return f"{self.device}: {self.name}{memory}{free}"
 
 
 def choose(name: str) -> str:
-    """The device to run on; "auto" is the first there is of cuda, mps and cpu.
+    """Return the device to run on: "auto" is the first available of cuda, mps and cpu.
 
-    Raises DeviceError when the one that was asked for is not there.
+    Raises:
+        DeviceError: the device is unknown or not available.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return next(device for device, usable in there.items() if usable)
-    if name not in there:
-        raise DeviceError(f"there is no device called {name!r}", f"one of {', '.join(NAMES)}")
-    if not there[name]:
+        return next(device for device, usable in available.items() if usable)
+    if name not in available:
+        raise DeviceError(f"unknown device {name!r}", did_you_mean(name, NAMES, f"one of {', '.join(NAMES)}"))
+    if not available[name]:
         raise DeviceError(f"PyTorch finds no {name} device on this machine", "use --device cpu, or leave it out")
     return name
 
 
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def count_threads(jobs: int) -> int:
-    """How many threads each of so many jobs has for itself on the processor."""
+    """Return how many of PyTorch's threads each of `jobs` parallel jobs should use on the processor."""
+    import torch
+
     return max(1, torch.get_num_threads() // jobs)
 
 
 def use_threads(count: int) -> None:
-    """Let what the calling thread computes on the processor have so many threads."""
+    """Let PyTorch use `count` threads for what the calling thread computes on the processor."""
+    import torch
+
     torch.set_num_threads(count)
 
 
 @contextmanager
 def memory_checked(device: str) -> Iterator[None]:
     """Turn running out of the device's memory into a DeviceError."""
+    import torch
+
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"the {device} device has too little free memory",
-            "close other programs that use it, or use --device cpu",
-        ) from error
+        hint = "close other programs that use it, or use --device cpu"
+        raise DeviceError(f"the {device} device has too little free memory", hint) from error
+
+
+def keep_freed_memory() -> None:
+    """Make the C library of Linux reuse freed memory instead of returning it to the system.
+
+    Networks allocate the same tens of megabytes for every window, and fresh memory is mapped page by page, which took a
+    tenth of the time of a song. The setting holds for the whole process, so it is for programs, not for libraries.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for parameter, value in _MALLOPT:
+            mallopt(parameter, value)
+
+
+def load(library: str) -> ModuleType:
+    """Import a library with compiled parts, which a bad installation may have broken.
+
+    Raises:
+        StemsplitError: it cannot be imported; the message has the reason.
+    """
+    try:
+        return import_module(library)
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        raise StemsplitError(f"the library {library} cannot be loaded: {one_line(error)}", REINSTALL) from error
+
+
+def find_devices(torch: Any) -> list[Device]:
+    """Return all devices that networks can run on, the processor first.
+
+    Args:
+        torch: the module.
+    """
+    devices = [Device("cpu", _processor(), *_memory())]
+    if has_gpus(torch):
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            free = None
+            with suppress(RuntimeError):  # it exists, but is busy or broken; using it gives the reason
+                free = torch.cuda.mem_get_info(index)[0]
+            devices.append(Device(f"cuda:{index}", properties.name, properties.total_memory, free))
+    if torch.backends.mps.is_available():
+        devices.append(Device("mps", "the GPU of the processor", torch.mps.recommended_max_memory()))
+    return devices
+
+
+def has_gpus(torch: Any) -> bool:
+    """Return whether PyTorch can run on GPUs by NVIDIA or AMD; without its warning about drivers that are too old."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return bool(torch.cuda.is_available())
+
+
+def explain_unused_gpu(torch: Any, driver: Path = Path("/proc/driver/nvidia/version")) -> StemsplitError | None:
+    """Return why PyTorch does not use an NVIDIA card that has a driver; None if it does, or there is none."""
+    if not driver.exists() or has_gpus(torch):
+        return None
+    version = torch.version.cuda
+    built = f"for CUDA {version}, which may be too new for the driver" if version else "without CUDA"
+    hint = "install the build of PyTorch for your driver (see pytorch.org), or update the driver"
+    return StemsplitError(f"there is an NVIDIA driver, but PyTorch {torch.__version__} is built {built}", hint)
+
+
+def describe_versions() -> Iterator[str]:
+    """Yield lines about Python, PyTorch and the devices, as a bug report needs them."""
+    yield f"Python {platform.python_version()}, {platform.platform()}"
+    try:
+        torch = load("torch")
+    except StemsplitError as error:
+        yield f"PyTorch: {error}"
+        return
+    yield f"PyTorch {torch.__version__}"
+    yield from map(str, find_devices(torch))
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> tuple[int | None, int | None]:
+    """Total and free memory in bytes, as far as the system tells."""
+    total, free = None, None
+    with suppress(OSError, ValueError, AttributeError):  # not on Windows
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError, IndexError):  # on Linux only
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    with suppress(OSError, ValueError):  # a container may have less
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+        total, free = min(total or limit, limit), min(free or limit, limit - used)
+    return total, free

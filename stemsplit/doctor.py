@@ -16,12 +16,13 @@ from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
 
-from stemsplit import machine
+from stemsplit import devices
 from stemsplit.errors import ModelError, StemsplitError, UnreachableError
 from stemsplit.files import nearest_folder
 from stemsplit.models import loading, registry
 from stemsplit.models.registry import FALLBACK, ModelSpec, Registry
 from stemsplit.version import __version__
+from stemsplit.wording import one_line
 
 LOADED = (
     "av",
@@ -94,11 +95,11 @@ def _examine_software(diagnosis: Diagnosis) -> dict[str, Any]:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            diagnosis.note(StemsplitError(f"the library {name} is missing", machine.REINSTALL), fatal=True)
+            diagnosis.note(StemsplitError(f"the library {name} is missing", devices.REINSTALL), fatal=True)
     modules: dict[str, Any] = {}
     for name in LOADED:
         with diagnosis.noted(fatal=True):
-            modules[name] = machine.load(name)
+            modules[name] = devices.load(name)
     diagnosis.facts |= {
         "stemsplit": __version__,
         "python": platform.python_version(),
@@ -121,12 +122,12 @@ def _libraries() -> list[str]:
 
 
 def _examine_devices(diagnosis: Diagnosis) -> None:
-    diagnosis.facts |= {"cores": machine.count_cores(), "threads": None, "devices": []}
+    diagnosis.facts |= {"cores": devices.count_cores(), "threads": None, "devices": []}
     with diagnosis.noted(fatal=True):
-        torch: Any = machine.load("torch")
+        torch: Any = devices.load("torch")
         diagnosis.facts["threads"] = torch.get_num_threads()
-        diagnosis.facts["devices"] = [asdict(device) for device in machine.find_devices(torch)]
-        if unused := machine.explain_unused_gpu(torch):
+        diagnosis.facts["devices"] = [asdict(device) for device in devices.find_devices(torch)]
+        if unused := devices.explain_unused_gpu(torch):
             diagnosis.note(unused, fatal=False)
 
 
@@ -226,7 +227,6 @@ def _examine_separation(diagnosis: Diagnosis, device: str) -> None:
     diagnosis.facts["self_test"] = result
     if not diagnosis.facts["devices"]:
         return  # without torch; that is noted
-    from stemsplit import devices
 
     with diagnosis.noted(fatal=True):
         chosen = devices.choose(device)
@@ -234,8 +234,8 @@ def _examine_separation(diagnosis: Diagnosis, device: str) -> None:
         try:
             deviation, seconds = _separate_sound(chosen)
         except (RuntimeError, ImportError, OSError) as error:  # of a driver, or of a library
-            hint = machine.REINSTALL if chosen == "cpu" else "see whether it works with --device cpu"
-            problem = f"the {chosen} device cannot separate a second of sound: {machine.reason_of(error)}"
+            hint = devices.REINSTALL if chosen == "cpu" else "see whether it works with --device cpu"
+            problem = f"the {chosen} device cannot separate a second of sound: {one_line(error)}"
             raise StemsplitError(problem, hint) from error
         passed = deviation <= TOLERANCE
         result |= {"passed": passed, "deviation": deviation, "elapsed_seconds": round(seconds, 3)}

@@ -1,29 +1,50 @@
-"""Everything stemsplit can refuse to do.
+"""Every error that stemsplit raises on purpose.
 
 * StemsplitError
   - UsageError: the request itself makes no sense (exit code 2)
-  - AudioError: a file that cannot be read, or stems that cannot be written
-  - ModelError: unknown, damaged or unusable weights
-    - UnreachableError: weights that are not here, and no way to where they are
-  - DeviceError: a device that is not there, or is out of memory
-  - DatasetError: training or evaluation data that cannot be used
+  - AudioError: an audio file cannot be read or written
+  - ModelError: a model is unknown, damaged, or of a kind that this version cannot run
+    - UnreachableError: weights are not downloaded, and the Hub cannot be reached
+  - DeviceError: a device is missing, or out of memory
+  - DatasetError: training or evaluation data cannot be used
 
 Only these are shown to a user as a sentence and a hint. Anything else is a bug and keeps its traceback.
 """
 
+from pathlib import Path
+
 
 class StemsplitError(Exception):
-    """A refusal: `str(error)` is one sentence that names the file or model, `hint` says what to do next."""
+    """An error that the user can do something about. `str(error)` is one sentence that names the file or model.
+
+    Attributes:
+        hint: what to do next, or empty.
+        path: the file or folder in question, or None.
+        model: the name of the model in question, or None.
+        stem: the name of the stem in question, or None.
+        exit_code: what the program exits with.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        path: Path | None = None,
+        model: str | None = None,
+        stem: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.hint = hint
+        self.path = path
+        self.model = model
+        self.stem = stem
 
 
 class UsageError(StemsplitError):
-    """The command line or the arguments contradict themselves or name something that does not exist."""
+    """The command line or the arguments contradict each other, or name something that does not exist."""
 
     exit_code = 2
 
@@ -33,11 +54,11 @@ class AudioError(StemsplitError):
 
 
 class ModelError(StemsplitError):
-    """A model is unknown, or its weights are damaged or of a kind this version cannot run."""
+    """A model is unknown, or its weights are damaged or of a kind that this version cannot run."""
 
 
 class UnreachableError(ModelError):
-    """Weights are not on this machine, and the Hub cannot be reached, or not now."""
+    """Weights are not downloaded, and the Hub cannot be reached, at least for now."""
 
 
 class DeviceError(StemsplitError):

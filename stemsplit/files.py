@@ -139,10 +139,11 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     if stat.S_ISDIR(mode):
-        raise AudioError(f"{str(path)!r} is a folder", "choose another name, or another folder with --output")
+        hint = "choose another name, or another folder with --output"
+        raise AudioError(f"{str(path)!r} is a folder", hint, path=path)
     if not overwrite:
         hint = "choose another folder with --output, or replace it with --overwrite"
-        raise AudioError(f"{str(path)!r} exists already", hint)
+        raise AudioError(f"{str(path)!r} exists already", hint, path=path)
 
 
 def check_room(needed: int, folder: Path, *, replaced: Iterable[Iterable[Path]] = ()) -> None:
@@ -164,7 +165,8 @@ def check_room(needed: int, folder: Path, *, replaced: Iterable[Iterable[Path]] 
     needed += max(old, default=0) - sum(old)
     if needed > free:
         message = f"the stems need about {_gigabytes(needed)}, and {str(folder)!r} has room for {_gigabytes(free)}"
-        raise AudioError(message, "make room, name another folder with --output, or choose a smaller --format")
+        hint = "make room, name another folder with --output, or choose a smaller --format"
+        raise AudioError(message, hint, path=folder)
 
 
 def read_toml(path: Path, what: str, hint: str = "", *, error: type[StemsplitError] = UsageError) -> dict[str, Any]:
@@ -184,7 +186,8 @@ def read_toml(path: Path, what: str, hint: str = "", *, error: type[StemsplitErr
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as problem:  # ValueError: not UTF-8, or a null character in the name
         reason = one_line(problem) if isinstance(problem, OSError) else "it is not UTF-8 text"
-        raise error(f"cannot read the {what} in {str(path)!r}: {reason}", "check the path") from problem
+        message = f"cannot read the {what} in {str(path)!r}: {reason}"
+        raise error(message, "check the path", path=path) from problem
     return parse_toml(text, repr(str(path)), hint, error=error)
 
 

@@ -63,12 +63,12 @@ def read() -> dict[str, Any]:
         if CONFIG not in os.environ:
             return {}
         message = f"{CONFIG} names {str(path)!r}, which does not exist"
-        raise UsageError(message, f"correct it, or unset {CONFIG}") from error
+        raise UsageError(message, f"correct it, or unset {CONFIG}", path=path) from error
     found: dict[str, Any] = {}
     for key, value in tables.items():
         name = key.replace("-", "_")
         if name in found:
-            raise UsageError(f"{str(path)!r} sets {name} twice", "delete one of the two lines")
+            raise UsageError(f"{str(path)!r} sets {name} twice", "delete one of the two lines", path=path)
         found[name] = _at_home(value)
     return found
 

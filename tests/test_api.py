@@ -132,7 +132,7 @@ def test_what_is_wrong_is_told_before_anything_is_fetched(
     own.write_text(own.read_text().replace('family = "unet"', 'family = "cubist"'))
     with pytest.raises(ModelError, match="it has no family 'cubist'"):
         Separator.load("mine", registry=own)
-    with pytest.raises(DeviceError, match="no device called 'abacus'"):
+    with pytest.raises(DeviceError, match="unknown device 'abacus'"):
         Separator.load("mine", device="abacus", registry=own)
     with pytest.raises(ModelError, match="there is no model 'minni'"):
         Separator.load("minni")

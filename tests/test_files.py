@@ -123,6 +123,7 @@ def test_toml_is_read_or_refused_with_the_file_and_the_reason(tmp_path: Path) ->
     with pytest.raises(UsageError, match=r"cannot read the settings in '.*a\.toml': No such file") as caught:
         read_toml(path, "settings")
     assert isinstance(caught.value.__cause__, FileNotFoundError)
+    assert caught.value.path == path
     path.write_text("one = 1")
     assert read_toml(path, "settings") == {"one": 1}
     path.write_bytes(b"one = '\xff'")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stemsplit import machine
+from stemsplit import devices
 from stemsplit.audio.read_ahead import PrefetchReader
 from stemsplit.audio.reading import Reader, open_reader
 from stemsplit.batch import manifest, run
@@ -59,8 +59,7 @@ def separate_all(
 def _load(obtained: LocalModel, request: Request, messages: Messages) -> "Separator":
     # Only now, as torch takes seconds to import.
     with messages.progress(f"loading {obtained.spec.name}"):
-        machine.keep_freed_memory()
-        from stemsplit import devices
+        devices.keep_freed_memory()
         from stemsplit.models.ensemble import load_ensemble
         from stemsplit.separation.separator import Separator
 
@@ -197,7 +196,6 @@ class _Batch:
                 ahead.close()
 
     def _side_by_side(self, ready: Sequence[Track], one: "_One", progress: SongsProgress) -> None:
-        from stemsplit import devices
 
         jobs = min(self.request.jobs, len(ready))
         with ThreadPoolExecutor(jobs, "song", devices.use_threads, (devices.count_threads(jobs),)) as pool:
@@ -222,7 +220,6 @@ class _Batch:
         progress: SongsProgress,
         count: int,
     ) -> Result:
-        from stemsplit import devices
 
         request, pace = self.request, reporting.Throttle()
         label = track.name if count == 1 else f"{number}/{count} {os.path.basename(track.name)}"  # noqa: PTH119

@@ -78,7 +78,7 @@ def _examine_settings(found: "Diagnosis", context: typer.Context) -> None:
 
 def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
     """The facts for people."""
-    from stemsplit.machine import Device
+    from stemsplit.devices import Device
 
     libraries = ", ".join(f"{name} {version or 'missing'}" for name, version in facts["libraries"].items())
     threads = f", {facts['threads']} thread(s)" if facts["threads"] else ""

@@ -91,9 +91,9 @@ app = typer.Typer(
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"stemsplit {__version__}")  # at once: what follows takes seconds, as torch has to be imported
-        from stemsplit import machine
+        from stemsplit import devices
 
-        for line in machine.describe_versions():
+        for line in devices.describe_versions():
             typer.echo(line)
         raise typer.Exit
 

@@ -20,7 +20,7 @@ from huggingface_hub import constants
 from support.hub import point_to, write_registry
 from support.program import Run
 
-from stemsplit import machine, settings
+from stemsplit import devices, settings
 from stemsplit.errors import StemsplitError
 from stemsplit.models import hub
 from stemsplit.models.registry import ModelSpec
@@ -255,7 +255,7 @@ def test_a_library_that_cannot_be_loaded(
             raise OSError("libsomething.so: cannot open\nshared object file")
         return import_module(library)
 
-    monkeypatch.setattr(machine, "import_module", load)
+    monkeypatch.setattr(devices, "import_module", load)
     code, found = examine()
     told = f"the library {name} cannot be loaded: libsomething.so: cannot open shared object file"
     assert (code, fatal(found)) == (1, [told])
@@ -340,27 +340,27 @@ def fake_torch(*, cuda: str | None, cards: int, mps: bool = False, busy: bool = 
 
 
 def test_devices_are_named_with_their_memory() -> None:
-    processor, *cards = map(str, machine.find_devices(fake_torch(cuda="12.8", cards=2, mps=True)))
+    processor, *cards = map(str, devices.find_devices(fake_torch(cuda="12.8", cards=2, mps=True)))
     assert processor.startswith("cpu: ")
     assert cards == [
         "cuda:0: Card 0, 24.0 GB of memory, 3.0 GB of it free",
         "cuda:1: Card 1, 24.0 GB of memory, 3.0 GB of it free",
         "mps: the GPU of the processor, 8.0 GB of memory",
     ]
-    busy = machine.find_devices(fake_torch(cuda="12.8", cards=1, busy=True))[1]
+    busy = devices.find_devices(fake_torch(cuda="12.8", cards=1, busy=True))[1]
     assert str(busy) == "cuda:0: Card 0, 24.0 GB of memory"
-    assert str(machine.Device("cpu", "Some processor")) == "cpu: Some processor"
+    assert str(devices.Device("cpu", "Some processor")) == "cpu: Some processor"
 
 
 def test_a_card_that_is_not_used_is_explained(tmp_path: Path) -> None:
     driver = tmp_path / "version"
-    assert machine.explain_unused_gpu(fake_torch(cuda=None, cards=0), driver) is None
+    assert devices.explain_unused_gpu(fake_torch(cuda=None, cards=0), driver) is None
     driver.touch()
-    assert machine.explain_unused_gpu(fake_torch(cuda="12.8", cards=1), driver) is None
-    error = machine.explain_unused_gpu(fake_torch(cuda=None, cards=0), driver)
+    assert devices.explain_unused_gpu(fake_torch(cuda="12.8", cards=1), driver) is None
+    error = devices.explain_unused_gpu(fake_torch(cuda=None, cards=0), driver)
     assert str(error) == "there is an NVIDIA driver, but PyTorch 9.9 is built without CUDA"
-    error = machine.explain_unused_gpu(fake_torch(cuda="12.8", cards=0), driver)
-    assert str(error).endswith("is built for CUDA 12.8, which the driver may be too old for")
+    error = devices.explain_unused_gpu(fake_torch(cuda="12.8", cards=0), driver)
+    assert str(error).endswith("is built for CUDA 12.8, which may be too new for the driver")
     assert error and error.hint
 
 
@@ -369,14 +369,13 @@ def test_a_card_that_is_not_used_is_explained(tmp_path: Path) -> None:
 
 def test_version(run: Run) -> None:
     code, out, err = run("--version", model=False)
-    first, python, pytorch, *devices = out.splitlines()
+    first, python, pytorch, *lines = out.splitlines()
     assert (code, err, first) == (0, "", f"stemsplit {__version__}")
     assert python.startswith(f"Python {sys.version_info.major}.{sys.version_info.minor}.")
     assert pytorch == f"PyTorch {torch.__version__}"
-    assert devices[0].startswith("cpu: ")
+    assert lines[0].startswith("cpu: ")
 
 
 def test_errors_of_libraries_are_told_on_a_line() -> None:
     with pytest.raises(StemsplitError, match="the library stemsplit_nowhere cannot be loaded: No module named"):
-        machine.load("stemsplit_nowhere")
-    assert machine.reason_of(OSError()) == "OSError"
+        devices.load("stemsplit_nowhere")
