@@ -1,64 +1,119 @@
 """The documentation is complete and true."""
 
 import re
+import runpy
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import typer
 
+import stemsplit
 from stemsplit.cli.main import app
 from stemsplit.cli.separate import DEMO
 from stemsplit.models import registry
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-TOP: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-COMMANDS = {name: command for name, command in TOP.items() if not hasattr(command, "commands")}
-COMMANDS |= {
-    f"{group} {name}": command
-    for group, commands in TOP.items()
-    for name, command in getattr(commands, "commands", {}).items()
+DOCS = ROOT / "docs"
+GENERATOR = runpy.run_path(str(DOCS / "generate_cli.py"))
+COMMANDS: dict[str, Any] = dict(GENERATOR["commands"](GENERATOR["typer"].main.get_command(app)))
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("recipes/*/*.md"), ROOT / "benchmarks/README.md"]
 }
+GUIDE = {name: text for name, text in PAGES.items() if name.startswith("docs/") or name == "README.md"}
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_a_command_is_in_the_readme_and_has_help(name: str) -> None:
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], re.DOTALL)
+
+
+# Commands
+
+
+def test_the_reference_of_commands_is_what_the_program_says() -> None:
+    assert PAGES["docs/cli.md"] == GENERATOR["render"](), "run make docs"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_and_its_options_have_help(name: str) -> None:
     command = COMMANDS[name]
-    assert f"stemsplit {name}" in README or name == "models list"
     assert command.help
     for parameter in command.params:
         assert parameter.help, f"{parameter.name} of {name} has no help"
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_an_option_is_in_the_readme(name: str) -> None:
-    group, _, subcommand = name.partition(" ")
-    section = README.partition(f"### `stemsplit {group}")[2].partition("\n##")[0]
-    if group == "models":
-        section = next(line for line in section.splitlines() if line.startswith(f"| `{subcommand}"))
-    options = {option for parameter in COMMANDS[name].params for option in parameter.opts if option.startswith("--")}
-    assert options - {"--help"} <= set(re.findall(r"--[a-z][a-z-]*", section))
-
-
-def test_the_readme_names_no_option_that_is_not_there() -> None:
+@pytest.mark.parametrize("page", GUIDE)
+def test_a_page_names_no_option_that_is_not_there(page: str) -> None:
     known = {option for command in COMMANDS.values() for p in command.params for option in (*p.opts, *p.secondary_opts)}
-    told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README.partition("## Commands")[2].partition("\n## ")[0]))
-    others = {"--help", "--version", "--install-completion", "--show-completion", "--nproc-per-node"}
-    assert told <= known | others  # the last one is of torchrun
+    known |= {"--help", "--version", "--install-completion", "--show-completion"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", GUIDE[page]))
+    assert named - known <= {"--nproc-per-node"}  # that is torchrun's
 
 
-@pytest.mark.parametrize("name", registry.read().models)
-def test_a_model_is_in_the_readme(name: str) -> None:
-    assert f"`{name}`" in README
+@pytest.mark.parametrize("page", GUIDE)
+def test_the_command_lines_of_a_page_parse(page: str) -> None:
+    for line in re.findall(r"^(?:    )?(?:curl .* \| )?stemsplit (.*)$", GUIDE[page], re.MULTILINE):
+        words = line.partition(" #")[0].partition(" > ")[0].split()
+        if "[OPTIONS]" in words:
+            continue
+        name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), "")
+        known = {o for p in COMMANDS[name or "separate"].params for o in (*p.opts, *p.secondary_opts)}
+        options = {word for word in words if word.startswith("-") and word != "-"}
+        assert options <= known | {"--version", "--install-completion"}, line
 
 
-def test_files_that_the_readme_links_to_exist() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links
-    for link in links:
-        assert (ROOT / link).exists(), link
+# Pages
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_links_to_exist(page: str) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", PAGES[page]):
+        assert (ROOT / page).parent.joinpath(link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_targets_of_make_that_a_page_names_exist(page: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"(?:`|^    |^)make ([a-z][a-z-]*)", PAGES[page], re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/models.md"])
+def test_all_models_are_in_the_tables(page: str) -> None:
+    rows = {name for line in PAGES[page].splitlines() for name in re.findall(r"^\| `([^`]+)`", line)}
+    assert set(registry.read().models) <= rows
+
+
+def test_everything_that_is_exported_is_in_the_api_reference() -> None:
+    exported = set(stemsplit.__all__) - {"__version__"}
+    assert exported == set(re.findall(r"^::: stemsplit\.(\w+)$", PAGES["docs/api.md"], re.MULTILINE))
+
+
+def test_all_pages_are_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert {path.name for path in DOCS.glob("*.md")} == set(re.findall(r"^ +- ([\w-]+\.md)$", navigation, re.MULTILINE))
+
+
+def test_the_description_of_the_wheel_has_no_relative_links() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    readme = PAGES["README.md"]
+    for rule in project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        readme = re.sub(rule["pattern"], rule["replacement"], readme)
+    assert "[MIT]" not in readme
+    assert "MIT, for the code" in readme
+    assert not re.search(r"\]\((?!https?:)", readme)
+
+
+# Examples
 
 
 def test_the_python_examples_run(
@@ -67,8 +122,8 @@ def test_the_python_examples_run(
     monkeypatch.chdir(tmp_path)
     shutil.copy(DEMO, "song.mp3")  # the name does not matter
     names: dict[str, object] = {}
-    for example in re.findall(r"```python\n(.*?)```", README, re.DOTALL):  # each goes on where the one before ended
-        exec(compile(example, "README.md", "exec"), names)
+    for example in blocks("docs/python.md", "python"):  # each goes on where the one before ended
+        exec(compile(example, "python.md", "exec"), names)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["beat.wav", "karaoke.wav", "song.mp3", "voice.wav"]
     clipped, loudest, refused = capsys.readouterr().out.splitlines()
     assert clipped.endswith(" 0 samples clipped")
@@ -76,18 +131,38 @@ def test_the_python_examples_run(
     assert "no song" in refused
 
 
-def test_the_settings_in_the_readme_are_settings(
+def test_the_settings_are_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (example,) = blocks("docs/settings.md", "toml")
     (tmp_path / "config.toml").write_text(example)
     monkeypatch.setenv("STEMSPLIT_CONFIG", str(tmp_path / "config.toml"))
     app(["separate", "--help"], standalone_mode=False)
     assert "[default: best]" in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_two_commands_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in ("demo", "test"):
-        assert f"make {target}" in README
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+@pytest.fixture
+def run_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
+    """A function that runs a script of examples/ with arguments, and returns the lines that it prints."""
+
+    def run(name: str, *arguments: object) -> list[str]:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_the_example_that_separates_a_file(run_example: Callable[..., list[str]], tmp_path: Path) -> None:
+    assert run_example("separate_file.py", DEMO, tmp_path / "out")[0].endswith(" samples clipped")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"vocals.flac", "drums.flac", "bass.flac", "other.flac"}
+
+
+def test_the_example_that_evaluates_a_model(
+    run_example: Callable[..., list[str]], make_song: Callable[..., dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    make_song(tmp_path / "a song", rate=44_100, length=44_100)
+    song, mean = run_example("evaluate_model.py", tmp_path)
+    assert re.fullmatch(r"a song( (vocals|drums|bass|other) -?\d+\.\d\d){4}", song)
+    assert mean.startswith("mean vocals ")
