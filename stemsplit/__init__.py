@@ -17,17 +17,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stemsplit.audio.formats import Format
     from stemsplit.errors import StemsplitError
+    from stemsplit.separation.options import SeparationOptions
     from stemsplit.separation.outputs import Delivery
     from stemsplit.separation.render import Report
     from stemsplit.separation.separator import Separator
     from stemsplit.version import __version__
 
-__all__ = ["Delivery", "Format", "Report", "Separator", "StemsplitError", "__version__"]
+__all__ = ["Delivery", "Format", "Report", "SeparationOptions", "Separator", "StemsplitError", "__version__"]
 
 _HOMES = {
     "Delivery": "separation.outputs",
     "Format": "audio.formats",
     "Report": "separation.render",
+    "SeparationOptions": "separation.options",
     "Separator": "separation.separator",
     "StemsplitError": "errors",
     "__version__": "version",

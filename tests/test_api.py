@@ -23,6 +23,7 @@ from stemsplit.models.checkpoint import Model
 from stemsplit.models.registry import ModelSpec
 from stemsplit.separation import render
 from stemsplit.separation import separator as separation
+from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.separator import Separator
 
 
@@ -62,20 +63,46 @@ def test_errors_can_be_caught_without_torch() -> None:
 def test_the_bundled_model() -> None:
     separator = Separator.load("mini", device="cpu")
     assert (separator.stems, separator.rate, separator.device) == (STEMS, 44_100, "cpu")
-    assert (separator.batch_size, separator.precision) == (1, "full")
+    assert (separator.batch_size, separator.options.precision) == (1, "full")
 
 
 def test_a_file_and_options(tmp_path: Path, unet_model: Callable[..., Model]) -> None:
     path = tmp_path / "model.safetensors"
     checkpoint.save(unet_model(rate=8_000), path)
     separator = Separator.load(
-        path, device="cpu", stems=["bass", "vocals"], batch_size=3, precision="half", overlap=0.5, shifts=2, seed=1
+        path,
+        SeparationOptions(batch_size=3, precision="half", overlap=0.5, shifts=2, seed=1),
+        device="cpu",
+        stems=["bass", "vocals"],
     )
     assert (separator.stems, separator.rate) == (("vocals", "bass"), 8_000)
-    assert (separator.batch_size, separator.precision) == (3, "half")
+    assert (separator.batch_size, separator.options.precision) == (3, "half")
     assert separator.plan.hop == separator.plan.length // 2
     assert len(separator.shift_offsets) == 2
-    assert separator.shift_offsets != Separator.load(path, device="cpu", shifts=2, seed=2).shift_offsets
+    assert (
+        separator.shift_offsets != Separator.load(path, SeparationOptions(shifts=2, seed=2), device="cpu").shift_offsets
+    )
+
+
+@pytest.mark.parametrize("name", ["overlap", "shifts", "wiener", "batch_size"])
+def test_options_are_checked_before_a_model_is_chosen(name: str) -> None:
+    options: dict[str, Any] = {name: -1}
+    with pytest.raises(UsageError, match="-1"):
+        stemsplit.SeparationOptions(**options)
+
+
+def test_filtering_is_refused_before_anything_is_downloaded(spec: ModelSpec, server: Hub, tmp_path: Path) -> None:
+    own = write_registry(tmp_path / "models.toml", spec)
+    own.write_text(own.read_text().replace('family = "unet"', 'family = "htdemucs"'))
+    with pytest.raises(UsageError, match="Wiener"):
+        Separator.load("mine", SeparationOptions(wiener=1), device="cpu", registry=own)
+    assert server.requests == []
+
+
+def test_settings_for_a_manifest_are_what_decides_the_sound() -> None:
+    settings = {"overlap": None, "shifts": 0, "wiener": 0, "precision": "full"}
+    assert SeparationOptions(batch_size=3).settings() == settings  # as written by earlier versions
+    assert SeparationOptions(seed=1, shifts=2).settings() == {**settings, "shifts": 2, "seed": 1}
 
 
 def test_a_model_is_fetched(
@@ -166,7 +193,7 @@ def test_an_array_becomes_arrays(shares_model: Callable[..., Model], channels: i
 
 
 def test_arrays_and_files_are_separated_alike(tmp_path: Path, unet_model: Callable[..., Model]) -> None:
-    separator = Separator(unet_model(), shifts=2, overlap=0.5)
+    separator = Separator(unet_model(), SeparationOptions(shifts=2, overlap=0.5))
     mixture = noise(2, 70_000)
     soundfile.write(tmp_path / "song.wav", mixture.T, 48_000, subtype="FLOAT")
     outputs = {stem: str(tmp_path / f"{stem}.wav") for stem in ("bass", "vocals")}

@@ -68,7 +68,7 @@ def _load(obtained: LocalModel, request: Request, messages: Messages) -> "Separa
         ensemble = load_ensemble(
             obtained.paths, obtained.gives, config=spec.config, stems=spec.stems, device=device, shared=alone
         )
-        separator = Separator(ensemble, device=device, **request.how)
+        separator = Separator(ensemble, request.options, device=device)
     messages.detail(f"model {obtained.spec.name}: {', '.join(map(str, obtained.paths))}")
     messages.detail(reporting.describe_separator(separator))
     return separator

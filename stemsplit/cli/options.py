@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from stemsplit.cli.completing import complete_model, complete_stems
+from stemsplit.separation import options
+from stemsplit.separation.options import MAX_OVERLAP
 
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the stems go; - is standard output.")
@@ -40,7 +42,7 @@ Overlap = Annotated[
     typer.Option(
         metavar="SHARE",
         min=0,
-        max=0.95,
+        max=MAX_OVERLAP,
         help="How much of a window the next one covers, such as 0.25, if not the usual.",
     ),
 ]
@@ -57,7 +59,7 @@ Wiener = Annotated[
     ),
 ]
 Precision = Annotated[
-    Literal["full", "half"], typer.Option(help="Compute in 32 bits, or where it is good enough in 16: faster on GPUs.")
+    options.Precision, typer.Option(help="Compute in 32 bits, or where it is good enough in 16: faster on GPUs.")
 ]
 BatchSize = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Windows at a time, if not the usual; a GPU is faster with more.")

@@ -26,7 +26,7 @@ def describe_separator(separator: "Separator") -> str:
     header, plan, count = separator.ensemble.header, separator.plan, len(separator.ensemble.members)
     windows = f"windows of {plan.length / header.rate:.2f} s, a new one every {plan.hop / header.rate:.2f} s"
     networks = f"{count} network{'s' if count > 1 else ''}"
-    how = f"{networks} on {separator.device}, precision {separator.precision}, {windows}"
+    how = f"{networks} on {separator.device}, precision {separator.options.precision}, {windows}"
     return f"{how}, {separator.batch_size} at a time"
 
 

@@ -1,11 +1,12 @@
 """What the user asks for when songs are to be separated, and whether it goes together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stemsplit.errors import UsageError
 from stemsplit.models.registry import ModelSpec, require_masks
+from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.outputs import MIXTURE, REST, STEM_FILE, Delivery
 
 
@@ -15,7 +16,7 @@ class Request:
 
     model, stems: as named; nothing for the default, and for all. rest: the song without the one stem as well.
     mixture, stem_file, player: as well. rate: of the stems in Hz, "model" for that of the model, or None for that of
-    the song. how: arguments of a Separator. track: the sound track of a film, from 1 on. jobs: songs at a time.
+    the song. options: how to separate. track: the sound track of a film, from 1 on. jobs: songs at a time.
     keep: whether the stems stay where they are, so that a manifest goes beside them and their paths are told.
     """
 
@@ -28,7 +29,7 @@ class Request:
     delivery: Delivery = field(default_factory=Delivery)
     rate: int | str | None = None
     device: str = "auto"
-    how: Mapping[str, Any] = field(default_factory=dict)
+    options: SeparationOptions = field(default_factory=SeparationOptions)
     track: int = 1
     jobs: int = 1
     overwrite: bool = False
@@ -44,7 +45,7 @@ class Request:
         if self.stem_file and (self.stems or len(spec.stems) not in (0, 4)):
             hint = "leave out --stems and --two-stems, and choose a model of four stems"
             raise UsageError("a stem file holds exactly four stems", hint)
-        if self.how.get("wiener"):
+        if self.options.wiener:
             require_masks(spec)
         if self.delivery.consistent and self.stems:
             raise UsageError("only all stems of a model can be made to add up", "leave out --consistent, or --stems")
@@ -67,6 +68,5 @@ class Request:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides how the stems sound; not the size of batches."""
-        how = {name: value for name, value in self.how.items() if name != "batch_size"}
         delivery = {"format": str(self.delivery.format), "clip": self.delivery.clip, "sample_rate": self.rate}
-        return {**how, **delivery, "consistent": self.delivery.consistent, "track": self.track}
+        return {**self.options.settings(), **delivery, "consistent": self.delivery.consistent, "track": self.track}

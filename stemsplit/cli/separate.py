@@ -49,6 +49,7 @@ from stemsplit.cli.options import (
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.models.loading import find, read_registry
 from stemsplit.models.registry import FALLBACK
+from stemsplit.separation.options import SeparationOptions
 from stemsplit.signals import Stopped
 
 if TYPE_CHECKING:
@@ -134,13 +135,9 @@ def separate(
         delivery=Delivery(chosen, consistent=consistent, clip=clip, tags=tags),
         rate=_parse_rate(sample_rate),
         device=device,
-        how={
-            "overlap": overlap,
-            "shifts": shifts,
-            "wiener": wiener,
-            "precision": precision,
-            "batch_size": batch_size,
-        },
+        options=SeparationOptions(
+            overlap=overlap, shifts=shifts, wiener=wiener, precision=precision, batch_size=batch_size
+        ),
         track=track,
         jobs=jobs,
         overwrite=overwrite,

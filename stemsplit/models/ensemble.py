@@ -79,9 +79,7 @@ class Ensemble:
         return max(member.input_length(length) for member in self.members)
 
     def check_wiener(self, iterations: int) -> None:
-        """Raise UsageError if what its networks give cannot be refined so often by Wiener filtering."""
-        if iterations < 0:
-            raise UsageError(f"Wiener filtering cannot be done {iterations} times")
+        """Raise UsageError if Wiener filtering cannot refine the stems of its networks."""
         if iterations and not all(isinstance(member.network, MaskNetwork) for member in self.members):
             raise UsageError("only models that estimate masks can be refined by Wiener filtering")
 

@@ -24,118 +24,97 @@ from stemsplit.errors import UsageError
 from stemsplit.models import hub, loading
 from stemsplit.models.checkpoint import Model
 from stemsplit.models.ensemble import Ensemble, ensemble_of, load_ensemble
-from stemsplit.models.registry import ModelSpec
+from stemsplit.models.registry import ModelSpec, require_masks
+from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.outputs import STEM_FILE, Delivery
 from stemsplit.separation.render import OnProgress, Report, write_stems
 from stemsplit.separation.streams import as_the_input, blocks_of, check_array, join, mean
 
-LARGEST_SHIFT_SECONDS = 0.5
-BATCH_SECONDS = 32  # of windows that a GPU is given at once, if nobody says how many
-MOST_OVERLAP = 0.95
-PRECISIONS = ("full", "half")
+MAX_SHIFT_SECONDS = 0.5
+BATCH_SECONDS = 32  # of windows that a GPU gets at a time by default
 
 
 class Separator:
     """A model that is ready to separate any number of songs.
 
-    Args:
-        device: "cpu", "cuda" or "mps", where the model is. batch_size: windows at a time; one by default on a CPU, as
-            many as BATCH_SECONDS hold elsewhere. When the device's memory is too small for them, half as many are
-            taken from then on.
-        precision: "full" is float32; "half" computes in 16 bits what bears it, float16 on GPUs and bfloat16 on CPUs.
-        overlap: share of a window that the next one covers, in [0, MOST_OVERLAP]; by default as the model has it.
-        shifts: separate each song so many times, each time later by up to half a second, and take the mean; 0 for
-            once, as it is. Défossez et al., "Music Source Separation in the Waveform Domain" (2019), section 4.4.
-        seed: decides by how much.
-        wiener: refine what a network of masks gives so many times, by what the channels of each window have in common.
-
-    Raises UsageError when one of these is out of range.
+    Attributes:
+        ensemble: the networks.
+        device: "cpu", "cuda" or "mps", where they are.
+        options: how it separates.
+        batch_size: windows at a time; it shrinks when the device's memory is too small.
+        plan: the windows that a song is cut into.
+        shift_offsets: samples by which the song is delayed, one for each separation that is averaged.
+        warnings: sentences about what went wrong, but did not keep it from separating.
     """
 
     def __init__(
-        self,
-        model: Model | Ensemble,
-        *,
-        device: str = "cpu",
-        batch_size: int | None = None,
-        precision: str = "full",
-        overlap: float | None = None,
-        shifts: int = 0,
-        seed: int = 0,
-        wiener: int = 0,
+        self, model: Model | Ensemble, options: SeparationOptions | None = None, *, device: str = "cpu"
     ) -> None:
+        """Make a separator of a loaded model.
+
+        Args:
+            model: one network, or several that make a model together.
+            options: how it separates; by default as the model's author intended.
+            device: "cpu", "cuda" or "mps", where the model is.
+
+        Raises:
+            UsageError: Wiener filtering is requested of a model that estimates no masks.
+        """
         self.ensemble = model if isinstance(model, Ensemble) else ensemble_of(model)
-        self.device, self.precision = device, precision
+        self.options = options = options or SeparationOptions()
+        self.device = device
+        self.ensemble.check_wiener(options.wiener)
         header = self.ensemble.header
-        if batch_size is None:
-            batch_size = 1 if device == "cpu" else max(1, round(BATCH_SECONDS * header.rate / header.length))
-        if batch_size < 1:
-            raise UsageError(f"the batch size must be at least 1, not {batch_size}")
-        if precision not in PRECISIONS:
-            raise UsageError(f"there is no precision {precision!r}", f"one of {', '.join(PRECISIONS)}")
-        if overlap is not None and not 0 <= overlap <= MOST_OVERLAP:
-            raise UsageError(f"the overlap must be from 0 to {MOST_OVERLAP}, not {overlap:g}")
-        if shifts < 0:
-            raise UsageError(f"the number of shifts must not be negative, as {shifts} is")
-        self.ensemble.check_wiener(wiener)
-        self.wiener = wiener
-        self.batch_size = batch_size
-        self.plan = (
-            header.plan if overlap is None else WindowPlan(header.length, int((1 - overlap) * header.length) or 1)
-        )
-        latest = int(LARGEST_SHIFT_SECONDS * header.rate)
-        rng = random.Random(seed)
-        self.shift_offsets = tuple(rng.randint(0, latest) for _ in range(shifts)) or (0,)
+        usual = 1 if device == "cpu" else max(1, round(BATCH_SECONDS * header.rate / header.length))
+        self.batch_size = options.batch_size or usual
+        self.plan = header.plan
+        if options.overlap is not None:
+            self.plan = WindowPlan(header.length, int((1 - options.overlap) * header.length) or 1)
+        latest = int(MAX_SHIFT_SECONDS * header.rate)
+        rng = random.Random(options.seed)
+        self.shift_offsets = tuple(rng.randint(0, latest) for _ in range(options.shifts)) or (0,)
         self.warnings: list[str] = []
 
     @classmethod
     def load(
         cls,
         model: str | os.PathLike[str] | None = None,
+        options: SeparationOptions | None = None,
         *,
         stems: Sequence[str] = (),
         device: str = "auto",
-        batch_size: int | None = None,
-        precision: str = "full",
-        overlap: float | None = None,
-        shifts: int = 0,
-        wiener: int = 0,
-        seed: int = 0,
         registry: Path | None = None,
         on_download: Callable[[ModelSpec, int | None], None] = lambda spec, size: None,
         on_progress: hub.Progress = lambda done, total: None,
     ) -> "Separator":
-        """Load a model by its name; its weights are fetched from the Hub, and checked, unless they are here.
+        """Load a model by name; weights that are not in the cache are downloaded from the Hub and verified.
 
         Args:
-            model: a name of the list, `hf://OWNER/NAME[@REVISION]` or a file of weights; by default the one that the
-                list says. None is ever replaced by another.
-            stems: those that are wanted; all by default. What only others need is neither fetched nor loaded.
-            device: "cpu", "cuda", "mps", or "auto" for the fastest there is.
-            registry: a models.toml that adds to ours and to that of the user's configuration folder.
-            on_download: called once before anything is fetched, with the size in bytes if it is known.
-            on_progress: called with the bytes that are here and those that there will be.
+            model: a name from models.toml, `hf://OWNER/NAME[@REVISION]` or the path of a weights file; the default
+                model of models.toml if None. It is never replaced by another.
+            options: how to separate; by default as the model's author intended.
+            stems: the wanted stems; all by default. Weights that only other stems need are not downloaded.
+            device: "cpu", "cuda", "mps", or "auto" for the fastest that is available.
+            registry: a models.toml that adds to ours and to the one in the user's configuration folder.
+            on_download: called once before a download, with its size in bytes or None if that is unknown.
+            on_progress: called with the bytes downloaded so far and their total, or None if that is unknown.
 
-        The others are those of the class. Raises ModelError when there is no such model or it cannot be run,
-        UnreachableError when it is neither here nor to be had, UsageError for a stem that it does not have or an option
-        out of range, and DeviceError when there is no such device.
+        Raises:
+            ModelError: there is no such model, or it cannot be run.
+            UnreachableError: the model is not downloaded, and the Hub cannot be reached.
+            UsageError: the model has no such stem, or estimates no masks for Wiener filtering.
+            DeviceError: the device is not available.
         """
+        options = options or SeparationOptions()
         chosen = devices.choose(device)
         spec = loading.find(loading.read_registry(registry), os.fspath(model) if model else None, stems)
+        if options.wiener:
+            require_masks(spec)
         fetch = partial(hub.obtain, on_download=on_download, on_progress=on_progress)
         obtained = loading.obtain(spec, stems, fetch)
         spec = obtained.spec
         ensemble = load_ensemble(obtained.paths, obtained.gives, config=spec.config, stems=spec.stems, device=chosen)
-        return cls(
-            ensemble,
-            device=chosen,
-            batch_size=batch_size,
-            precision=precision,
-            overlap=overlap,
-            shifts=shifts,
-            wiener=wiener,
-            seed=seed,
-        )
+        return cls(ensemble, options, device=chosen)
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -286,13 +265,13 @@ class Separator:
         for member in self.ensemble.members:
             mix = torch.stack([window.center_crop(member.input_length(length)) for window in batch]).to(self.device)
             with self._low_precision():
-                estimate = member.ready(wiener=self.wiener)(mix)
+                estimate = member.ready(wiener=self.options.wiener)(mix)
             inner = Window(estimate, length).center_crop(length).float().cpu()
             for stem, row, share in member.shares:
                 total[:, stem].add_(inner[:, row], alpha=share)
         return total
 
     def _low_precision(self) -> torch.autocast | nullcontext[None]:
-        if self.precision == "full":
+        if self.options.precision == "full":
             return nullcontext()
         return torch.autocast(self.device, torch.bfloat16 if self.device == "cpu" else torch.float16)

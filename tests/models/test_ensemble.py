@@ -26,6 +26,7 @@ from stemsplit.models import checkpoint, headers, registry
 from stemsplit.models.checkpoint import Header, Model, new_model
 from stemsplit.models.ensemble import Ensemble, EnsembleMember, load_ensemble
 from stemsplit.networks.families import build
+from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.separator import Separator
 
 RATE = 44_100
@@ -68,12 +69,12 @@ def test_whole_songs_with_other_overlaps(name: str, overlap: float) -> None:
     theirs, model = couple(name)
     mix = noise(2, 21_347)
     expected = apply_model(theirs, mix[None], shifts=0, overlap=overlap)[0]
-    assert difference(whole(Separator(model, overlap=overlap), mix), expected) <= TOLERANCE
+    assert difference(whole(Separator(model, SeparationOptions(overlap=overlap)), mix), expected) <= TOLERANCE
 
 
 def test_shifts_are_those_of_the_authors_program(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, model = couple("htdemucs")
-    separator, mix = Separator(model, shifts=3, seed=5), noise(2, 30_001)
+    separator, mix = Separator(model, SeparationOptions(shifts=3, seed=5)), noise(2, 30_001)
     assert len(set(separator.shift_offsets)) == 3
     offsets = iter([RATE // 2 - lead for lead in separator.shift_offsets])
     monkeypatch.setattr("demucs.apply.random.randint", lambda low, high: next(offsets))
@@ -84,17 +85,23 @@ def test_shifts_are_those_of_the_authors_program(monkeypatch: pytest.MonkeyPatch
 
 def test_the_seed_decides_the_shifts() -> None:
     _, model = couple("demucs")
-    assert Separator(model, shifts=4).shift_offsets == Separator(model, shifts=4).shift_offsets
-    assert Separator(model, shifts=4).shift_offsets != Separator(model, shifts=4, seed=1).shift_offsets
+    assert (
+        Separator(model, SeparationOptions(shifts=4)).shift_offsets
+        == Separator(model, SeparationOptions(shifts=4)).shift_offsets
+    )
+    assert (
+        Separator(model, SeparationOptions(shifts=4)).shift_offsets
+        != Separator(model, SeparationOptions(shifts=4, seed=1)).shift_offsets
+    )
     state = random.getstate()
-    Separator(model, shifts=4)
+    Separator(model, SeparationOptions(shifts=4))
     assert random.getstate() == state
 
 
 @pytest.mark.parametrize("length", [0, 1, 300, 21_347])
 def test_shifts_keep_the_length(shares_model: Callable[..., Model], length: int) -> None:
     mix = torch.rand(2, length)
-    pieces = Separator(shares_model(), shifts=3).separate([mix.numpy()], RATE)
+    pieces = Separator(shares_model(), SeparationOptions(shifts=3)).separate([mix.numpy()], RATE)
     stems = torch.from_numpy(np.concatenate([np.zeros((4, 2, 0), np.float32), *pieces], axis=-1))
     torch.testing.assert_close(stems.sum(0), mix, rtol=0, atol=1e-5)
 
@@ -201,7 +208,7 @@ def small(most: int, length: int = 100) -> Model:
 
 def test_too_little_memory_halves_the_batch_for_good() -> None:
     model, mix = small(3), torch.rand(2, 2000)
-    separator = Separator(model, batch_size=8)
+    separator = Separator(model, SeparationOptions(batch_size=8))
     torch.testing.assert_close(whole(separator, mix), mix.expand(4, 2, -1), rtol=0, atol=1e-6)
     assert model.network.batches == [8, 4, *[2] * 10]
     whole(separator, mix)
@@ -211,14 +218,14 @@ def test_too_little_memory_halves_the_batch_for_good() -> None:
 
 
 def test_too_little_memory_for_one_window() -> None:
-    separator = Separator(small(0), batch_size=4)
+    separator = Separator(small(0), SeparationOptions(batch_size=4))
     with pytest.raises(torch.OutOfMemoryError):
         whole(separator, torch.rand(2, 2000))
 
 
 def test_it_is_said_once_with_the_song(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "song.wav", np.zeros((2000, 2)), RATE)
-    separator = Separator(small(3), batch_size=8)
+    separator = Separator(small(3), SeparationOptions(batch_size=8))
     outputs = {stem: tmp_path / f"{stem}.wav" for stem in STEMS[:4]}
     warnings = [separator.separate_file(tmp_path / "song.wav", outputs, overwrite=True).warnings for _ in range(2)]
     assert [len(each) for each in warnings] == [1, 0]
@@ -228,7 +235,7 @@ def test_half_precision_is_near() -> None:
     for name in ("htdemucs", "hdemucs", "demucs"):
         _, model = couple(name)
         mix = noise(2, 12_000)
-        full, half = whole(Separator(model), mix), whole(Separator(model, precision="half"), mix)
+        full, half = whole(Separator(model), mix), whole(Separator(model, SeparationOptions(precision="half")), mix)
         assert half.dtype == torch.float32
         assert TOLERANCE < difference(half, full) < 0.1
 
@@ -243,17 +250,17 @@ def test_more_windows_for_gpus() -> None:
     ("options", "told"),
     [
         ({"batch_size": 0}, "at least 1, not 0"),
-        ({"precision": "double"}, "no precision 'double'"),
+        ({"precision": "double"}, "unknown precision 'double'"),
         ({"overlap": 1.0}, "from 0 to 0.95, not 1"),
         ({"overlap": -0.1}, "from 0 to 0.95, not -0.1"),
-        ({"shifts": -1}, "must not be negative"),
-        ({"wiener": -1}, "cannot be done -1 times"),
+        ({"shifts": -1}, "must not be negative, got -1"),
+        ({"wiener": -1}, "must not be negative, got -1"),
         ({"wiener": 1}, "only models that estimate masks"),
     ],
 )
 def test_settings_out_of_range(options: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        Separator(small(1), **options)
+        Separator(small(1), SeparationOptions(**options))
 
 
 @pytest.mark.parametrize("name", ["htdemucs", "hdemucs", "demucs"])

@@ -13,6 +13,7 @@ from stemsplit.dsp.stft import Stft
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.models.checkpoint import Header, Model
 from stemsplit.networks.masking import MaskNetwork
+from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.separator import Separator
 
 Samples = npt.NDArray[np.float32]
@@ -61,7 +62,7 @@ def test_known_shares_come_out(shares_model: MakeModel, length: int, size: int) 
 @pytest.mark.parametrize(("length", "hop"), [(1, 1), (64, 64), (100, 33), (1000, 999), (512, 1)])
 def test_any_plan(shares_model: MakeModel, length: int, hop: int) -> None:
     model, mix = shares_model(length=length, hop=hop), noise(2, 777)
-    stems = join(Separator(model, batch_size=7).separate(blocks(mix, 50), 44_100), model)
+    stems = join(Separator(model, SeparationOptions(batch_size=7)).separate(blocks(mix, 50), 44_100), model)
     np.testing.assert_allclose(stems, shares_of(mix), rtol=0, atol=1e-5)
 
 
@@ -88,22 +89,24 @@ def test_stems_are_at_the_models_rate(shares_model: MakeModel, rate: int) -> Non
 @pytest.mark.parametrize("rate", [44_100, 48_000])
 def test_neither_blocks_nor_batches_matter(unet_model: MakeModel, rate: int) -> None:
     model, mix = unet_model(), noise(2, 30_001)
-    whole = join(Separator(model, batch_size=8).separate([mix], rate), model)
+    whole = join(Separator(model, SeparationOptions(batch_size=8)).separate([mix], rate), model)
     assert whole.std() > 0.01
     for size, batch_size in ((777, 1), (65_536, 3), (4096, 100)):
-        stems = join(Separator(model, batch_size=batch_size).separate(blocks(mix, size), rate), model)
+        stems = join(
+            Separator(model, SeparationOptions(batch_size=batch_size)).separate(blocks(mix, size), rate), model
+        )
         np.testing.assert_allclose(stems, whole, rtol=0, atol=2e-6)
 
 
 def test_the_network_gets_the_batches_that_were_asked_for(shares_model: MakeModel) -> None:
     model = shares_model(length=100, hop=100)
-    list(Separator(model, batch_size=4).separate([noise(2, 1000)], 44_100))
+    list(Separator(model, SeparationOptions(batch_size=4)).separate([noise(2, 1000)], 44_100))
     assert model.network.batches == [4, 4, 2]
 
 
 def test_a_batch_must_have_a_window(shares_model: MakeModel) -> None:
     with pytest.raises(UsageError, match="at least 1, not 0"):
-        list(Separator(shares_model(), batch_size=0).separate([noise(2, 1000)], 44_100))
+        list(Separator(shares_model(), SeparationOptions(batch_size=0)).separate([noise(2, 1000)], 44_100))
 
 
 def test_nothing_is_read_ahead(shares_model: MakeModel) -> None:
@@ -117,7 +120,7 @@ def test_nothing_is_read_ahead(shares_model: MakeModel) -> None:
             yield block
 
     given = 0
-    for stems in Separator(model, batch_size=2).separate(source(), 44_100):
+    for stems in Separator(model, SeparationOptions(batch_size=2)).separate(source(), 44_100):
         given += stems.shape[-1]
         assert read <= given + 400 + 300
 
@@ -225,7 +228,7 @@ def read(outputs: dict[str, Path]) -> Samples:
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_file_is_separated(shares_model: MakeModel, tmp_path: Path, channels: int) -> None:
     mix, outputs, seen = noise(channels, 100_000), outputs_in(tmp_path / "new" / "a [b] song"), []
-    report = Separator(shares_model(), batch_size=3).separate_file(
+    report = Separator(shares_model(), SeparationOptions(batch_size=3)).separate_file(
         write(tmp_path / "song.wav", mix),
         outputs,
         on_progress=lambda done, total: seen.append((done, total)),

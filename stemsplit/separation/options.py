@@ -1,0 +1,60 @@
+"""How a separation runs: declared, checked and recorded in one place. No torch here."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from stemsplit.errors import UsageError
+
+Precision = Literal["full", "half"]
+
+MAX_OVERLAP = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeparationOptions:
+    """How a `Separator` separates; the defaults are those of the model.
+
+    Attributes:
+        overlap: share of a window that the next one covers, in [0, `MAX_OVERLAP`]; None for that of the model.
+        shifts: average this many separations, each delayed by a random time of up to half a second; 0 for a single
+            one without delay. Défossez et al., "Music Source Separation in the Waveform Domain" (2019), section 4.4.
+        seed: of the random delays.
+        wiener: iterations of Wiener filtering, for networks that estimate masks only.
+        precision: "full" computes in float32; "half" uses 16 bits where that is safe, float16 on GPUs and bfloat16 on
+            CPUs.
+        batch_size: windows at a time; None for one on a CPU, and for about 32 s of them elsewhere. It is halved for
+            good when the device's memory is too small.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    overlap: float | None = None
+    shifts: int = 0
+    seed: int = 0
+    wiener: int = 0
+    precision: Precision = "full"
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.overlap is not None and not 0 <= self.overlap <= MAX_OVERLAP:
+            raise UsageError(f"the overlap must be from 0 to {MAX_OVERLAP}, not {self.overlap:g}")
+        if self.shifts < 0:
+            raise UsageError(f"the number of shifts must not be negative, got {self.shifts}")
+        if self.wiener < 0:
+            raise UsageError(f"the number of Wiener iterations must not be negative, got {self.wiener}")
+        if self.precision not in get_args(Precision):
+            raise UsageError(f"unknown precision {self.precision!r}", f"one of {', '.join(get_args(Precision))}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides how the stems sound, for a manifest; the batch size only changes the speed."""
+        settings = {
+            "overlap": self.overlap,
+            "shifts": self.shifts,
+            "wiener": self.wiener,
+            "precision": self.precision,
+        }
+        # Manifests of earlier versions do not have it, and are still good for the default.
+        return {**settings, "seed": self.seed} if self.seed else settings
