@@ -57,7 +57,7 @@ def main() -> None:
     scores = list(evaluate(Separator(Model(header, Heuristic(Stft(4096, 1024)))), songs))
     for score in scores:
         told = "  ".join(f"{stem} {value:6.2f}" for stem, value in score.sdr.items())
-        print(f"{score.song:24} {told}  mean {mean_sdr(score):6.2f}")
+        print(f"{score.song:24} {told}  mean {mean_sdr(score.sdr):6.2f}")
     means = mean_scores(scores)
     print(
         f"{'mean':24} "

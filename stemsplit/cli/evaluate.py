@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from stemsplit.evaluation.scoring import Estimator, SongScores
     from stemsplit.evaluation.significance import Comparison
 
-COMPARED = ("sdr", "SDR")  # the boards on which two models are compared
+COMPARED = {"sdr": "By the SDR of whole songs", "SDR": "By BSS Eval's SDR"}
+"""The metrics by which two models are compared, and how the verdict begins."""
+
+Comparisons = Mapping[str, Mapping[str, "Comparison"]]
+"""By metric and column of its table."""
 
 
 def evaluate(
@@ -30,21 +34,21 @@ def evaluate(
     ] = None,
     own: RegistryFile = None,
     bss_eval: Annotated[
-        bool, typer.Option("--bss-eval", help="Measure what museval measures, too: SDR, SIR, ISR, SAR by the second.")
+        bool, typer.Option("--bss-eval", help="Also measure what museval measures: SDR, SIR, ISR, SAR by the second.")
     ] = False,
     references: Annotated[
-        bool, typer.Option(help="Score the mixture itself and the ideal ratio mask, too, for comparison.")
+        bool, typer.Option(help="Also score the mixture itself and the ideal ratio mask, for comparison.")
     ] = True,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Where a page with box plots and all figures go."),
+        typer.Option("--output", "-o", metavar="FOLDER", help="Where to write a report with box plots and all scores."),
     ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a model on songs with known stems, or two of them.
+    """Measure a model on songs with known stems, or compare two.
 
     Prints the SDR in dB by song and stem, and its means beside those of two references: the mixture itself as every
     stem, and the ideal ratio mask.
@@ -53,66 +57,68 @@ def evaluate(
 
     messages = console.Messages(quiet=quiet)
     registry = read_registry(own)
-    obtained = [obtain(registry, name, messages) for name in (model, *([against] if against else []))]
-    names = _names(obtained)
-    stems = obtained[0].spec.stems
+    models = [obtain(registry, name, messages) for name in (model, *([against] if against else []))]
+    names = [local.spec.name for local in models]
+    _check_comparable(models)
+    stems = models[0].spec.stems
     with messages.progress(f"loading {' and '.join(names)}"):
         from stemsplit import devices
-        from stemsplit.evaluation import museval_files, score_tables, scoring
-        from stemsplit.evaluation import results as score_folder
+        from stemsplit.evaluation import results, score_tables, scoring
         from stemsplit.models.ensemble import load_ensemble
         from stemsplit.separation.separator import Separator
 
         everyone = [*names, *(["mixture", "ideal ratio mask"] if references else [])]
         if output:
-            score_folder.check_free(output, everyone, overwrite=overwrite)
+            results.check_folder(output, everyone, overwrite=overwrite)
         songs, errors = scoring.find_scorable(data, stems)
         chosen = devices.choose(device)
         separators = [
-            Separator(load_ensemble(each.paths, each.gives, config=each.spec.config, device=chosen), device=chosen)
-            for each in obtained
+            Separator(load_ensemble(local.paths, local.gives, config=local.spec.config, device=chosen), device=chosen)
+            for local in models
         ]
-    own_estimators = [scoring.separated(separator) for separator in separators]
-    reference_estimators = [scoring.mixture, scoring.ideal_mask] if references else []
-    estimators = dict(zip(everyone, [*own_estimators, *reference_estimators], strict=True))
+    estimators: list[Estimator] = [scoring.model_estimator(separator) for separator in separators]
+    if references:
+        estimators += [scoring.mixture, scoring.ideal_mask]
     for error in errors:
         messages.error(error)
     failed = [str(error) for error in errors]
     with devices.memory_checked(chosen):
-        results = _score(songs, stems, estimators, messages, failed, bss_eval=bss_eval)
-    found = score_tables.boards(results) if results[names[0]] else []
-    versus = {
-        board.key: board.compare(names[0], names[1]) for board in found if board.key in COMPARED and len(names) == 2
+        scores = _score(songs, stems, dict(zip(everyone, estimators, strict=True)), messages, failed, bss_eval=bss_eval)
+    tables = score_tables.metric_tables(scores) if scores[names[0]] else []
+    comparisons = {table.key: table.compare(*names) for table in tables if table.key in COMPARED} if against else {}
+    figures: dict[str, Any] = {
+        "model": names[0],
+        "against": names[1] if against else None,
+        "fallback": models[0].fallback,
+        "device": chosen,
+        "failed": failed,
+        **_figures(tables, comparisons, names),
     }
-    told: dict[str, Any] = {"model": names[0], "against": names[1] if len(names) > 1 else None}
-    told |= {"fallback": obtained[0].fallback, "device": chosen, "failed": failed}
-    told |= _figures(found, versus, names)
     if as_json:
-        console.write_json(told)
-    elif found:
-        _write_tables(found, names)
-        for verdict in _verdicts(versus, names):
+        console.write_json(figures)
+    elif tables:
+        _write_tables(tables, names)
+        for verdict in _verdicts(comparisons, names):
             console.write(f"\n{verdict}")
-    if output and found:
-        page = _page(data, found, versus, names, len(results[names[0]]))
-        files = {score_folder.REPORT: page, score_folder.SCORES: console.to_json(told)}
-        files |= museval_files.files(results) if bss_eval else {}
-        score_folder.write(output, files, overwrite=overwrite)
-        messages.note(f"box plots and all figures: {output / score_folder.REPORT}")
+    if output and tables:
+        report = _report(data, tables, comparisons, names, len(scores[names[0]]))
+        texts = {results.REPORT: report, results.SCORES: console.to_json(figures)}
+        texts |= results.museval_files(scores) if bss_eval else {}
+        results.write_results(output, texts, overwrite=overwrite)
+        messages.note(f"box plots and all scores: {output / results.REPORT}")
     if failed:
         raise typer.Exit(1)
 
 
-def _names(obtained: Sequence[LocalModel]) -> list[str]:
-    """What the models are called; they must be two, and give the same stems."""
-    names = [each.spec.name for each in obtained]
+def _check_comparable(models: Sequence[LocalModel]) -> None:
+    """Raise UsageError unless the models are different ones with the same stems."""
+    names = [local.spec.name for local in models]
     if len(set(names)) < len(names):
         raise UsageError(f"the model {names[0]!r} cannot be compared with itself", "name another one with --against")
-    stems = [each.spec.stems for each in obtained]
+    stems = [local.spec.stems for local in models]
     if len({frozenset(each) for each in stems}) > 1:
-        told = " and ".join(f"{name!r} gives {', '.join(each)}" for name, each in zip(names, stems, strict=True))
-        raise UsageError(f"{told}: only models with the same stems can be compared", "stemsplit models  lists them")
-    return names
+        both = " and ".join(f"{name!r} gives {', '.join(each)}" for name, each in zip(names, stems, strict=True))
+        raise UsageError(f"{both}: only models with the same stems can be compared", "stemsplit models  lists them")
 
 
 def _score(
@@ -153,68 +159,54 @@ def _score(
                 continue
             for name, score in scores.items():
                 results[name].append(score)
-            if bss_eval and not scoring.has_windows(next(iter(scores.values()))):
+            if bss_eval and not next(iter(scores.values())).has_windows:
                 reason = f"BSS Eval has no figures for {song.name!r}: there is no second in which all its stems sound"
                 messages.warn(reason, "as in museval; see the SDR of the whole song")
     return results
 
 
-def _write_tables(found: "Sequence[MetricTable]", names: Sequence[str]) -> None:
+def _write_tables(tables: "Sequence[MetricTable]", names: Sequence[str]) -> None:
     from stemsplit.cli import console
 
-    for number, board in enumerate(found):
-        over = "median" if board.medians else "mean"
-        summary = {f"{over}: {name}": values for name, values in board.summary.items()}
+    for number, table in enumerate(tables):
+        summary = {f"{table.average}: {name}": values for name, values in table.summary.items()}
         sections = [summary]
-        if board.key in COMPARED:
-            songs = board.songs[names[0]]
-            rows = [
-                (f"{song}: {name}" if len(names) > 1 else song, board.songs[name][song])
-                for song in songs
+        if table.key in COMPARED:
+            rows = {
+                f"{song}: {name}" if len(names) > 1 else song: table.songs[name][song]
+                for song in table.songs[names[0]]
                 for name in names
-            ]
-            sections = [dict(rows), summary]
+            }
+            sections = [rows, summary]
         if number:
             console.write("")
-        console.write_table(f"{board.title}, dB" if number else "SDR in dB", board.columns, sections)
+        console.write_table(f"{table.title}, dB" if number else "SDR in dB", table.columns, sections)
 
 
-def _figures(
-    found: "Sequence[MetricTable]", versus: "Mapping[str, Mapping[str, Comparison]]", names: Sequence[str]
-) -> dict[str, Any]:
-    from stemsplit.evaluation import score_tables
-
-    told: dict[str, Any] = {board.key: score_tables.to_json(board) for board in found if not board.medians}
-    if windowed := {board.key: score_tables.to_json(board) for board in found if board.medians}:
-        told["bss_eval"] = windowed
-    if versus:
-        comparison = {key: {name: asdict(each) for name, each in rows.items()} for key, rows in versus.items()}
-        told["comparison"] = {**comparison, "verdicts": _verdicts(versus, names)}
-    return told
+def _figures(tables: "Sequence[MetricTable]", comparisons: Comparisons, names: Sequence[str]) -> dict[str, Any]:
+    """The figures for JSON."""
+    figures: dict[str, Any] = {table.key: table.to_json() for table in tables if not table.medians}
+    if windowed := {table.key: table.to_json() for table in tables if table.medians}:
+        figures["bss_eval"] = windowed
+    if comparisons:
+        by_metric = {key: {name: asdict(result) for name, result in rows.items()} for key, rows in comparisons.items()}
+        figures["comparison"] = {**by_metric, "verdicts": _verdicts(comparisons, names)}
+    return figures
 
 
-def _verdicts(versus: "Mapping[str, Mapping[str, Comparison]]", names: Sequence[str]) -> list[str]:
-    """A sentence for each board, on the mean over the stems."""
-    from stemsplit.evaluation import score_tables
-    from stemsplit.evaluation import significance as comparison
+def _verdicts(comparisons: Comparisons, names: Sequence[str]) -> list[str]:
+    """A sentence for each metric that is compared, on the mean over the stems."""
+    from stemsplit.evaluation.score_tables import MEAN
+    from stemsplit.evaluation.significance import verdict
 
-    told = {"sdr": "By the SDR of whole songs", "SDR": "By BSS Eval's SDR"}
-    return [
-        f"{told[key]}: {comparison.verdict(names[0], names[1], rows[score_tables.MEAN])}"
-        for key, rows in versus.items()
-    ]
+    return [f"{COMPARED[key]}: {verdict(names[0], names[1], rows[MEAN])}" for key, rows in comparisons.items()]
 
 
-def _page(
-    data: Path,
-    found: "Sequence[MetricTable]",
-    versus: "Mapping[str, Mapping[str, Comparison]]",
-    names: Sequence[str],
-    songs: int,
+def _report(
+    data: Path, tables: "Sequence[MetricTable]", comparisons: Comparisons, names: Sequence[str], songs: int
 ) -> str:
-    from stemsplit.evaluation import report
+    from stemsplit.evaluation.report import render_evaluation
 
-    title = " against ".join(names)
     facts = f"{songs} {'song' if songs == 1 else 'songs'} of {data.resolve().name}"
-    comparisons = [(board, versus[board.key]) for board in found if board.key in versus]
-    return report.page(title, facts, found, _verdicts(versus, names), comparisons)
+    compared = [(table, comparisons[table.key]) for table in tables if table.key in comparisons]
+    return render_evaluation(" against ".join(names), facts, tables, _verdicts(comparisons, names), compared)

@@ -1,12 +1,12 @@
-"""BSS Eval version 4: how much of an estimate is the stem, and of what kind the rest is, second by second.
+"""BSS Eval version 4: how much of an estimate is the stem, and what kind of error the rest is, second by second.
 
 Vincent, Gribonval and Fevotte (2006) split an estimate into the true stem, a filtered copy of it (spatial distortion),
 filtered copies of the other stems (interference), and what no filter explains (artifacts). Stoeter, Liutkus and Ito
-(2018, SiSEC) fixed version 4: filters of 512 taps that hold for the whole song, and ratios in windows of a second.
+(2018, SiSEC) defined version 4: filters of 512 taps that hold for the whole song, and ratios in windows of a second.
 
-Their package museval is the definition; what differs here is the way to the same numbers. The normal equations of all
-estimates have one matrix, which is factorised once; and the energies of the parts are sums over spectra (Parseval), so
-that nothing is transformed back.
+Their package museval is the definition; this module computes its numbers faster. The normal equations of all estimates
+share one matrix, which is factorised once; and the energies of the parts are sums over spectra (Parseval), so that
+nothing is transformed back.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,11 +27,11 @@ class References:
     """The true stems of a song, against which any number of estimates can be scored.
 
     They are kept in a temporary file, and so is each estimate while it is scored: memory does not grow with the length
-    of the song. Close it, or use it in a `with`, to have the file removed.
+    of the song. Use it in a `with`, or close it, to remove the file.
 
     Args:
         blocks: the stems, `(S, C, n)` at a time.
-        window: samples for which one set of ratios holds; museval's is one second.
+        window: samples in a window, each of which has its own ratios; museval's is one second.
     """
 
     def __init__(self, blocks: Iterable[Tensor], window: int) -> None:
@@ -40,7 +40,7 @@ class References:
             for block in blocks:
                 self._true.write(block.detach().cpu().float().numpy())
             self._window = min(window, self._true.length)
-            # A stem that is not in the song has no share in any estimate, and no score.
+            # A stem that is silent in the whole song is part of no estimate, and has no score.
             self._present = torch.from_numpy(np.flatnonzero(self._true.peaks))
             self._equations: Equations | None = None
         except BaseException:
@@ -58,12 +58,17 @@ class References:
         self._true.close()
 
     def score(self, blocks: Iterable[Tensor]) -> Tensor:
-        """SDR, SIR, ISR and SAR of estimates of all stems, `(S, C, n)` at a time -> `(4, S, windows)` dB, float64.
+        """Compute SDR, SIR, ISR and SAR of estimates of all stems.
 
-        A rest shorter than a window is left out at the end, unless it is all there is. As museval has it, no stem has
-        ratios for a window in which a true stem or an estimate is silent (its channels add up to zero throughout): they
-        are NaN. Only stems that are silent in the whole song do not count. A ratio is infinite where there is nothing
-        that it could compare with.
+        As in museval, no stem has ratios for a window in which a true stem or an estimate is silent (its channels add
+        up to zero throughout); stems that are silent in the whole song do not count for that. A remainder shorter than
+        a window is left out, unless it is the whole song.
+
+        Args:
+            blocks: the estimates, `(S, C, n)` at a time, as long as the references.
+
+        Returns:
+            `(4, S, windows)` dB, float64: NaN for a window without ratios, infinity where an error is zero.
         """
         with Spool() as estimates:
             for block in blocks:
@@ -97,9 +102,9 @@ class References:
         return torch.cat(parts, -1)
 
     def _filters(self, estimates: Spool) -> tuple[Tensor, Tensor]:
-        """What is closest to the estimates: filters from all true channels, `(S C, S C, TAPS)`, and from a stem's own.
+        """The filters whose output is closest to the estimates, from the second axis to the first.
 
-        The latter are `(S, C, C, TAPS)`; in both, from the second axis to the first.
+        From all true channels, `(S C, S C, TAPS)`, and from those of the stem alone, `(S, C, C, TAPS)`.
         """
         channels = self._true.shape[1]
         if self._equations is None:
@@ -113,28 +118,40 @@ class References:
 
 
 def bss_eval(reference: Tensor, estimate: Tensor, window: int) -> Tensor:
-    """BSS Eval v4 of whole stems, `(S, C, N)` both -> `(4, S, windows)` dB: SDR, SIR, ISR, SAR (`References.score`)."""
-    with References([reference], window) as truth:
-        return truth.score([estimate])
+    """Compute SDR, SIR, ISR and SAR of stems in memory, `(4, S, windows)` dB; see `References.score`.
+
+    Args:
+        reference: the true stems, `(S, C, N)`.
+        estimate: the estimated stems, `(S, C, N)`.
+        window: samples in a window.
+    """
+    with References([reference], window) as references:
+        return references.score([estimate])
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Where others use the cores, too, waiting for a second one at each of many small steps takes longest."""
-    usual = torch.get_num_threads()
+    """Keep PyTorch to one thread: on a busy machine, waiting for others at each of many small steps takes longest."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(usual)
+        torch.set_num_threads(threads)
 
 
 def _ratios(true: Tensor, estimate: Tensor, every: Tensor, own: Tensor, size: int) -> Tensor:
-    """The four ratios of some windows `(S, C, W, n)`, between silence: `(4, S, W)` dB.
+    """The four ratios of some windows, `(4, S, W)` dB.
 
-    every: spectra of the filters from all channels, `(S, C, S, C, F)`, and own: from a stem's own, `(S, C, C, F)`.
-    s is the true stem, p what is closest to the estimate e among filtered copies of s, q among those of all stems.
-    Then p - s is the spatial distortion, q - p the interference, and e - q the artifacts.
+    With s the true stem, e the estimate, p the filtered copy of s that is closest to e, and q the sum of filtered
+    copies of all stems that is: p - s is the spatial distortion, q - p the interference, and e - q the artifacts.
+
+    Args:
+        true: `(S, C, W, n)`, taken as surrounded by silence.
+        estimate: `(S, C, W, n)`, likewise.
+        every: spectra of the filters from all channels, `(S, C, S, C, F)`.
+        own: spectra of the filters from the channels of the stem itself, `(S, C, C, F)`.
+        size: samples of the transforms.
     """
     stems, channels = true.shape[:2]
     s = torch.fft.rfft(true, size)  # (S, C, W, F)
@@ -153,20 +170,20 @@ def _ratios(true: Tensor, estimate: Tensor, every: Tensor, own: Tensor, size: in
             _decibels(_energy(q, size), _energy(e - q, size)),
         ]
     )
-    silent = torch.stack([(each.sum(1) == 0).all(-1).any(0) for each in (true, estimate)]).any(0)
+    silent = torch.stack([(stems.sum(1) == 0).all(-1).any(0) for stems in (true, estimate)]).any(0)
     return torch.where(silent, torch.nan, ratios)
 
 
 def _energy(spectrum: Tensor, size: int) -> Tensor:
-    """Sum of the squares of the `size` samples, an even number, that have this half of a spectrum.
+    """Energy of signals of `size` samples, an even number, from their one-sided spectra (Parseval).
 
-    `(S, C, W, F)` -> `(S, W)`.
+    `(S, C, W, F)` -> `(S, W)`, summed over the channels.
     """
     numbers = torch.view_as_real(spectrum)
-    inside = numbers[..., 1:-1, :].flatten(-2)  # each of these stands for two of the whole spectrum
+    inside = numbers[..., 1:-1, :].flatten(-2)  # each of these bins occurs twice in the two-sided spectrum
     power: Tensor = torch.linalg.vector_norm(inside, dim=-1).square() * 2
     return (power + numbers[..., 0, 0].square() + numbers[..., -1, 0].square()).sum(1) / size
 
 
-def _decibels(signal: Tensor, rest: Tensor) -> Tensor:
-    return torch.where(rest == 0, torch.inf, 10 * torch.log10(signal / rest))
+def _decibels(signal: Tensor, error: Tensor) -> Tensor:
+    return torch.where(error == 0, torch.inf, 10 * torch.log10(signal / error))

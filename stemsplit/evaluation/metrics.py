@@ -1,4 +1,4 @@
-"""How close an estimate is to the truth, in dB."""
+"""How close an estimate is to the true stem, in dB."""
 
 import torch
 from torch import Tensor
@@ -16,21 +16,22 @@ class Sdr:
         self.error = torch.zeros(stems, dtype=torch.float64)
 
     def update(self, reference: Tensor, estimate: Tensor) -> None:
-        """Add a block: true and estimated stems, both `(S, C, n)`."""
+        """Add a block of true and estimated stems, both `(S, C, n)`."""
         self.signal += reference.double().square().sum((1, 2))
         self.error += (reference.double() - estimate.double()).square().sum((1, 2))
 
     def result(self) -> Tensor:
-        """`(S,)` dB; NaN for a stem that is silent in the reference, where the ratio says nothing.
+        """Return the SDR, `(S,)` dB.
 
-        Infinity for a perfect estimate, minus infinity for one that is not all finite numbers.
+        It is NaN for a stem that is silent in the reference, infinite for a perfect estimate, and minus infinity for an
+        estimate with samples that are not finite.
         """
         ratio = 10 * torch.log10(self.signal / self.error.nan_to_num(nan=torch.inf))
         return torch.where(self.signal > 0, ratio, torch.nan)
 
 
 def sdr(reference: Tensor, estimate: Tensor) -> Tensor:
-    """SDR of whole stems, both `(S, C, N)` -> `(S,)` dB; see `Sdr`."""
+    """Return the SDR of whole stems, both `(S, C, N)` -> `(S,)` dB; see `Sdr`."""
     total = Sdr(reference.shape[0])
     total.update(reference, estimate)
     return total.result()
@@ -41,16 +42,16 @@ class SiSdr:
 
     With e = a s + r, and a such that the rest r is orthogonal to s: SI-SDR = 10 log10(sum (a s)^2 / sum r^2) (Le Roux,
     Wisdom, Erdogan and Hershey, "SDR - half-baked or well done?", ICASSP 2019, equations 3 and 4). The sums are over
-    all channels and samples, so that there is one scale for a stem; no mean is taken off.
+    all channels and samples, so that a stem has one scale; the mean is not subtracted.
     """
 
     def __init__(self, stems: int) -> None:
         self.signal = torch.zeros(stems, dtype=torch.float64)
         self.error = torch.zeros(stems, dtype=torch.float64)
-        self.product = torch.zeros(stems, dtype=torch.float64)  # of the signal and the error, which is exact near s
+        self.product = torch.zeros(stems, dtype=torch.float64)  # signal times error: exact for estimates close to s
 
     def update(self, reference: Tensor, estimate: Tensor) -> None:
-        """Add a block: true and estimated stems, both `(S, C, n)`."""
+        """Add a block of true and estimated stems, both `(S, C, n)`."""
         true = reference.double()
         error = estimate.double() - true
         self.signal += true.square().sum((1, 2))
@@ -58,10 +59,10 @@ class SiSdr:
         self.product += (true * error).sum((1, 2))
 
     def result(self) -> Tensor:
-        """`(S,)` dB; NaN for a stem that is silent in the reference.
+        """Return the SI-SDR, `(S,)` dB.
 
-        Infinity for a perfect estimate at any volume, minus infinity for one with nothing of the stem in it, or that is
-        not all finite numbers.
+        It is NaN for a stem that is silent in the reference, infinite for a perfect estimate at any level, and minus
+        infinity for an estimate that has nothing of the stem, or samples that are not finite.
         """
         share = self.product / self.signal
         target = (1 + share).square() * self.signal
@@ -72,7 +73,7 @@ class SiSdr:
 
 
 def si_sdr(reference: Tensor, estimate: Tensor) -> Tensor:
-    """SI-SDR of whole stems, both `(S, C, N)` -> `(S,)` dB; see `SiSdr`."""
+    """Return the SI-SDR of whole stems, both `(S, C, N)` -> `(S,)` dB; see `SiSdr`."""
     total = SiSdr(reference.shape[0])
     total.update(reference, estimate)
     return total.result()

@@ -1,7 +1,7 @@
-"""What of a signal can be had from others by filters: the least-squares part of BSS Eval.
+"""The least-squares part of BSS Eval: the filtered copies of some channels that are closest to an estimate.
 
-The filters from some channels whose result is closest to an estimate solve normal equations. Their matrix has the
-products of all those channels, delayed by 0 to `TAPS` - 1 samples (Vincent, Gribonval and Fevotte, 2006).
+The filters solve normal equations, whose matrix has the correlations of all those channels, delayed by 0 to `TAPS` - 1
+samples (Vincent, Gribonval and Fevotte, 2006).
 """
 
 import math
@@ -15,15 +15,23 @@ from stemsplit.audio.spool import Spool
 
 TAPS = 512
 SPECTRUM = 2**13  # samples transformed at a time for correlations
-BATCH = 2**20  # samples, of all channels together, that are worked on at a time
-SAME = 1e-12  # two channels are one if their correlation is that close to 1: they differ by -120 dB at most
+BATCH = 2**20  # samples processed at a time, all channels together
+SAME = 1e-12  # two channels are the same if their correlation is that close to 1: they differ by -120 dB at most
 
 
 def correlate(one: Spool, other: Spool, stems: Tensor) -> Tensor:
-    """Products of every channel of `one` with the later ones of `other`: sum_t one[a, t] other[b, t + lag].
+    """Correlate every channel of `one` with every later one of `other`: sum_t one[a, t] other[b, t + lag].
 
-    `(A, B, TAPS)` for lags from 0, summed up block by block in the frequency domain: a block of `one` between zeros,
-    with all of `other` that it can meet.
+    The sum is built up block by block in the frequency domain: a zero-padded block of `one`, with all of `other` that
+    it can meet.
+
+    Args:
+        one: a song's stems.
+        other: as many stems of the same length.
+        stems: numbers of the stems to read from both.
+
+    Returns:
+        `(A, B, TAPS)` for lags from 0, float64; A and B are the channels of all stems.
     """
     size = min(SPECTRUM, fast_length(one.length + TAPS - 1))
     step = size - (TAPS - 1)
@@ -48,11 +56,20 @@ def read_channels(spool: Spool, start: int, length: int, stems: Tensor) -> Tenso
 
 
 class Equations:
-    """The normal equations of a song's true channels, factorised: `every` for filters from all, `own` stem by stem.
+    """The factorised normal equations of a song's true channels.
 
-    Where they have no solution within the precision of the numbers, as for stems that a lossy format has left without
-    high frequencies, museval's answer is decided by rounding. Here all true channels then count as rounded to 16 bits,
-    like those of SiSEC: the expected products of such noise with itself, 2^-30 / 12 a sample, are added.
+    Where they are singular to machine precision, as for stems that a lossy format has left without high frequencies,
+    museval's answer depends on rounding. Here all true channels then count as rounded to 16 bits, like those of SiSEC:
+    the expected power of such noise, 2^-30 / 12 a sample, is added to the diagonal.
+
+    Args:
+        correlations: of the channels of all stems, `(K, K, TAPS)`, as `correlate` returns them.
+        channels: of a stem.
+        length: samples of the song.
+
+    Attributes:
+        every: solves for filters from the channels of all stems.
+        own: for each stem, solves for filters from its own channels.
     """
 
     def __init__(self, correlations: Tensor, channels: int, length: int) -> None:
@@ -71,7 +88,14 @@ class Equations:
 
 @dataclass(frozen=True, slots=True)
 class Solver:
-    """Filters from `count` channels, of which those at the positions `used` are; the others get zeros."""
+    """Solves the normal equations of some channels for filters.
+
+    Attributes:
+        used: positions of the channels that get a filter; the filters of the others are zero.
+        count: channels.
+        factors: LU factors of the matrix.
+        determined: whether the matrix is regular to machine precision.
+    """
 
     used: list[int]
     count: int
@@ -80,16 +104,22 @@ class Solver:
 
     @staticmethod
     def of(matrix: Tensor, used: list[int], among: range | None = None) -> "Solver":
-        """For the equations of the channels `used`, all rows of which are in the matrix."""
+        """Factorise the equations of the channels `used`.
+
+        Args:
+            matrix: of the channels of all stems, `(K TAPS, K TAPS)`.
+            used: channels that get a filter.
+            among: the channels to count positions in; all of them by default.
+        """
         among = range(len(matrix) // TAPS) if among is None else among
         rows = (torch.tensor(used)[:, None] * TAPS + torch.arange(TAPS)).flatten()
         mine = matrix if len(rows) == len(matrix) else matrix[rows[:, None], rows]
         factors, pivots, singular = torch.linalg.lu_factor_ex(mine)
         determined = not singular and _reciprocal_condition(mine, (factors, pivots)) > torch.finfo(mine.dtype).eps
-        return Solver([among.index(each) for each in used], len(among), (factors, pivots), determined)
+        return Solver([among.index(channel) for channel in used], len(among), (factors, pivots), determined)
 
     def __call__(self, products: Tensor) -> Tensor:
-        """From products of every channel and the later estimates, `(count, E, TAPS)`: filters `(E, count, TAPS)`."""
+        """Return filters `(E, count, TAPS)` for correlations with E channels of estimates, `(count, E, TAPS)`."""
         estimates = products.shape[1]
         right = products[self.used].transpose(1, 2).reshape(-1, estimates)
         filters = torch.zeros(estimates, self.count, TAPS, dtype=torch.float64)
@@ -99,10 +129,10 @@ class Solver:
 
 
 def _toeplitz(correlations: Tensor) -> Tensor:
-    """All products of delayed channels, `(K TAPS, K TAPS)`, from those with later ones, `(K, K, TAPS)`.
+    """The matrix of correlations between delayed channels, `(K TAPS, K TAPS)`, from those at lags >= 0, `(K, K, TAPS)`.
 
-    A channel a delayed by p times a channel b delayed by q is the product at the lag p - q; one at a negative lag is
-    that of b with the later a.
+    Channel a delayed by p and channel b delayed by q correlate as a and b do at the lag p - q; at a negative lag, that
+    is the correlation of b with the later a.
     """
     width = len(correlations)
     lags = torch.cat([correlations.transpose(0, 1).flip(-1)[..., :-1], correlations], -1)
@@ -114,20 +144,22 @@ def _toeplitz(correlations: Tensor) -> Tensor:
 
 
 def _distinct(level: Tensor, channels: Iterable[int]) -> list[int]:
-    """Those of the channels that are not silent, nor another one at a different volume: what is explained stays so.
+    """The channels that are neither silent nor a scaled copy of an earlier one; the others would add nothing.
 
-    level: `(K, K)`, their products without delay.
+    Args:
+        level: correlations without delay, `(K, K)`.
+        channels: the channels to choose from.
     """
-    found: list[int] = []
-    for each in channels:
-        power = float(level[each, each])
-        if power and all(level[each, one] ** 2 < (1 - SAME) * power * level[one, one] for one in found):
-            found.append(each)
-    return found
+    distinct: list[int] = []
+    for channel in channels:
+        power = float(level[channel, channel])
+        if power and all(level[channel, one] ** 2 < (1 - SAME) * power * level[one, one] for one in distinct):
+            distinct.append(channel)
+    return distinct
 
 
 def _reciprocal_condition(matrix: Tensor, factors: tuple[Tensor, Tensor]) -> float:
-    """About the smallest eigenvalue of a symmetric matrix over the largest, by power iteration on both sides."""
+    """An estimate of the smallest eigenvalue of a symmetric matrix over the largest, by power iteration for both."""
     start = torch.randn(len(matrix), 1, dtype=matrix.dtype, generator=torch.Generator().manual_seed(0))
     large = small = start / start.norm()
     for _ in range(4):
@@ -138,5 +170,5 @@ def _reciprocal_condition(matrix: Tensor, factors: tuple[Tensor, Tensor]) -> flo
 
 
 def fast_length(least: int) -> int:
-    """The smallest number from `least` on whose transform is fast: a power of 2, at most times 9 and 5."""
+    """Return the smallest length >= `least` with a fast transform: a power of 2 times 1, 3, 5, 9, 15 or 45."""
     return min(odd << max(0, math.ceil(math.log2(least / odd))) for odd in (1, 3, 5, 9, 15, 45))

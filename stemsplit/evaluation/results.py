@@ -1,35 +1,61 @@
-"""The folder that an evaluation leaves: `report.html`, `scores.json`, and the files for museval."""
+"""The folder that an evaluation leaves: `report.html`, `scores.json`, and a JSON file a song for museval.
 
+museval reads `<estimator>/test/<song>.json` with `museval.EvalStore().add_eval_dir(estimator)` and
+`museval.MethodStore().add_eval_dir(estimator)`. The layout is that of its `TrackStore` and `musdb.schema.json`
+(version 0.4).
+"""
+
+import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from stemsplit.errors import StemsplitError, UsageError
-from stemsplit.evaluation.museval_files import SUBSET, flat
+from stemsplit.evaluation.score_tables import FRAMEWISE
 from stemsplit.files import replacing
+from stemsplit.wording import one_line
+
+if TYPE_CHECKING:
+    from stemsplit.evaluation.scoring import SongScores
 
 REPORT, SCORES = "report.html", "scores.json"
+SUBSET = "test"  # the only folder that museval reads
+DIGITS = 5
 
 
-def check_free(folder: Path, names: Iterable[str], *, overwrite: bool) -> None:
-    """Refuse, before anything is computed, a folder that cannot be made, or has results that may not be replaced.
+def check_folder(folder: Path, names: Iterable[str], *, overwrite: bool) -> None:
+    """Check, before anything is computed, that results can go into a folder.
 
-    names: of the estimators. Raises UsageError if it is a file, StemsplitError if there are results in it.
+    Args:
+        folder: need not exist.
+        names: of the estimators.
+        overwrite: whether results that are there may be replaced.
+
+    Raises:
+        UsageError: It is a file.
+        StemsplitError: It has results already.
     """
     if os.path.lexists(folder) and not folder.is_dir():
-        raise UsageError(f"the output {str(folder)!r} is no folder", "choose another name with --output")
-    taken = [folder / REPORT, folder / SCORES, *(folder / flat(name) / SUBSET for name in names)]
-    for path in taken:
+        hint = "choose another name with --output"
+        raise UsageError(f"the output {str(folder)!r} is not a folder", hint, path=folder)
+    for path in [folder / REPORT, folder / SCORES, *(folder / file_name(name) / SUBSET for name in names)]:
         if os.path.lexists(path) and not overwrite:
             hint = "choose another folder with --output, or replace the results with --overwrite"
-            raise StemsplitError(f"{str(path)!r} exists already", hint)
+            raise StemsplitError(f"{str(path)!r} exists already", hint, path=path)
 
 
-def write(folder: Path, texts: Mapping[str, str], *, overwrite: bool) -> None:
-    """Write files by their paths in the folder, each complete or not at all.
+def write_results(folder: Path, texts: Mapping[str, str], *, overwrite: bool) -> None:
+    """Write files, each complete or not at all.
 
-    When results are replaced, museval's files of songs that are no longer there go, as it would count them. Raises
-    StemsplitError when a file cannot be written.
+    Args:
+        folder: is made if it does not exist.
+        texts: contents of the files by their path in the folder.
+        overwrite: delete museval's files of songs that are no longer there, too, as it would count them.
+
+    Raises:
+        StemsplitError: A file cannot be written.
     """
     path = folder
     try:
@@ -45,4 +71,40 @@ def write(folder: Path, texts: Mapping[str, str], *, overwrite: bool) -> None:
                     path.unlink()
     except OSError as error:
         hint = "make room, choose another folder with --output, or change its permissions"
-        raise StemsplitError(f"cannot write {str(path)!r}: {error.strerror}", hint) from error
+        raise StemsplitError(f"cannot write {str(path)!r}: {one_line(error)}", hint, path=path) from error
+
+
+def museval_files(results: Mapping[str, Iterable["SongScores"]]) -> dict[str, str]:
+    """Return museval's files, as texts by their path, for the scores of each estimator."""
+    files: dict[str, str] = {}
+    for estimator, scores in results.items():
+        folder = f"{file_name(estimator)}/{SUBSET}"
+        for score in scores:
+            name = file_name(score.song)
+            while (path := f"{folder}/{name}.json") in files:  # the songs "a/b" and "a - b"
+                name += "'"
+            files[path] = json.dumps(museval_track(score), indent=2)
+    return files
+
+
+def museval_track(score: "SongScores") -> dict[str, Any]:
+    """Return the scores of a song as museval has them: a frame a second for each stem, NaN for what is infinite."""
+    targets = []
+    for stem, metrics in score.windows.items():
+        rows = [[_rounded(value) for value in metrics[metric]] for metric in FRAMEWISE]
+        frames = [
+            {"time": float(second), "duration": 1.0, "metrics": dict(zip(FRAMEWISE, values, strict=True))}
+            for second, values in enumerate(zip(*rows, strict=True))
+        ]
+        targets.append({"name": stem, "frames": frames})
+    return {"targets": targets}
+
+
+def file_name(name: str) -> str:
+    """Return a name, which may contain folders, as that of one file: "hf://a/b" becomes "hf_ - a - b"."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return " - ".join(parts).replace(":", "_") or "_"
+
+
+def _rounded(value: float) -> float:
+    return round(value, DIGITS) if math.isfinite(value) else math.nan

@@ -1,4 +1,4 @@
-"""The figures of an evaluation, metric by metric: what the table, the JSON and the page show."""
+"""The figures of an evaluation, metric by metric: what the terminal, the JSON and the report show."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,21 +13,25 @@ if TYPE_CHECKING:
 
 MEAN = "mean"  # the column of the mean over the stems
 FRAMEWISE = {
-    "SDR": "signal to distortion: all that is wrong",
-    "SIR": "signal to interference: what is heard of the other stems",
-    "ISR": "image to spatial distortion: filtering, volume, place between the loudspeakers",
+    "SDR": "signal to distortion: all errors together",
+    "SIR": "signal to interference: how much is heard of the other stems",
+    "ISR": "image to spatial distortion: filtering, level, panning",
     "SAR": "signal to artifacts: what was never in the song",
 }
+"""The metrics of BSS Eval, which has a figure for every second, and what they say."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricTable:
-    """One metric, in dB.
+    """One metric in dB, for all estimators and songs.
 
-    Args:
-        key: for programs. title: for people. note: what it says.
-        songs: by estimator, song and stem, with the mean over the stems under `MEAN`; NaN where there is none.
-        summary: the same over all songs, by estimator and stem: their means, or their `medians`.
+    Attributes:
+        key: its name in JSON.
+        title: its name for people.
+        note: what it says.
+        songs: figures by estimator, song and stem, with the mean over the stems under `MEAN`; NaN for a silent stem.
+        summary: means over the songs, or medians, by estimator and stem, and `MEAN`.
+        medians: whether the summary has medians.
     """
 
     key: str
@@ -42,46 +46,41 @@ class MetricTable:
         """The stems, and `MEAN`."""
         return list(next(iter(self.summary.values())))
 
-    def series(self, estimator: str, column: str) -> list[float]:
-        """The figures of all songs, in their order."""
-        return [row[column] for row in self.songs[estimator].values()]
+    @property
+    def average(self) -> str:
+        """What the summary has: "mean" or "median"."""
+        return "median" if self.medians else "mean"
 
     def compare(self, first: str, second: str) -> dict[str, Comparison]:
-        """Two estimators, stem by stem, and in their mean over the stems."""
-        return {each: compare(self.series(first, each), self.series(second, each)) for each in self.columns}
+        """Compare two estimators over the songs, column by column."""
+        return {column: compare(self._values(first, column), self._values(second, column)) for column in self.columns}
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """Return the figures by estimator: of the songs, and their mean or median."""
+        return {name: {"songs": self.songs[name], self.average: self.summary[name]} for name in self.songs}
+
+    def _values(self, estimator: str, column: str) -> list[float]:
+        return [row[column] for row in self.songs[estimator].values()]
 
 
-def boards(results: Mapping[str, Sequence["SongScores"]]) -> list[MetricTable]:
-    """All boards of some estimators, who have the same songs, of which there is one at least.
+def metric_tables(results: Mapping[str, Sequence["SongScores"]]) -> list[MetricTable]:
+    """Return the tables for the scores of one or more estimators on the same songs, of which there is at least one.
 
-    SDR and SI-SDR of whole songs, and their means. If there are windows, SDR, SIR, ISR and SAR, too: the medians over a
-    song's windows, and over songs the medians of those, as museval has them.
+    They are SDR and SI-SDR of whole songs, with means over the songs. With BSS Eval there are SDR, SIR, ISR and SAR,
+    too: for a song the median over its seconds, and over the songs the median of those, as in museval.
     """
-    found = [
-        _board("sdr", "SDR of whole songs", "10 log10(sum s² / sum (s - e)²)", results, lambda score: score.sdr),
-        _board("si_sdr", "SI-SDR of whole songs", "the same at the best volume", results, lambda score: score.si_sdr),
+    tables = [
+        _table("sdr", "SDR of whole songs", "10 log10(sum s² / sum (s - e)²)", results, lambda score: score.sdr),
+        _table("si_sdr", "SI-SDR of whole songs", "SDR at the best level", results, lambda score: score.si_sdr),
     ]
     if any(score.windows for scores in results.values() for score in scores):
         for metric, note in FRAMEWISE.items():
             title = f"BSS Eval: {metric}"
-            found.append(_board(metric, title, note, results, partial(windows, metric=metric), medians=True))
-    return found
+            tables.append(_table(metric, title, note, results, partial(_over_windows, metric=metric), medians=True))
+    return tables
 
 
-def windows(score: "SongScores", metric: str) -> dict[str, float]:
-    """The median over a song's windows, stem by stem; those without a finite figure do not count."""
-    return {
-        stem: median([value for value in rows[metric] if math.isfinite(value)]) for stem, rows in score.windows.items()
-    }
-
-
-def to_json(board: MetricTable) -> dict[str, dict[str, Any]]:
-    """By estimator: the songs, and their mean or median."""
-    over = "median" if board.medians else "mean"
-    return {name: {"songs": board.songs[name], over: board.summary[name]} for name in board.songs}
-
-
-def _board(
+def _table(
     key: str,
     title: str,
     note: str,
@@ -91,13 +90,20 @@ def _board(
     medians: bool = False,
 ) -> MetricTable:
     songs = {name: {score.song: figures(score) for score in scores} for name, scores in results.items()}
-    over = median if medians else _mean
+    average = median if medians else _mean
     summary = {}
     for name, rows in songs.items():
         stems = next(iter(rows.values()))
-        summary[name] = _with_mean({stem: over(_known([row[stem] for row in rows.values()])) for stem in stems})
+        summary[name] = _with_mean({stem: average(_known([row[stem] for row in rows.values()])) for stem in stems})
     with_means = {name: {song: _with_mean(row) for song, row in rows.items()} for name, rows in songs.items()}
     return MetricTable(key, title, note, with_means, summary, medians)
+
+
+def _over_windows(score: "SongScores", metric: str) -> dict[str, float]:
+    """The median over the windows of a song, by stem; windows without a finite figure do not count."""
+    return {
+        stem: median([value for value in rows[metric] if math.isfinite(value)]) for stem, rows in score.windows.items()
+    }
 
 
 def _with_mean(row: Mapping[str, float]) -> dict[str, float]:

@@ -19,20 +19,22 @@ from stemsplit.evaluation.metrics import Sdr, SiSdr
 from stemsplit.separation.separator import Separator
 
 BLOCK = 2**18  # samples read at a time
-IDEAL = (4096, 1024)  # n_fft and hop of the ideal ratio mask
+IDEAL_STFT = (4096, 1024)  # n_fft and hop of the ideal ratio mask
 
 
 Estimator = Callable[[Multitrack, tuple[str, ...]], Iterable[Tensor]]
-"""Makes estimates of a song's stems: blocks `(S, C, n)` of any size, in the order of the names, of its channels."""
+"""Estimates the named stems of a song: blocks `(S, C, n)` of any size, with the song's channels."""
 
 
 @dataclass(frozen=True, slots=True)
 class SongScores:
-    """Figures in dB of one song, stem by stem; NaN where the true stem is silent.
+    """Figures of one song in dB, by stem; NaN where the true stem is silent.
 
-    Args:
-        sdr, si_sdr: of the whole song.
-        windows: BSS Eval's SDR, SIR, ISR and SAR in every second, by stem and metric, if they were asked for.
+    Attributes:
+        song: its name.
+        sdr: SDR of the whole song.
+        si_sdr: SI-SDR of the whole song.
+        windows: SDR, SIR, ISR and SAR of BSS Eval for each second, by stem and metric; empty if they are not wanted.
     """
 
     song: str
@@ -40,62 +42,64 @@ class SongScores:
     si_sdr: Mapping[str, float] = field(default_factory=dict)
     windows: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
 
+    @property
+    def has_windows(self) -> bool:
+        """Whether BSS Eval has a figure for any second of the song."""
+        return any(not np.isnan(value) for rows in self.windows.values() for row in rows.values() for value in row)
+
 
 def evaluate(separator: Separator, songs: Iterable[Multitrack]) -> Iterator[SongScores]:
-    """Separate every song's mixture as the command line does, and score it.
+    """Separate the mixture of each song as the command line does, and score the result.
 
-    Raises DatasetError when a song does not have the model's rate, or has more channels.
+    Raises:
+        DatasetError: A song does not have the model's sample rate, or has more channels.
     """
-    yield from _each(songs, separator.ensemble.header.stems, separated(separator))
-
-
-def evaluate_mixture(songs: Iterable[Multitrack], stems: tuple[str, ...]) -> Iterator[SongScores]:
-    """The score of doing nothing: the mixture as the estimate of every stem."""
-    return _each(songs, stems, mixture)
-
-
-def evaluate_ideal_mask(songs: Iterable[Multitrack], stems: tuple[str, ...]) -> Iterator[SongScores]:
-    """The score of the ideal ratio mask; see `ideal_mask`."""
-    return _each(songs, stems, ideal_mask)
+    estimator = model_estimator(separator)
+    for song in songs:
+        yield score(song, separator.ensemble.header.stems, {"": estimator})[""]
 
 
 def score(
     song: Multitrack, stems: tuple[str, ...], estimators: Mapping[str, Estimator], *, bss_eval: bool = False
 ) -> dict[str, SongScores]:
-    """Score several estimators on one song, by their names; with BSS Eval if wanted, which takes longer.
+    """Score estimators on one song.
 
-    Raises DatasetError when the song cannot be read, or does not fit an estimator.
+    Args:
+        song: the song.
+        stems: names of the stems to score.
+        estimators: by name.
+        bss_eval: compute the figures of BSS Eval, too, which takes longer.
+
+    Returns:
+        Scores by the name of the estimator.
+
+    Raises:
+        DatasetError: The song cannot be read, or does not fit an estimator.
     """
     with ExitStack() as stack:
-        truth = None
-        if bss_eval:
-            truth = stack.enter_context(References(_blocks(song, stems, 0), song.rate))
-        return {name: _score(song, stems, estimate(song, stems), truth) for name, estimate in estimators.items()}
+        references = stack.enter_context(References(_blocks(song, stems, 0), song.rate)) if bss_eval else None
+        return {name: _score(song, stems, estimator(song, stems), references) for name, estimator in estimators.items()}
 
 
 def find_scorable(folder: Path, stems: Sequence[str]) -> tuple[list[Multitrack], list[DatasetError]]:
-    """All songs below a folder that can be read, and what is wrong with the others.
+    """Find all songs below a folder: those that can be read, and an error for each of the others.
 
-    Raises DatasetError when there is none of either.
+    Raises:
+        DatasetError: There are none.
     """
     songs: list[Multitrack] = []
     errors: list[DatasetError] = []
     with opened_index(folder) as index:
-        for found in find_files(folder, stems):
+        for files in find_files(folder, stems):
             try:
-                songs.append(make_song(found, index))
+                songs.append(make_song(files, index))
             except DatasetError as error:
                 errors.append(error)
     return songs, errors
 
 
-def has_windows(found: SongScores) -> bool:
-    """Whether BSS Eval has figures for any second of the song."""
-    return any(not np.isnan(value) for rows in found.windows.values() for row in rows.values() for value in row)
-
-
-def separated(separator: Separator) -> Estimator:
-    """The estimates of a model, which gives those stems in any order."""
+def model_estimator(separator: Separator) -> Estimator:
+    """Return the estimator that separates a song's mixture with a model; the stems may be in any order."""
     header = separator.ensemble.header
 
     def estimate(song: Multitrack, stems: tuple[str, ...]) -> Iterator[Tensor]:
@@ -103,58 +107,24 @@ def separated(separator: Separator) -> Estimator:
         order = [header.stems.index(stem) for stem in stems]
         mix = (block.numpy() for block in _mixture(song))
         for block in separator.separate(mix, song.rate):
-            found = torch.from_numpy(block)[order]
+            estimates = torch.from_numpy(block)[order]
             # A stereo model's estimates of a mono song are folded down, as `Separator.separate_file` does.
-            yield found.mean(1, keepdim=True) if song.channels == 1 else found
+            yield estimates.mean(1, keepdim=True) if song.channels == 1 else estimates
 
     return estimate
 
 
 def mixture(song: Multitrack, stems: tuple[str, ...]) -> Iterator[Tensor]:
-    """The mixture as the estimate of every stem: what doing nothing achieves."""
+    """Estimate every stem as the mixture: what doing nothing achieves."""
     return (block.expand(len(stems), *block.shape) for block in _mixture(song))
 
 
 def ideal_mask(song: Multitrack, stems: tuple[str, ...]) -> Iterator[Tensor]:
-    """The ideal ratio mask, |s|^2 / sum |s|^2 on the true stems: about what masks can reach.
+    """Estimate the stems with the ideal ratio mask, |s|^2 / sum |s|^2 of the true stems: about the best of any mask.
 
-    As IRM2 in the SiSEC 2018 campaign (Stoeter, Liutkus and Ito, 2018), with its STFT of 4096 samples.
+    IRM2 of the SiSEC 2018 campaign (Stoeter, Liutkus and Ito, 2018), with its STFT of 4096 samples.
     """
-    return _ideal(song, stems, Stft(*IDEAL))
-
-
-def mean_scores(scores: Iterable[SongScores]) -> dict[str, float]:
-    """Mean SDR over the songs, stem by stem, songs in which the stem is silent left out; NaN where nothing is left."""
-    rows = [score.sdr for score in scores]
-    return {stem: _mean([row[stem] for row in rows]) for stem in rows[0]} if rows else {}
-
-
-def mean_sdr(scores: SongScores | Mapping[str, float]) -> float:
-    """Mean over the stems that are not NaN."""
-    return _mean(list((scores.sdr if isinstance(scores, SongScores) else scores).values()))
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return sum(known) / len(known) if known else float("nan")
-
-
-def _mixture(song: Multitrack) -> Iterator[Tensor]:
-    """What is to be separated, `(C, n)` at a time."""
-    for start in range(0, song.length, BLOCK):
-        yield read_mixture(song, start, min(BLOCK, song.length - start))
-
-
-def _blocks(song: Multitrack, stems: tuple[str, ...], margin: int) -> Iterator[Tensor]:
-    """The song's true stems, `(S, C, n)` at a time, each with `margin` samples of its neighbours on either side."""
-    for start in range(0, song.length, BLOCK):
-        length = min(BLOCK, song.length - start)
-        before = min(margin, start)
-        read = read_stems(song, stems, start - before, before + length + margin)
-        yield torch.nn.functional.pad(read, (margin - before, 0))
-
-
-def _ideal(song: Multitrack, stems: tuple[str, ...], stft: Stft) -> Iterator[Tensor]:
+    stft = Stft(*IDEAL_STFT)
     margin = 2 * stft.n_fft
     for true in _blocks(song, stems, margin):
         spectra = stft(true)
@@ -164,15 +134,41 @@ def _ideal(song: Multitrack, stems: tuple[str, ...], stft: Stft) -> Iterator[Ten
         yield estimate[..., margin:-margin]
 
 
-def _each(songs: Iterable[Multitrack], stems: tuple[str, ...], estimator: Estimator) -> Iterator[SongScores]:
-    for song in songs:
-        yield score(song, stems, {"": estimator})[""]
+def mean_scores(scores: Iterable[SongScores]) -> dict[str, float]:
+    """Return the mean SDR over the songs in which a stem is not silent, by stem; NaN where there is no such song."""
+    rows = [score.sdr for score in scores]
+    return {stem: _mean([row[stem] for row in rows]) for stem in rows[0]} if rows else {}
+
+
+def mean_sdr(sdr: Mapping[str, float]) -> float:
+    """Return the mean over the stems that are not NaN, in dB."""
+    return _mean(list(sdr.values()))
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return sum(known) / len(known) if known else float("nan")
+
+
+def _mixture(song: Multitrack) -> Iterator[Tensor]:
+    """The mixture, `(C, n)` at a time."""
+    for start in range(0, song.length, BLOCK):
+        yield read_mixture(song, start, min(BLOCK, song.length - start))
+
+
+def _blocks(song: Multitrack, stems: tuple[str, ...], margin: int) -> Iterator[Tensor]:
+    """The true stems, `(S, C, n)` at a time, each block with `margin` samples of its neighbours on either side."""
+    for start in range(0, song.length, BLOCK):
+        length = min(BLOCK, song.length - start)
+        before = min(margin, start)
+        read = read_stems(song, stems, start - before, before + length + margin)
+        yield torch.nn.functional.pad(read, (margin - before, 0))
 
 
 def _score(
-    song: Multitrack, stems: tuple[str, ...], estimates: Iterable[Tensor], truth: References | None
+    song: Multitrack, stems: tuple[str, ...], estimates: Iterable[Tensor], references: References | None
 ) -> SongScores:
-    """Score a stream of estimates in blocks of any size against the song."""
+    """Score a stream of estimates, in blocks of any size."""
     sdr, si_sdr, start = Sdr(len(stems)), SiSdr(len(stems)), 0
 
     def scored() -> Iterator[Tensor]:
@@ -185,12 +181,12 @@ def _score(
             yield estimate
 
     windows: dict[str, dict[str, tuple[float, ...]]] = {}
-    if truth:
-        found = truth.score(scored())
-        for stem, rows in zip(stems, found.transpose(0, 1).tolist(), strict=True):
+    if references:
+        ratios = references.score(scored())
+        for stem, rows in zip(stems, ratios.transpose(0, 1).tolist(), strict=True):
             windows[stem] = {metric: tuple(row) for metric, row in zip(METRICS, rows, strict=True)}
     else:
         deque(scored(), maxlen=0)
     assert start == song.length, f"{song.name}: {start} samples estimated of {song.length}"
-    totals = [dict(zip(stems, each.result().tolist(), strict=True)) for each in (sdr, si_sdr)]
+    totals = [dict(zip(stems, metric.result().tolist(), strict=True)) for metric in (sdr, si_sdr)]
     return SongScores(song.name, totals[0], totals[1], windows)

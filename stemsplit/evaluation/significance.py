@@ -1,22 +1,24 @@
-"""Whether one model is better than another, or was lucky with the songs: a paired test, and its result in words."""
+"""Whether one model is better than another, or only by chance: a paired test, and its result in words."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-EXACT = 100  # songs; with more the normal distribution is as good
-CLEAR = 0.05  # how probable luck may be for a lead that is called one
+EXACT = 100  # songs up to which p is exact; above, the normal approximation is as good
+CLEAR = 0.05  # the highest p at which one model is called better
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two series of figures of the same songs, the first against the second.
+    """The figures of one model compared with those of another on the same songs.
 
-    Args:
-        songs: that have a figure in both. ahead, behind: in how many the first is better, or worse.
+    Attributes:
+        songs: how many have a figure of both.
+        ahead: in how many of them the first is better.
+        behind: in how many of them the first is worse.
         difference: dB by which the first is better in the typical song, negative if it is worse.
-        p: how probable so clear a difference is, in either direction, where only luck makes one.
+        p: the probability of a difference at least as clear, in either direction, by chance alone.
     """
 
     songs: int
@@ -27,30 +29,34 @@ class Comparison:
 
 
 def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
-    """Compare figures in dB, a pair for each song; songs without a figure in one of them, NaN, are left out.
+    """Compare two models with Wilcoxon's signed-rank test (Biometrics Bulletin 1, 1945).
 
-    The test is Wilcoxon's for signed ranks (Biometrics Bulletin 1, 1945), in which pairs without a difference do not
-    take part; the typical difference is the estimate that belongs to it, the median of the means of all pairs of
-    differences (Hodges and Lehmann, 1963). Equal infinite figures have the difference 0.
+    Songs without a difference do not take part in the test. The typical difference is the estimate that belongs to it,
+    the median of the means of all pairs of differences (Hodges and Lehmann, 1963). Equal infinite figures have the
+    difference 0.
+
+    Args:
+        first: figures in dB, one for each song; NaN for a song without one, which is left out.
+        second: figures of the other model for the same songs.
     """
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if not (math.isnan(a) or math.isnan(b))]
     differences = [0.0 if a == b else a - b for a, b in pairs]
     means = [(a + b) / 2 for i, a in enumerate(differences) for b in differences[i:]]
     return Comparison(
         songs=len(differences),
-        ahead=sum(each > 0 for each in differences),
-        behind=sum(each < 0 for each in differences),
+        ahead=sum(difference > 0 for difference in differences),
+        behind=sum(difference < 0 for difference in differences),
         difference=median([mean for mean in means if not math.isnan(mean)]),
         p=signed_rank(differences),
     )
 
 
 def signed_rank(differences: Sequence[float]) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test; 1 where nothing differs.
+    """Return the two-sided p of Wilcoxon's signed-rank test; 1 if there is no difference.
 
-    Exact up to `EXACT` differences, whether or not some are alike.
+    It is exact for up to `EXACT` differences, also with ties.
     """
-    sizes = sorted((abs(each), each > 0) for each in differences if each)
+    sizes = sorted((abs(difference), difference > 0) for difference in differences if difference)
     ranks = _doubled_ranks([size for size, _ in sizes])
     total = sum(ranks)
     above = sum(rank for rank, (_, positive) in zip(ranks, sizes, strict=True) if positive)
@@ -58,7 +64,7 @@ def signed_rank(differences: Sequence[float]) -> float:
     if not total:
         return 1.0
     if len(ranks) <= EXACT:
-        ways = [1] + [0] * least  # in how many ways signs give each sum of the doubled ranks of the positive ones
+        ways = [1] + [0] * least  # in how many ways signs give each sum of the doubled positive ranks
         for rank in ranks:
             for at in range(least, rank - 1, -1):
                 ways[at] += ways[at - rank]
@@ -68,22 +74,33 @@ def signed_rank(differences: Sequence[float]) -> float:
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one, or the mean of the two in the middle; NaN of nothing."""
+    """Return the median; NaN if there are no values."""
     return quantile(values, 0.5)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which that share of them lies, linear between two neighbours; NaN of nothing."""
+    """Return a quantile, linear between neighbours; NaN if there are no values.
+
+    Args:
+        values: in any order.
+        share: from 0 to 1, of the values that lie below.
+    """
     if not values:
         return math.nan
     ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
-    return low if low == high else low + (high - low) * (place - math.floor(place))
+    position = share * (len(ordered) - 1)
+    low, high = ordered[math.floor(position)], ordered[math.ceil(position)]
+    return low if low == high else low + (high - low) * (position - math.floor(position))
 
 
 def verdict(first: str, second: str, result: Comparison) -> str:
-    """What a comparison says, in a sentence or two."""
+    """Say in a sentence or two what a comparison of two models shows.
+
+    Args:
+        first: name of the first model.
+        second: name of the second model.
+        result: their comparison.
+    """
     if not result.songs:
         return f"No song has a figure of both {first} and {second}."
     if not result.ahead and not result.behind:
@@ -97,25 +114,27 @@ def verdict(first: str, second: str, result: Comparison) -> str:
     )
     if result.p < CLEAR:
         odds = "less than one in a million" if result.p < 1e-6 else f"about one in {_odds(result.p)}"
-        return f"{winner} is better than {loser} {lead}. Luck alone gives so clear a lead in {odds} such comparisons."
+        return (
+            f"{winner} is better than {loser} {lead}. Chance alone gives a lead this clear in {odds} such comparisons."
+        )
     if 2.0 ** (1 - result.ahead - result.behind) >= CLEAR:
         return (
-            f"{winner} is better than {loser} {lead}. But so few songs prove nothing: luck alone can put the same "
-            "model ahead in all of them. Take six or more."
+            f"{winner} is better than {loser} {lead}. But so few songs prove nothing: by chance alone, the same model "
+            "can be ahead in all of them. Use six or more."
         )
     return (
-        f"No clear winner: {winner} is better than {loser} {lead}. Luck alone gives a difference like that in "
+        f"No clear winner: {winner} is better than {loser} {lead}. Chance alone gives a difference like that in "
         f"{100 * result.p:.0f} of 100 such comparisons."
     )
 
 
 def _doubled_ranks(ordered: Sequence[float]) -> list[int]:
-    """Twice the ranks of ordered numbers; those that are alike share the mean of theirs, so these are whole."""
+    """Twice the ranks of ordered numbers: ties share the mean of their ranks, and doubled it is an integer."""
     ranks: list[int] = []
     while len(ranks) < len(ordered):
         first = len(ranks)
-        alike = sum(each == ordered[first] for each in ordered[first:])
-        ranks += [2 * first + alike + 1] * alike
+        ties = sum(value == ordered[first] for value in ordered[first:])
+        ranks += [2 * first + ties + 1] * ties
     return ranks
 
 

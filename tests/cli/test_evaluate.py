@@ -42,13 +42,13 @@ def test_the_table(run: Run, data: Path) -> None:
     assert rows[0][1:] == [*STEMS, "mean"]
     assert rows[3][3:5] == ["-", "-"]
 
-    told = json.loads(run("evaluate", "data", "--json", "-q").out)
-    sdr = told["sdr"]
+    figures = json.loads(run("evaluate", "data", "--json", "-q").out)
+    sdr = figures["sdr"]
     assert sdr["model.safetensors"]["songs"]["c"]["bass"] is None
     assert f"{sdr['model.safetensors']['songs']['b']['vocals']:.2f}" == rows[2][1]
     assert sdr["mixture"]["mean"]["mean"] < sdr["ideal ratio mask"]["mean"]["mean"]
-    assert told["failed"] == []
-    assert "bss_eval" not in told
+    assert figures["failed"] == []
+    assert "bss_eval" not in figures
     alone = json.loads(run("evaluate", "data", "--json", "--no-references").out)
     assert list(alone["sdr"]) == list(alone["si_sdr"]) == ["model.safetensors"]
 
@@ -56,15 +56,15 @@ def test_the_table(run: Run, data: Path) -> None:
 def test_bss_eval_and_the_folder(run: Run, data: Path) -> None:
     outcome = run("evaluate", "data", "--bss-eval", "-o", "scores", "--json")
     assert outcome.code == 0
-    told = json.loads(outcome.out)
-    assert json.loads(Path("scores/scores.json").read_text()) == told
-    assert list(told["bss_eval"]) == ["SDR", "SIR", "ISR", "SAR"]
+    figures = json.loads(outcome.out)
+    assert json.loads(Path("scores/scores.json").read_text()) == figures
+    assert list(figures["bss_eval"]) == ["SDR", "SIR", "ISR", "SAR"]
     store = museval.EvalStore()
     store.add_eval_dir("scores/model.safetensors")
     theirs = store.agg_frames_tracks_scores()
-    for metric, board in told["bss_eval"].items():
+    for metric, table in figures["bss_eval"].items():
         for stem in STEMS:
-            assert board["model.safetensors"]["median"][stem] == pytest.approx(theirs[stem, metric], abs=1e-5)
+            assert table["model.safetensors"]["median"][stem] == pytest.approx(theirs[stem, metric], abs=1e-5)
     assert sorted(p.name for p in Path("scores/mixture/test").iterdir()) == ["a [bold].json", "b.json", "c.json"]
     page = Path("scores/report.html").read_text()
     assert "<svg" in page
@@ -73,7 +73,7 @@ def test_bss_eval_and_the_folder(run: Run, data: Path) -> None:
     again = run("evaluate", "data", "-o", "scores")
     assert (again.code, again.out) == (1, "")
     assert "exists already\nhint: choose another folder with --output, or replace the results with" in again.err
-    assert json.loads(Path("scores/scores.json").read_text()) == told
+    assert json.loads(Path("scores/scores.json").read_text()) == figures
     assert run("evaluate", "data", "-o", "scores", "--overwrite").code == 0
     assert "bss_eval" not in json.loads(Path("scores/scores.json").read_text())
 
@@ -89,12 +89,12 @@ def test_two_models(run: Run, here: Path, make_song: MakeSong, unet_model: MakeM
     assert lines[2].startswith("0: other.safetensors ")
     assert lines[-1].startswith("By the SDR of whole songs: ")
     assert "Wilcoxon signed-rank test, p = " in lines[-1]
-    told = json.loads(run("evaluate", "data", "--against", "other.safetensors", "--json").out)
-    found = told["comparison"]["sdr"]["mean"]
-    assert found["songs"] == found["ahead"] + found["behind"] == 6
-    both = [told["sdr"][name]["songs"] for name in ("model.safetensors", "other.safetensors")]
-    assert found["ahead"] == sum(both[0][song]["mean"] > both[1][song]["mean"] for song in both[0])
-    assert told["comparison"]["verdicts"] == [lines[-1]]
+    figures = json.loads(run("evaluate", "data", "--against", "other.safetensors", "--json").out)
+    mean = figures["comparison"]["sdr"]["mean"]
+    assert mean["songs"] == mean["ahead"] + mean["behind"] == 6
+    both = [figures["sdr"][name]["songs"] for name in ("model.safetensors", "other.safetensors")]
+    assert mean["ahead"] == sum(both[0][song]["mean"] > both[1][song]["mean"] for song in both[0])
+    assert figures["comparison"]["verdicts"] == [lines[-1]]
 
 
 def test_models_that_cannot_be_compared(run: Run, data: Path, unet_model: MakeModel) -> None:
@@ -122,11 +122,11 @@ def test_songs_that_cannot_be_scored(run: Run, data: Path, make_song: MakeSong) 
     (data / "flac/bass.flac").write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 2))
     outcome = run("evaluate", "data", "--json")
     assert outcome.code == 1
-    told = json.loads(outcome.out)
-    assert list(told["sdr"]["mixture"]["songs"]) == ["a [bold]", "b", "c"]
-    assert len(told["failed"]) == 4
+    figures = json.loads(outcome.out)
+    assert list(figures["sdr"]["mixture"]["songs"]) == ["a [bold]", "b", "c"]
+    assert len(figures["failed"]) == 4
     for word in ("damaged/bass.wav", "'cut' do not fit", "'rate' have 16000 Hz", "flac/bass.flac"):
-        assert sum(word in reason for reason in told["failed"]) == 1, word
+        assert sum(word in reason for reason in figures["failed"]) == 1, word
         assert word in outcome.err
     assert outcome.err.count("hint: ") == 4
 

@@ -1,4 +1,4 @@
-"""What becomes of scores: boards, files that museval reads, and the page with box plots."""
+"""What becomes of scores: metric tables, files that museval reads, and the report with box plots."""
 
 import json
 import math
@@ -15,11 +15,10 @@ from support.chromium import Page
 from support.museval import museval
 
 from stemsplit.errors import StemsplitError, UsageError
-from stemsplit.evaluation import museval_files
-from stemsplit.evaluation import results as score_folder
-from stemsplit.evaluation.boxplot import Box, draw
-from stemsplit.evaluation.report import page
-from stemsplit.evaluation.score_tables import MEAN, boards
+from stemsplit.evaluation.charts import Box, draw_boxes, ticks
+from stemsplit.evaluation.report import render_evaluation
+from stemsplit.evaluation.results import check_folder, file_name, museval_files, museval_track, write_results
+from stemsplit.evaluation.score_tables import MEAN, metric_tables
 from stemsplit.evaluation.scoring import SongScores
 
 NAN, INF = math.nan, math.inf
@@ -50,8 +49,10 @@ RESULTS = {
 }
 
 
-def test_boards_of_whole_songs() -> None:
-    sdr, si_sdr = boards({name: [SongScores(s.song, s.sdr, s.si_sdr) for s in rows] for name, rows in RESULTS.items()})
+def test_tables_of_whole_songs() -> None:
+    sdr, si_sdr = metric_tables(
+        {name: [SongScores(s.song, s.sdr, s.si_sdr) for s in rows] for name, rows in RESULTS.items()}
+    )
     assert (sdr.key, si_sdr.key, sdr.columns) == ("sdr", "si_sdr", [*STEMS, MEAN])
     rows = RESULTS["mixture"]
     assert sdr.songs["mixture"]["a"] == {**rows[0].sdr, MEAN: pytest.approx(sum(rows[0].sdr.values()) / 2)}
@@ -61,19 +62,19 @@ def test_boards_of_whole_songs() -> None:
 
 
 def test_museval_reads_the_files_and_has_the_same_medians(tmp_path: Path) -> None:
-    score_folder.write(tmp_path, museval_files.files(RESULTS), overwrite=False)
+    write_results(tmp_path, museval_files(RESULTS), overwrite=False)
     methods = museval.MethodStore()
     for name in RESULTS:
         store = museval.EvalStore()
-        store.add_eval_dir(tmp_path / museval_files.flat(name))
-        methods.add_eval_dir(tmp_path / museval_files.flat(name))
-        found = {board.key: board for board in boards(RESULTS) if board.medians}
+        store.add_eval_dir(tmp_path / file_name(name))
+        methods.add_eval_dir(tmp_path / file_name(name))
+        tables = {table.key: table for table in metric_tables(RESULTS) if table.medians}
         theirs = store.agg_frames_tracks_scores()
-        for metric, board in found.items():
+        for metric, table in tables.items():
             for stem in STEMS:
-                assert board.summary[name][stem] == pytest.approx(theirs[stem, metric], abs=1e-5)
+                assert table.summary[name][stem] == pytest.approx(theirs[stem, metric], abs=1e-5)
         by_song = store.agg_frames_scores()
-        assert by_song["b - c", "vocals", "SAR"] == pytest.approx(found["SAR"].songs[name]["b/c"]["vocals"], abs=1e-5)
+        assert by_song["b - c", "vocals", "SAR"] == pytest.approx(tables["SAR"].songs[name]["b/c"]["vocals"], abs=1e-5)
     assert sorted(set(methods.df["method"])) == ["hf_ - me - new", "mixture"]
 
 
@@ -84,9 +85,9 @@ def test_the_files_are_those_that_museval_writes() -> None:
         store.add_target(stem, values)
     expected = json.loads(store.json)
     del expected["museval_version"]  # it was not museval
-    store.scores = museval_files.track(score)
+    store.scores = museval_track(score)
     store.validate()
-    np.testing.assert_equal(museval_files.track(score), expected)
+    np.testing.assert_equal(museval_track(score), expected)
 
 
 @pytest.mark.parametrize(
@@ -94,34 +95,32 @@ def test_the_files_are_those_that_museval_writes() -> None:
     [("a/b", "a - b"), ("hf://a/b@c", "hf_ - a - b@c"), ("../../x", "x"), ("/", "_"), ("mini", "mini")],
 )
 def test_names_of_files(name: str, file: str) -> None:
-    assert museval_files.flat(name) == file
+    assert file_name(name) == file
 
 
 def test_songs_whose_files_would_have_one_name() -> None:
     results = {"m": [scores("a/b", seed=0), scores("a - b", seed=1)]}
-    assert list(museval_files.files(results)) == ["m/test/a - b.json", "m/test/a - b'.json"]
+    assert list(museval_files(results)) == ["m/test/a - b.json", "m/test/a - b'.json"]
 
 
 def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    score_folder.check_free(folder, ["mini"], overwrite=False)
-    score_folder.write(
-        folder, {"report.html": "x", "mini/test/a.json": "{}", "mini/test/b.json": "{}"}, overwrite=False
-    )
+    check_folder(folder, ["mini"], overwrite=False)
+    write_results(folder, {"report.html": "x", "mini/test/a.json": "{}", "mini/test/b.json": "{}"}, overwrite=False)
     for name in ("report.html", "mini/test"):
         with pytest.raises(StemsplitError, match="exists already"):
-            score_folder.check_free(folder, ["mini"], overwrite=False)
+            check_folder(folder, ["mini"], overwrite=False)
         if name == "report.html":
             (folder / name).unlink()
-    score_folder.check_free(folder, ["mini"], overwrite=True)
-    score_folder.check_free(folder, ["other"], overwrite=False)
-    score_folder.write(folder, {"report.html": "y", "mini/test/b.json": "[]"}, overwrite=True)
+    check_folder(folder, ["mini"], overwrite=True)
+    check_folder(folder, ["other"], overwrite=False)
+    write_results(folder, {"report.html": "y", "mini/test/b.json": "[]"}, overwrite=True)
     # museval would have counted the song that is not there any more.
     assert sorted(p.name for p in folder.rglob("*") if p.is_file()) == ["b.json", "report.html"]
-    with pytest.raises(UsageError, match="is no folder"):
-        score_folder.check_free(folder / "report.html", [], overwrite=True)
+    with pytest.raises(UsageError, match="is not a folder"):
+        check_folder(folder / "report.html", [], overwrite=True)
     with pytest.raises(StemsplitError, match="cannot write"):
-        score_folder.write(folder / "report.html", {"x": ""}, overwrite=True)
+        write_results(folder / "report.html", {"x": ""}, overwrite=True)
 
 
 def test_boxes() -> None:
@@ -132,7 +131,7 @@ def test_boxes() -> None:
 
 def test_a_picture_is_to_scale() -> None:
     values = {"a": 1.0, "b": 3.0, "c": -5.0, "d": 2.0, "e": INF, "f": NAN}
-    root = ET.fromstring(draw("SDR", {"vocals": {"new": values, "nobody": {"a": NAN}}}))
+    root = ET.fromstring(draw_boxes("SDR", {"vocals": {"new": values, "nobody": {"a": NAN}}}))
     circles = root.findall(".//circle")
     at = {circle[0].text: float(circle.get("cx", "")) for circle in circles}
     assert list(at) == ["a: 1.00 dB", "b: 3.00 dB", "c: -5.00 dB", "d: 2.00 dB"]
@@ -148,14 +147,24 @@ def test_a_picture_is_to_scale() -> None:
 
 @pytest.mark.parametrize("values", [[], [0.0], [3.3], [-200.0, 340.0], [1e-9, 2e-9]])
 def test_pictures_of_odd_figures(values: list[float]) -> None:
-    ET.fromstring(draw("SDR", {"vocals": {"new": {str(i): value for i, value in enumerate(values)}}}))
+    ET.fromstring(draw_boxes("SDR", {"vocals": {"new": {str(i): value for i, value in enumerate(values)}}}))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(-3.1, 7.2, [-5, 0, 5, 10]), (0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1]), (3.0, 3.0, [3, 4]), (-1e-9, 0, [-1e-9, 0])],
+)
+def test_ticks_enclose_what_is_drawn(low: float, high: float, expected: list[float]) -> None:
+    marks = ticks(low, high)
+    assert marks[0] <= low and high <= marks[-1]
+    assert [marks[0], marks[-1]] == pytest.approx([expected[0], expected[-1]])
 
 
 def report() -> str:
-    found = boards({**RESULTS, HOSTILE: [scores(s.song, seed=5) for s in RESULTS["mixture"]]})
-    first, second = list(RESULTS)
-    compared = [(found[0], found[0].compare(first, second))]
-    return page(HOSTILE, f"6 songs of {HOSTILE}", found, [f"{HOSTILE} is better."], compared)
+    songs = [scores(f"{HOSTILE} {i}", seed=i) for i in range(6)]
+    tables = metric_tables({"hf://me/new": songs, "mixture": songs, HOSTILE: songs})
+    compared = [(tables[0], tables[0].compare("hf://me/new", HOSTILE))]
+    return render_evaluation(HOSTILE, f"6 songs of {HOSTILE}", tables, [f"{HOSTILE} is better."], compared)
 
 
 class Seen(HTMLParser):

@@ -13,12 +13,14 @@ from stemsplit.errors import DatasetError
 from stemsplit.evaluation import scoring
 from stemsplit.evaluation.metrics import sdr
 from stemsplit.evaluation.scoring import (
+    Estimator,
     SongScores,
     evaluate,
-    evaluate_ideal_mask,
-    evaluate_mixture,
+    ideal_mask,
     mean_scores,
     mean_sdr,
+    mixture,
+    score,
 )
 from stemsplit.models.checkpoint import Model
 from stemsplit.separation.separator import Separator
@@ -32,6 +34,10 @@ def stack(written: dict[str, np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack([written[stem].T for stem in STEMS]))
 
 
+def scored(songs: list[Multitrack], estimator: Estimator) -> list[SongScores]:
+    return [score(song, STEMS, {"": estimator})[""] for song in songs]
+
+
 def scores_of(score: SongScores) -> list[float]:
     assert list(score.sdr) == list(STEMS)
     return list(score.sdr.values())
@@ -43,8 +49,8 @@ def test_a_perfect_network(shares_model: MakeModel, tmp_path: Path, channels: in
     tune = np.random.default_rng(0).uniform(-1, 1, (10_000, channels)).astype(np.float32)
     for stem, share in zip(STEMS, (0.5, 0.25, 0.125, 0.125), strict=True):
         soundfile.write(tmp_path / f"{stem}.wav", tune * share, 44_100, subtype="FLOAT")
-    (score,) = evaluate(Separator(shares_model()), find_songs(tmp_path, STEMS))
-    assert min(scores_of(score)) > 100
+    (song,) = evaluate(Separator(shares_model()), find_songs(tmp_path, STEMS))
+    assert min(scores_of(song)) > 100
     (worse,) = evaluate(Separator(shares_model(shares=(0.25, 0.5, 0.125, 0.125))), find_songs(tmp_path, STEMS))
     assert worse.sdr["vocals"] == pytest.approx(6.0206, abs=1e-3)  # half of it
     assert worse.sdr["drums"] == pytest.approx(0, abs=1e-3)  # twice as much
@@ -68,9 +74,9 @@ def test_against_separate_and_sdr_on_the_whole(
         assert estimate.shape[1] == 2
         estimate = estimate.mean(1, keepdim=True)
     monkeypatch.setattr(scoring, "BLOCK", block)
-    (score,) = evaluate(Separator(model), find_songs(tmp_path, STEMS))
-    assert score.song == "song"
-    assert scores_of(score) == pytest.approx(sdr(true, estimate).tolist(), abs=1e-3)
+    (song,) = evaluate(Separator(model), find_songs(tmp_path, STEMS))
+    assert song.song == "song"
+    assert scores_of(song) == pytest.approx(sdr(true, estimate).tolist(), abs=1e-3)
 
 
 def test_mono_songs_score_like_their_stereo_copies(unet_model: MakeModel, make_song: MakeSong, tmp_path: Path) -> None:
@@ -83,8 +89,8 @@ def test_mono_songs_score_like_their_stereo_copies(unet_model: MakeModel, make_s
     songs = find_songs(tmp_path, STEMS)
     (one,) = evaluate(Separator(model), songs[:1])
     assert all(math.isfinite(value) for value in scores_of(one))
-    for reference in (evaluate_mixture, evaluate_ideal_mask):
-        one, other = reference(songs, STEMS)
+    for reference in (mixture, ideal_mask):
+        one, other = scored(songs, reference)
         assert scores_of(one) == pytest.approx(scores_of(other), abs=1e-3)
 
 
@@ -103,18 +109,18 @@ def test_the_mixture_as_estimate(
 ) -> None:
     monkeypatch.setattr(scoring, "BLOCK", block)
     true = stack(make_song(tmp_path)).double()
-    (score,) = evaluate_mixture(find_songs(tmp_path, STEMS), STEMS)
+    (song,) = scored(find_songs(tmp_path, STEMS), mixture)
     rest = true.sum(0) - true  # what is wrong about it: all other stems
     expected = 10 * torch.log10(true.square().sum((1, 2)) / rest.square().sum((1, 2)))
-    assert scores_of(score) == pytest.approx(expected.tolist(), abs=1e-3)
+    assert scores_of(song) == pytest.approx(expected.tolist(), abs=1e-3)
 
 
 def test_ideal_masks_are_far_better_than_the_mixture(make_song: MakeSong, tmp_path: Path) -> None:
     make_song(tmp_path)
     songs = find_songs(tmp_path, STEMS)
-    (ideal,), (mixture,) = evaluate_ideal_mask(songs, STEMS), evaluate_mixture(songs, STEMS)
+    (ideal,), (nothing,) = scored(songs, ideal_mask), scored(songs, mixture)
     for stem in STEMS:
-        assert ideal.sdr[stem] > mixture.sdr[stem] + 8
+        assert ideal.sdr[stem] > nothing.sdr[stem] + 8
 
 
 def test_ideal_masks_against_one_pass(make_song: MakeSong, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +136,8 @@ def test_ideal_masks_against_one_pass(make_song: MakeSong, tmp_path: Path, monke
     expected = sdr(true, whole.unflatten(0, (4, 2))[..., 8192:-16_384]).tolist()  # type: ignore[no-untyped-call]
     for block in (2**18, 16_384, 4096, 60_000):
         monkeypatch.setattr(scoring, "BLOCK", block)
-        (score,) = evaluate_ideal_mask(find_songs(tmp_path, STEMS), STEMS)
-        assert scores_of(score) == pytest.approx(expected, abs=1e-3)
+        (song,) = scored(find_songs(tmp_path, STEMS), ideal_mask)
+        assert scores_of(song) == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_missing_stem_has_no_score(unet_model: MakeModel, make_song: MakeSong, tmp_path: Path) -> None:
@@ -140,8 +146,8 @@ def test_a_missing_stem_has_no_score(unet_model: MakeModel, make_song: MakeSong,
     songs = find_songs(tmp_path, STEMS)
     for one, two in (
         tuple(evaluate(Separator(unet_model(rate=8000)), songs)),
-        tuple(evaluate_mixture(songs, STEMS)),
-        tuple(evaluate_ideal_mask(songs, STEMS)),
+        tuple(scored(songs, mixture)),
+        tuple(scored(songs, ideal_mask)),
     ):
         assert [math.isnan(value) for value in scores_of(one)] == [False] * 4
         assert [math.isnan(value) for value in scores_of(two)] == [False, True, False, True]
@@ -157,7 +163,7 @@ def test_means() -> None:
     assert means["vocals"] == 2.5
     assert math.isnan(means["bass"])
     assert mean_sdr(means) == 2.5
-    assert mean_sdr(scores[1]) == 4.0
+    assert mean_sdr(scores[1].sdr) == 4.0
     assert math.isnan(mean_sdr({"bass": nan}))
     assert mean_scores([]) == {}
 
@@ -173,6 +179,6 @@ def test_songs_are_scored_one_at_a_time(unet_model: MakeModel, make_song: MakeSo
             asked += 1
             yield song
 
-    for done, score in enumerate(evaluate(Separator(unet_model(rate=8000)), songs()), start=1):
-        assert score.song == str(done)
+    for done, scores in enumerate(evaluate(Separator(unet_model(rate=8000)), songs()), start=1):
+        assert scores.song == str(done)
         assert asked == done

@@ -81,17 +81,17 @@ def test_quantiles() -> None:
         (
             Comparison(16, 14, 2, 0.8, 0.004),
             "new is better than old by 0.80 dB in the typical song, and ahead in 14 of 16 songs (Wilcoxon signed-rank "
-            "test, p = 0.004). Luck alone gives so clear a lead in about one in 250 such comparisons.",
+            "test, p = 0.004). Chance alone gives a lead this clear in about one in 250 such comparisons.",
         ),
         (Comparison(16, 2, 14, -0.8, 0.004), "old is better than new by 0.80 dB in the typical song, and ahead in 14"),
         (
             Comparison(50, 50, 0, 2.0, 1.8e-15),
-            "p = 2e-15). Luck alone gives so clear a lead in less than one in a mill",
+            "p = 2e-15). Chance alone gives a lead this clear in less than one in a mill",
         ),
         (
             Comparison(16, 9, 7, 0.1, 0.6),
             "No clear winner: new is better than old by 0.10 dB in the typical song, and ahead in 9 of 16 songs "
-            "(Wilcoxon signed-rank test, p = 0.6). Luck alone gives a difference like that in 60 of 100 such ",
+            "(Wilcoxon signed-rank test, p = 0.6). Chance alone gives a difference like that in 60 of 100 such ",
         ),
         (Comparison(5, 5, 0, 3.0, 0.0625), "But so few songs prove nothing"),
         (Comparison(1, 1, 0, 3.0, 1.0), "ahead in 1 of 1 song ("),
