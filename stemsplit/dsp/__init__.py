@@ -1,1 +1,1 @@
-"""Signal processing on tensors: the STFT, Wiener filtering, windows and their overlap-add."""
+"""Signal processing on tensors: the STFT, multichannel Wiener filtering, and windows with their overlap-add."""

@@ -51,7 +51,7 @@ class EnsembleMember:
         """
         if self.weights is not None:
             self.network.load_state_dict(self.weights)
-        options = {name: value for name, value in (("wanted", self.wanted), ("wiener", wiener)) if value}
+        options = {name: value for name, value in (("stem_indices", self.wanted), ("wiener", wiener)) if value}
         return partial(self.network, **options) if options else self.network
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.files import parse_toml, read_toml
 from stemsplit.models import headers, tables
-from stemsplit.networks.families import families
+from stemsplit.networks.families import MASK_FAMILIES, families
 from stemsplit.wording import did_you_mean
 
 FALLBACK = "mini"  # what runs when nobody named a model and the default one cannot be had
@@ -25,7 +25,6 @@ HUB = "hf://"
 FILE = "model.safetensors"  # what publishing calls the weights, and what a repository named by the user is searched for
 UNPINNED = "unpinned"
 FAMILY_OF_ONNX = "spleeter"  # the only one whose weights come like that
-FAMILIES_OF_MASKS = ("spleeter", "unet")
 
 _PACKAGE = Path(__file__).parent.parent
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -154,7 +153,7 @@ def runs(spec: ModelSpec) -> bool:
 
 def require_masks(spec: ModelSpec) -> None:
     """Refuse a network that estimates no masks, for what only masks can do (UsageError). Unknown ones may do."""
-    if spec.family and spec.family not in FAMILIES_OF_MASKS:
+    if spec.family and spec.family not in MASK_FAMILIES:
         reason = f"the model {spec.name!r} estimates no masks, and only these can be refined by Wiener filtering"
         raise UsageError(reason, "leave --wiener out, or choose mini, spleeter or spleeter-16k")
 

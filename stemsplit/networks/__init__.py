@@ -1,1 +1,1 @@
-"""Separation networks, one family a module, and what the families share (`families` has their contract)."""
+"""Separation networks: one family a module; `families` states the contract that they keep and lists them."""

@@ -1,14 +1,33 @@
-"""Which families of networks there are, and how one is built; reading the list imports no torch.
+"""The network families: which there are, how one is built, and the contract that each of them keeps.
 
-The contract is the same for all of them: a module `networks/<family>.py` has a frozen dataclass `Config` (every field
-can be written as JSON) and an `nn.Module` called `Network`, built as `Network(config, stems=S, channels=C)`, whose
-`forward` maps a mixture `(B, C, N)` to stems `(B, S, C, N)`, float32, deterministic in eval mode, with no state kept
-between calls. Buffers that no file has are computed on the CPU, even while a network is made without values, on the
-meta device. A network that takes windows of several lengths has a method `input_length(n)`: how many samples it wants
-to see, context included, to separate `n` of them.
+The contract
+------------
+A family is a module `stemsplit/networks/<family>.py` with two classes:
 
-A new family is one new file in this folder: every module is one, except those whose names begin with an underscore and
-those in `_SHARED`.
+- `Config`, a frozen dataclass of everything that shapes the network. Its values can be written as JSON, as they are
+  stored in the header of every file of weights: once published, a field keeps its name and its meaning. Its
+  `__post_init__` raises ValueError for impossible values; headers come from untrusted files, so it also bounds sizes.
+- `Network`, a `torch.nn.Module` that is built as `Network(config, stems=S, channels=C)` and whose `forward` maps a
+  mixture `(B, C, N)` to stems `(B, S, C, N)`, both float32.
+
+In eval mode the output is deterministic, an example does not depend on the others in its batch, and no state is kept
+between calls. The input is not modified.
+
+Files are checked against a network built under `torch.device("meta")`, and their weights are then assigned to it. A
+buffer that is not saved (`persistent=False`) must hold its values even then: compute it with `device="cpu"`.
+
+A network that needs context around a window, or that takes certain lengths only, has a method `input_length(n)`: the
+samples that it needs to separate n of them, which are in their centre. It is non-decreasing. A result below n means
+that the network cannot take n samples at once; a model with such windows is refused.
+
+Adding a family
+---------------
+1. Write the module. If the network estimates masks, inherit `stemsplit.networks.masking.MaskNetwork`, implement
+   `masks`, and add the name to `MASK_FAMILIES`. Modules whose names begin with an underscore are not families.
+2. Run tests/networks/test_families.py, which holds every family to this contract. Add a small configuration to its
+   `TINY` if the default one is slow.
+3. If the network exists elsewhere, test that the same weights give the same stems (see tests/networks/test_demucs.py).
+4. To run weights published in another format, teach `stemsplit.models.headers` to read what they say of themselves.
 """
 
 import importlib
@@ -20,22 +39,33 @@ from typing import TYPE_CHECKING, Any
 
 from stemsplit.errors import ModelError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # listing the families must not import torch
     from torch import nn
 
-_SHARED = {"families", "masking"}
+MASK_FAMILIES = ("spleeter", "unet")  # families whose networks estimate masks, known without importing them
+_NO_FAMILIES = {"families", "masking"}
 
 
 def families() -> list[str]:
-    """Names of the families this version can build, sorted."""
+    """Names of the families that this version can build, sorted."""
     names = {module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])}
-    return sorted(name for name in names - _SHARED if not name.startswith("_"))
+    return sorted(name for name in names - _NO_FAMILIES if not name.startswith("_"))
 
 
 def build(family: str, config: Mapping[str, Any], *, stems: int, channels: int) -> "nn.Module":
-    """A network of `family` with fresh random weights, in training mode.
+    """Build a network with random weights, in training mode.
 
-    Raises ModelError when the family is unknown, or when the configuration has unknown keys or impossible values.
+    Args:
+        family: one of `families()`.
+        config: fields of the family's `Config`; the others have their defaults.
+        stems: S, the number of stems.
+        channels: C, of the mixture and of each stem.
+
+    Returns:
+        The network: mixture `(B, C, N)` -> stems `(B, S, C, N)`.
+
+    Raises:
+        ModelError: the family or a setting is unknown, or a value is impossible.
     """
     if family not in families():
         raise ModelError(f"unknown network family {family!r}", f"this version knows {', '.join(families())}")
@@ -50,6 +80,15 @@ def build(family: str, config: Mapping[str, Any], *, stems: int, channels: int) 
     return network  # type: ignore[no-any-return]
 
 
-def input_length(network: "nn.Module", length: int, usual: int) -> int:
-    """How many samples `network` wants to see to separate `length` of them; `usual` is its window."""
-    return int(network.input_length(length)) if hasattr(network, "input_length") else usual  # type: ignore[operator]
+def input_length(network: "nn.Module", length: int, default: int) -> int:
+    """The samples that a network needs, context included.
+
+    Args:
+        network: of any family.
+        length: samples to separate.
+        default: the answer for a network without a method `input_length`, as it takes any input: its window.
+
+    Returns:
+        Samples.
+    """
+    return int(network.input_length(length)) if hasattr(network, "input_length") else default  # type: ignore[operator]

@@ -1,4 +1,9 @@
-"""What all mask-estimating families share: STFT, masks on the mixture's spectrum, inverse STFT."""
+"""The base of all families that estimate masks: STFT, masks on the mixture's spectrum, inverse STFT.
+
+A stem's spectrum is the mixture's complex spectrum times a real mask in [0, 1], so each stem has the mixture's phase. A
+family implements `masks`. The other methods have defaults that a family overrides where it can do the same for less
+memory or time.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,14 +11,18 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from stemsplit.dsp.stft import Stft
+from stemsplit.dsp.stft import Stft, energy
 from stemsplit.dsp.wiener import refine
 
-PIECE = 16  # frames
+CHUNK_FRAMES = 16  # of masks at a time: few enough to stay in a CPU's cache
 
 
 class MaskNetwork(nn.Module, ABC):
-    """A network that estimates soft masks; the mixture's phase is reused for every stem."""
+    """A network that estimates a soft mask for every stem and channel.
+
+    Args:
+        stft: the transform in which it works.
+    """
 
     def __init__(self, stft: Stft) -> None:
         super().__init__()
@@ -21,66 +30,109 @@ class MaskNetwork(nn.Module, ABC):
 
     @property
     def masks_sum_to_one(self) -> bool:
-        """Whether the masks add up to one in every bin, so that all stems together are the mixture."""
+        """Whether the masks sum to one in every bin, so that the stems sum to the mixture."""
         return True
 
     @abstractmethod
     def masks(self, spectrum: Tensor) -> Tensor:
-        """Mixture spectrum `(B, C, F, T)` complex -> masks `(B, S, C, F, T)` real, in [0, 1]."""
-
-    def shares(self, spectrum: Tensor) -> Tensor:
-        """All that the network finds out about a spectrum, in as few numbers as a family can; here it is the masks."""
-        return self.masks(spectrum)
-
-    def masks_of(self, shares: Tensor) -> Tensor:
-        """The masks that shares stand for: `masks` is this, of `shares`."""
-        return shares
-
-    def error_energy(self, shares: Tensor, mix: Tensor, true: Tensor) -> Tensor:
-        """Energy `(B, S)` of what masking the mixture `(B, C, F, T)` lacks of the true spectra `(B, S, C, F, T)`."""
-        return energy(self.masks_of(shares) * mix.unsqueeze(1) - true)
-
-    def masks_in_pieces(self, spectrum: Tensor) -> Iterable[Tensor]:
-        """The same some frames at a time, `(B, S, C, F, t)`, for families that need not hold all of them."""
-        masks = self.masks(spectrum)
-        return [masks] if torch.is_grad_enabled() else torch.split(masks, PIECE, dim=-1)
-
-    def rough_masks(self, spectrum: Tensor) -> Tensor:
-        """The masks that Wiener filtering starts from, `(B, S, C, F, T)`."""
-        return self.masks(spectrum)
-
-    def forward(self, mix: Tensor, wanted: Sequence[int] | None = None, *, wiener: int = 0) -> Tensor:
-        """Mixture `(B, C, N)` -> stems `(B, S, C, N)`: mask x complex mixture spectrum, then the inverse STFT.
+        """Estimate the masks.
 
         Args:
-            wanted: the numbers of the stems to give, in ascending order; all by default. The others cost less.
-            wiener: how often the masked spectra are refined by multichannel Wiener filtering, for one or two channels.
+            spectrum: of the mixture, `(B, C, F, T)` complex.
+
+        Returns:
+            `(B, S, C, F, T)` real, in [0, 1].
+        """
+
+    def masks_in_chunks(self, spectrum: Tensor) -> Iterable[Tensor]:
+        """Estimate the masks, and give them a few frames at a time.
+
+        Args:
+            spectrum: of the mixture, `(B, C, F, T)` complex.
+
+        Returns:
+            Masks `(B, S, C, F, t)`, consecutive in time; a single chunk while gradients are recorded.
+        """
+        masks = self.masks(spectrum)
+        return [masks] if torch.is_grad_enabled() else torch.split(masks, CHUNK_FRAMES, dim=-1)
+
+    def coarse_masks(self, spectrum: Tensor) -> Tensor:
+        """Estimate the masks at the frequency resolution of the network, which may be coarser than the STFT's.
+
+        `masks(x)` equals `expand_masks(coarse_masks(x))`. By default both resolutions are the same.
+
+        Args:
+            spectrum: of the mixture, `(B, C, F, T)` complex.
+
+        Returns:
+            `(B, S, C, bands, T)` real, in [0, 1].
+        """
+        return self.masks(spectrum)
+
+    def expand_masks(self, coarse: Tensor) -> Tensor:
+        """Bring masks from the resolution of the network to that of the STFT.
+
+        Args:
+            coarse: from `coarse_masks`, `(B, S, C, bands, T)`.
+
+        Returns:
+            `(B, S, C, F, T)`.
+        """
+        return coarse
+
+    def error_energy(self, coarse: Tensor, mixture: Tensor, stems: Tensor) -> Tensor:
+        """Energy of the difference between the masked mixture and the true stems, for training.
+
+        Args:
+            coarse: from `coarse_masks`, `(B, S, C, bands, T)`.
+            mixture: its spectrum, `(B, C, F, T)` complex.
+            stems: the true spectra, `(B, S, C, F, T)` complex.
+
+        Returns:
+            `(B, S)`.
+        """
+        return energy(self.expand_masks(coarse) * mixture.unsqueeze(1) - stems)
+
+    def wiener_masks(self, spectrum: Tensor) -> Tensor:
+        """Estimate the masks that Wiener filtering starts from; by default `masks`.
+
+        Args:
+            spectrum: of the mixture, `(B, C, F, T)` complex.
+
+        Returns:
+            `(B, S, C, F, T)` real, in [0, 1].
+        """
+        return self.masks(spectrum)
+
+    def forward(self, mix: Tensor, stem_indices: Sequence[int] | None = None, *, wiener: int = 0) -> Tensor:
+        """Separate a mixture.
+
+        Args:
+            mix: `(B, C, N)`, N > n_fft / 2.
+            stem_indices: which stems to return; all by default. The inverse STFT of the others is not computed.
+            wiener: iterations of multichannel Wiener filtering on the masked spectra, see `stemsplit.dsp.wiener`.
+
+        Returns:
+            Stems `(B, S, C, N)`, in ascending order of their indices.
+
+        Raises:
+            ValueError: Wiener filtering of more than two channels.
         """
         spectrum = self.stft(mix)
         frames, length = spectrum.shape[-1], mix.shape[-1]
         if wiener:
-            rough = self.rough_masks(spectrum) * spectrum.unsqueeze(1)
-            return self.stft.inverse(_choose(refine(rough, spectrum, wiener), wanted), length)
-        return self.stft.inverse_of_pieces(self._spectra(spectrum, wanted), frames, length)
+            masked = self.wiener_masks(spectrum) * spectrum.unsqueeze(1)
+            return self.stft.inverse(_select(refine(masked, spectrum, wiener), stem_indices), length)
+        return self.stft.inverse_in_chunks(self._masked_chunks(spectrum, stem_indices), frames, length)
 
-    def _spectra(self, spectrum: Tensor, wanted: Sequence[int] | None) -> Iterator[Tensor]:
-        """Of the stems, `(B, S, C, F, t)` at a time: what is made of few frames stays in the caches of a CPU."""
+    def _masked_chunks(self, spectrum: Tensor, stem_indices: Sequence[int] | None) -> Iterator[Tensor]:
+        """The spectra of the stems, `(B, S, C, F, t)` at a time."""
         start = 0
-        for masks in self.masks_in_pieces(spectrum):
+        for masks in self.masks_in_chunks(spectrum):
             end = start + masks.shape[-1]
-            yield _choose(masks, wanted) * spectrum[..., start:end].unsqueeze(1)
+            yield _select(masks, stem_indices) * spectrum[..., start:end].unsqueeze(1)
             start = end
 
 
-def energy(spectra: Tensor) -> Tensor:
-    """`(..., C, F, T)` complex -> `(...)`."""
-    return power(spectra).sum((-3, -2, -1))
-
-
-def power(spectra: Tensor) -> Tensor:
-    """The squared magnitude of each bin; unlike that of `abs()`, its slope is a number everywhere."""
-    return spectra.real.square() + spectra.imag.square()
-
-
-def _choose(stems: Tensor, wanted: Sequence[int] | None) -> Tensor:
-    return stems if wanted is None else stems[:, sorted(wanted)]
+def _select(stems: Tensor, indices: Sequence[int] | None) -> Tensor:
+    return stems if indices is None else stems[:, sorted(indices)]

@@ -1,11 +1,11 @@
-"""A U-Net on the mixture's magnitude spectrogram that estimates one soft mask a stem and channel.
+"""U-Net: one network on the mixture's magnitude spectrogram that estimates a soft mask for every stem and channel.
 
-The spectrogram is first gathered into bands, one bin each at the bottom and ever wider ones above, as hearing does, so
-that the network spends its work where pitch is resolved. The masks are estimated per band and spread back over the
+The spectrogram is first gathered into bands, as hearing does: one bin each at low frequencies, ever wider ones above.
+So the network spends its work where pitch is resolved. The masks are estimated per band and interpolated back to the
 bins; no part of the spectrum is left out.
 
 The encoder-decoder with skip connections follows Jansson et al., "Singing voice separation with deep U-Net
-convolutional networks" (ISMIR 2017); the blocks, convolutions followed by a fully connected layer along frequency,
+convolutional networks" (ISMIR 2017); its blocks, convolutions followed by a fully connected bottleneck along frequency,
 follow Choi et al., "Investigating U-Nets with various intermediate blocks for spectrogram-based singing voice
 separation" (ISMIR 2020).
 """
@@ -19,23 +19,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemsplit.dsp.stft import Stft
-from stemsplit.networks.masking import MaskNetwork, energy, power
+from stemsplit.dsp.stft import Stft, energy, squared_magnitude
+from stemsplit.networks.masking import MaskNetwork
 
-MOST_LEVELS = 16
-MOST_WEIGHTS = 2**24  # of bins times bands: 64 MB
+MAX_LEVELS = 16
+MAX_BAND_WEIGHTS = 2**24  # bins times bands: 64 MB
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """Shape of the network.
 
-    Args:
-        n_fft, hop: the STFT, samples.
+    Attributes:
+        n_fft: samples of an STFT frame.
+        hop: samples from one frame to the next.
         bands: how many bands the bins are gathered into.
-        linear_bands: the lowest bands, one bin each; the others widen geometrically up to half the sample rate.
+        linear_bands: how many of the lowest bands have one bin each; the others widen geometrically up to half the
+            sample rate.
         widths: feature maps at each level, from full resolution down; every level halves time and frequency.
-        bottleneck: the fully connected layer along frequency is this many times narrower than the bands at its level.
+        bottleneck: the fully connected layers along frequency narrow to the bands of their level divided by this.
+
+    Raises:
+        ValueError: a size is impossible.
     """
 
     n_fft: int = 4096
@@ -50,25 +55,34 @@ class Config:
         sizes = (self.n_fft, self.hop, self.bands, self.linear_bands, self.bottleneck, *self.widths)
         if not all(type(size) is int and size > 0 for size in sizes):
             raise ValueError("every size must be a whole number above 0")
-        if not 2 <= len(self.widths) <= MOST_LEVELS or self.bands * (self.n_fft // 2 + 1) > MOST_WEIGHTS:
+        if not 2 <= len(self.widths) <= MAX_LEVELS or self.bands * (self.n_fft // 2 + 1) > MAX_BAND_WEIGHTS:
             raise ValueError(
                 f"{len(self.widths)} levels and {self.bands} bands of {self.n_fft // 2 + 1} bins are out of range"
             )
 
 
 class Network(MaskNetwork):
-    """See the module; masks of the stems add up to one in every bin."""
+    """The U-Net. A softmax over the stems makes its masks sum to one in every bin.
+
+    Args:
+        config: the shape of the network.
+        stems: S, the number of stems.
+        channels: C, of the mixture and of each stem.
+
+    Raises:
+        ValueError: there are too few bands for the number of levels.
+    """
 
     def __init__(self, config: Config, *, stems: int, channels: int) -> None:
         super().__init__(Stft(config.n_fft, config.hop))
         self.stems, self.channels = stems, channels
         weights = band_weights(self.stft.bins, config.bands, config.linear_bands)
-        self.gather = _Banded(weights.T / weights.sum(0).unsqueeze(1))
-        self.spread = _Banded(weights)
-        # What `error_energy` needs of each band, and of each two neighbours.
-        self.summed, self.squared, self.paired = (
-            _Banded(kind.T) for kind in (weights, weights.square(), weights[:, :-1] * weights[:, 1:])
-        )
+        self.gather = _BandMatrix(weights.T / weights.sum(0).unsqueeze(1))  # bins -> means of bands
+        self.spread = _BandMatrix(weights)  # bands -> bins
+        # The sums over bins in `error_energy`.
+        self.sum_linear = _BandMatrix(weights.T)
+        self.sum_squared = _BandMatrix(weights.square().T)
+        self.sum_neighbours = _BandMatrix((weights[:, :-1] * weights[:, 1:]).T)
 
         features = channels if channels == 1 else channels + 1
         widths, heights = list(config.widths), [config.bands]
@@ -78,7 +92,7 @@ class Network(MaskNetwork):
             raise ValueError(
                 f"{config.bands} bands are too few for {len(widths)} levels and bottleneck {config.bottleneck}"
             )
-        # Every band has its own loudness and spread: centre and scale each before the first convolution.
+        # The level of music falls with frequency: standardize every band by itself.
         self.scale = nn.BatchNorm1d(features * config.bands)
         self.entry = nn.Conv2d(features, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(
@@ -89,7 +103,7 @@ class Network(MaskNetwork):
         self.decoder = nn.ModuleList(
             _Block(width, height, config.bottleneck) for width, height in zip(widths[1:-1], heights[1:-1], strict=True)
         )
-        # At full resolution, where a block would cost as much as all the rest, one convolution has to do.
+        # At full resolution a block would cost as much as all other layers together, so there is one convolution only.
         self.exit = nn.Sequential(
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(),
@@ -101,32 +115,68 @@ class Network(MaskNetwork):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast as the default layout on CPUs with AVX
 
     def masks(self, spectrum: Tensor) -> Tensor:
-        """`(B, C, F, T)` complex -> `(B, S, C, F, T)` in [0, 1], adding up to one over the stems."""
-        return self.masks_of(self.shares(spectrum))
+        """Estimate the masks; see the base class. They sum to one over the stems.
 
-    def shares(self, spectrum: Tensor) -> Tensor:
-        """What part of each band is whose: `(B, C, F, T)` complex -> `(B, S, C, bands, T)`."""
-        scores = self._scores(self._features(spectrum))
-        b, _, bands, t = scores.shape
-        return scores.float().reshape(b, self.stems, self.channels, bands, t).softmax(dim=1)
+        Args:
+            spectrum: of the mixture, `(B, C, F, T)` complex.
 
-    def masks_of(self, shares: Tensor) -> Tensor:
-        """`(B, S, C, bands, T)` -> `(B, S, C, F, T)`: as each bin's weights over the bands, they add up to one."""
-        masks: Tensor = self.spread(shares)
+        Returns:
+            `(B, S, C, F, T)` real, in [0, 1].
+        """
+        return self.expand_masks(self.coarse_masks(spectrum))
+
+    def coarse_masks(self, spectrum: Tensor) -> Tensor:
+        """Estimate one mask value for every band; see the base class. They sum to one over the stems.
+
+        Args:
+            spectrum: of the mixture, `(B, C, F, T)` complex.
+
+        Returns:
+            `(B, S, C, bands, T)` real, in [0, 1].
+        """
+        logits = self._logits(self._features(spectrum))
+        b, _, bands, t = logits.shape
+        return logits.float().reshape(b, self.stems, self.channels, bands, t).softmax(dim=1)
+
+    def expand_masks(self, coarse: Tensor) -> Tensor:
+        """Interpolate masks of bands to masks of bins. The weights of a bin sum to one, so the masks still do.
+
+        Args:
+            coarse: `(B, S, C, bands, T)`.
+
+        Returns:
+            `(B, S, C, F, T)`.
+        """
+        masks: Tensor = self.spread(coarse)
         return masks
 
-    def error_energy(self, shares: Tensor, mix: Tensor, true: Tensor) -> Tensor:
-        """As in the base class, without masks that have every bin, which take as long as the network itself.
+    def error_energy(self, coarse: Tensor, mixture: Tensor, stems: Tensor) -> Tensor:
+        """Energy of the error of the masked mixture; see the base class.
 
-        A mask is linear in the shares of the bands, so the energy is a quadratic form in them, in which a band meets
-        itself and its neighbours only; what it is multiplied with depends on the spectra alone.
+        It does without the masks of all bins, which take as long to compute as the network itself. With the mask
+        m = W c of a stem interpolated from the values c of its bands, the error of the masked mixture x is
+
+            sum over f of |m_f x_f - y_f|^2
+                = sum over bands a, b of c_a c_b (sum over f of W_fa W_fb |x_f|^2)
+                - 2 sum over bands a of c_a (sum over f of W_fa Re(conj(x_f) y_f))
+                + sum over f of |y_f|^2
+
+        The inner sums do not depend on c, and W_fa W_fb is zero unless a and b are equal or neighbours.
+
+        Args:
+            coarse: `(B, S, C, bands, T)`.
+            mixture: its spectrum x, `(B, C, F, T)` complex.
+            stems: the true spectra y, `(B, S, C, F, T)` complex.
+
+        Returns:
+            `(B, S)`.
         """
-        with torch.autocast(mix.device.type, enabled=False):  # these are large, and their differences small
-            of_mix = power(mix).unsqueeze(1)
-            in_phase = mix.real.unsqueeze(1) * true.real + mix.imag.unsqueeze(1) * true.imag
-            bands = self.squared(of_mix) * shares.square() - 2 * self.summed(in_phase) * shares
-            pairs = 2 * self.paired(of_mix) * shares[..., :-1, :] * shares[..., 1:, :]
-            error: Tensor = bands.sum((-3, -2, -1)) + pairs.sum((-3, -2, -1)) + energy(true)
+        with torch.autocast(mixture.device.type, enabled=False):  # small differences of large numbers
+            power = squared_magnitude(mixture).unsqueeze(1)
+            in_phase = mixture.real.unsqueeze(1) * stems.real + mixture.imag.unsqueeze(1) * stems.imag
+            same = self.sum_squared(power) * coarse.square() - 2 * self.sum_linear(in_phase) * coarse
+            neighbours = 2 * self.sum_neighbours(power) * coarse[..., :-1, :] * coarse[..., 1:, :]
+            error: Tensor = same.sum((-3, -2, -1)) + neighbours.sum((-3, -2, -1)) + energy(stems)
             return error
 
     def _features(self, spectrum: Tensor) -> Tensor:
@@ -139,8 +189,8 @@ class Network(MaskNetwork):
         scaled: Tensor = self.scale(features.flatten(1, 2))
         return scaled.reshape(features.shape)
 
-    def _scores(self, features: Tensor) -> Tensor:
-        """The U-Net: `(B, features, bands, T)` -> `(B, S * C, bands, T)`."""
+    def _logits(self, features: Tensor) -> Tensor:
+        """Run the U-Net: `(B, features, bands, T)` -> `(B, S * C, bands, T)`."""
         x: Tensor = self.entry(features.contiguous(memory_format=torch.channels_last))
         skips = []
         for down, block in zip(self.down, self.encoder, strict=True):
@@ -149,13 +199,13 @@ class Network(MaskNetwork):
         for up, block, skip in zip(
             reversed(self.up), [*reversed(self.decoder), self.exit], reversed(skips), strict=True
         ):
-            # Odd sizes were rounded up on the way down: the surplus row or column is cut off here.
+            # Odd sizes were rounded up on the way down, so there may be a row or column too many.
             x = block(up(x)[..., : skip.shape[-2], : skip.shape[-1]] + skip)
         return x
 
 
 class _Block(nn.Module):
-    """Two convolutions, then a two-layer perceptron along frequency, each added to its input."""
+    """Two residual steps: two convolutions, then a fully connected bottleneck along frequency."""
 
     def __init__(self, width: int, height: int, bottleneck: int) -> None:
         super().__init__()
@@ -173,32 +223,47 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.local(x)
-        along = functional.relu(self.norm(x)).permute(0, 3, 1, 2)  # (B, T, width, height)
-        x = x + self.expand(functional.relu(self.squeeze(along))).permute(0, 2, 3, 1)
+        by_frequency = functional.relu(self.norm(x)).permute(0, 3, 1, 2)  # (B, T, width, height)
+        x = x + self.expand(functional.relu(self.squeeze(by_frequency))).permute(0, 2, 3, 1)
         return x
 
 
-class _Banded(nn.Module):
+class _BandMatrix(nn.Module):
     """Product with a matrix that is zero away from its diagonal: `(..., columns, T)` -> `(..., rows, T)`.
 
-    A few rows at a time, by the few columns that they have: eight times as fast as the whole matrix.
+    It multiplies a few rows at a time, with only the columns that they use: 8 times as fast as the full matrix.
     """
 
-    def __init__(self, matrix: Tensor, pieces: int = 16) -> None:
+    def __init__(self, matrix: Tensor, chunks: int = 16) -> None:
         super().__init__()
         self.columns = []
-        for number, rows in enumerate(matrix.tensor_split(pieces)):
+        for number, rows in enumerate(matrix.tensor_split(chunks)):
             used = rows.any(0).nonzero()
             self.columns.append(slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0))
             self.register_buffer(f"rows{number}", rows[:, self.columns[-1]].clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        pieces = zip(self.buffers(), self.columns, strict=True)
-        return torch.cat([rows @ x[..., columns, :] for rows, columns in pieces], dim=-2)
+        chunks = zip(self.buffers(), self.columns, strict=True)
+        return torch.cat([rows @ x[..., columns, :] for rows, columns in chunks], dim=-2)
 
 
 def band_weights(bins: int, bands: int, linear_bands: int) -> Tensor:
-    """How much every band belongs to every bin: `(bins, bands)`, triangles whose rows add up to one."""
+    """The weight of every band in every bin: triangles between the centres of neighbouring bands.
+
+    Multiplying by it interpolates linearly from bands to bins.
+
+    Args:
+        bins: F, of the STFT.
+        bands: number of bands, at most F.
+        linear_bands: how many of the lowest bands have one bin each; the centres of the others are spaced
+            geometrically up to the highest bin.
+
+    Returns:
+        `(bins, bands)`, in [0, 1]; each row sums to one and has at most two neighbouring values above zero.
+
+    Raises:
+        ValueError: the numbers are out of range, or some bands would be narrower than a bin.
+    """
     if not 1 <= linear_bands < bands <= bins:
         raise ValueError(f"cannot gather {bins} bins into {bands} bands of which {linear_bands} are single bins")
     centres = np.concatenate([np.arange(linear_bands), np.geomspace(linear_bands, bins - 1, bands - linear_bands)])

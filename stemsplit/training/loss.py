@@ -6,7 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from stemsplit.networks.masking import MaskNetwork, energy, power
+from stemsplit.dsp.stft import energy, squared_magnitude
+from stemsplit.networks.masking import MaskNetwork
 
 RESOLUTIONS = (2048, 1024, 512)  # samples of a frame, for the loss at several
 LOUDEST_SDR = 30.0  # dB, from where on a better stem counts no more
@@ -40,14 +41,14 @@ class Prediction:
         return self.true.sum(1)
 
     @cached_property
-    def shares(self) -> Tensor:
-        """What the network has found out about the mixture."""
-        return self.masking.shares(self.mix)
+    def coarse_masks(self) -> Tensor:
+        """Masks `(B, S, C, bands, T)` at the frequency resolution of the network."""
+        return self.masking.coarse_masks(self.mix)
 
     @cached_property
     def masks(self) -> Tensor:
         """`(B, S, C, F, T)`."""
-        return self.masking.masks_of(self.shares)
+        return self.masking.expand_masks(self.coarse_masks)
 
     @cached_property
     def samples(self) -> Tensor:
@@ -80,7 +81,7 @@ def distortion(attempt: Prediction) -> Tensor:
     Which is the SDR, inverted and not in dB; the tenth keeps it finite for stems that are silent. Where it cannot be
     known what a bin belongs to, this loss wants the mean of what is likely, and an absolute error the likeliest.
     """
-    error = attempt.masking.error_energy(attempt.shares, attempt.mix, attempt.true)
+    error = attempt.masking.error_energy(attempt.coarse_masks, attempt.mix, attempt.true)
     ratio: Tensor = error / (energy(attempt.true) + 0.1 * energy(attempt.mix).unsqueeze(1) + 1e-6)
     return ratio.mean()
 
@@ -105,7 +106,7 @@ def stft(attempt: Prediction) -> Tensor:
             both, n_fft, n_fft // 4, window=window, pad_mode="constant", normalized=True, return_complex=True
         )
         # Squares first: the slope of abs() is no number where nothing is.
-        magnitudes = power(spectra).add(1e-12).sqrt()
+        magnitudes = squared_magnitude(spectra).add(1e-12).sqrt()
         estimate, true = magnitudes.reshape(*shape, *magnitudes.shape[-2:])
         of_mix = true.sum(1, keepdim=True)
         norm, of_mix_norm = (x.square().sum((-3, -2, -1)).sqrt() for x in (true, of_mix))

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from stemsplit.errors import ModelError
 from stemsplit.models import checkpoint
 from stemsplit.models.checkpoint import Header, Model
-from stemsplit.models.registry import FAMILIES_OF_MASKS
-from stemsplit.networks.families import build, families
+from stemsplit.networks.families import MASK_FAMILIES, build, families
 from stemsplit.networks.masking import MaskNetwork
 
 TINY: dict[str, dict[str, Any]] = {  # families not here are built as they come
@@ -137,7 +136,7 @@ def test_masks_share_out_the_mixture(make: Callable[..., nn.Module]) -> None:
 
 
 def test_which_families_estimate_masks_is_known_without_them(make: Callable[..., nn.Module], family: str) -> None:
-    assert isinstance(make(), MaskNetwork) == (family in FAMILIES_OF_MASKS)
+    assert isinstance(make(), MaskNetwork) == (family in MASK_FAMILIES)
 
 
 def test_families_are_the_public_modules() -> None:

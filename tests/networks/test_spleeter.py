@@ -18,7 +18,7 @@ from torch.nn import functional
 from stemsplit.errors import ModelError
 from stemsplit.models.checkpoint import Header, Model
 from stemsplit.networks.families import build
-from stemsplit.networks.spleeter import Network, _doubled
+from stemsplit.networks.spleeter import Network, _upsample
 from stemsplit.separation.separator import Separator
 
 GOLDEN: dict[str, np.ndarray] = dict(np.load(Path(__file__).parents[1] / "data" / "spleeter.npz"))
@@ -109,7 +109,7 @@ def test_convolutions_do_what_a_transposed_one_does(maps: int, large: bool) -> N
     layer = nn.ConvTranspose2d(6, maps, 5, stride=2)
     for shape in ((1, 6, 2, 2), (2, 6, 4, 10), (1, 6, 32, 6)):
         x = noise(*shape)
-        torch.testing.assert_close(_doubled(x, layer, large=large), layer(x)[..., 1:-2, 1:-2], rtol=0, atol=1e-6)
+        torch.testing.assert_close(_upsample(x, layer, large=large), layer(x)[..., 1:-2, 1:-2], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("maps", [1, 3])
@@ -117,7 +117,7 @@ def test_their_gradients_are_those_of_a_transposed_one(maps: int) -> None:
     layer = nn.ConvTranspose2d(6, maps, 5, stride=2)
     x, weight = noise(1, 6, 8, 8), noise(1, maps, 16, 16, seed=1)
     wanted = torch.autograd.grad((layer(x)[..., 1:-2, 1:-2] * weight).sum(), list(layer.parameters()))
-    found = torch.autograd.grad((_doubled(x, layer, large=False) * weight).sum(), list(layer.parameters()))
+    found = torch.autograd.grad((_upsample(x, layer, large=False) * weight).sum(), list(layer.parameters()))
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 

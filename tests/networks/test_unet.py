@@ -169,10 +169,10 @@ def test_the_energy_of_the_error_is_the_same_with_and_without_masks() -> None:
     levels = torch.tensor([1.0, 0.3, 0.01, 0.0])[:, None, None]
     true = network.stft(torch.randn(3, 4, 2, 6000, generator=torch.Generator().manual_seed(1)) * levels)
     mix = true.sum(1)
-    shares = network.shares(mix).detach().requires_grad_()
+    coarse = network.coarse_masks(mix).detach().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        banded = network.error_energy(shares, mix, true)
-    plain = MaskNetwork.error_energy(network, shares, mix, true)
+        banded = network.error_energy(coarse, mix, true)
+    plain = MaskNetwork.error_energy(network, coarse, mix, true)
     torch.testing.assert_close(banded, plain, rtol=1e-5, atol=0)
-    (slope,), (expected,) = (torch.autograd.grad(energy.sum(), shares) for energy in (banded, plain))
+    (slope,), (expected,) = (torch.autograd.grad(energy.sum(), coarse) for energy in (banded, plain))
     torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
