@@ -1,8 +1,8 @@
-"""Demucs: a U-Net on the samples, in its third version.
+"""Demucs: a U-Net on the samples, in its third version. It works at twice the sample rate.
 
-Défossez, Usunier, Bottou and Bach, "Music Source Separation in the Waveform Domain" (2019, revised 2021), with the
-residual branches of Défossez, "Hybrid Spectrogram and Waveform Source Separation" (MDX workshop at ISMIR 2021) where
-there was one large LSTM. It works at twice the sample rate.
+Défossez, Usunier, Bottou and Bach, "Music Source Separation in the Waveform Domain" (2019, revised 2021). In place of
+the large LSTM of earlier versions it has the residual branches of Défossez, "Hybrid Spectrogram and Waveform Source
+Separation" (MDX workshop at ISMIR 2021).
 """
 
 import math
@@ -12,26 +12,38 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemsplit.networks._demucs import GROUPS, KERNEL, NEVER, STRIDE, check_flags, check_sizes, check_widths, rescale
-from stemsplit.networks._layout import AlongTime, BackAlongTime, Norm
-from stemsplit.networks._residual import DConv
+from stemsplit.networks._demucs_layers import (
+    GROUPS,
+    KERNEL,
+    NEVER,
+    STRIDE,
+    check_flags,
+    check_sizes,
+    check_widths,
+    rescale,
+)
+from stemsplit.networks._demucs_residual import DConv
+from stemsplit.networks._layers import GroupNorm, TimeConv, TimeConvTranspose
 
-# Of the resampling filters: zero crossings to each side, and the cutoff as a share of the lower rate.
-ZEROS, ROLLOFF = 24, 0.945
+ZERO_CROSSINGS = 24  # of the resampling filters, to either side
+ROLLOFF = 0.945  # their cutoff frequency, as a fraction of the lower rate's Nyquist frequency
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """Shape of the network.
 
-    Args:
+    Attributes:
         width: feature maps after the first layer; every further one doubles them.
         depth: layers of the encoder and of the decoder.
         rewrite: whether every layer has a gated convolution besides the strided one.
         compress: how many times narrower the residual branches are.
-        norm_starts: the first layer with normalisations; 999 for none.
-        memory_starts: the first layer whose residual branches have an LSTM and attention.
-        normalize: scale the mixture before, and the stems back.
+        norm_starts: the first layer with normalizations; 999 for none.
+        memory_starts: the first layer whose residual branches have an LSTM and attention; 999 for none.
+        normalize: whether to standardize the mixture, and to scale the stems back.
+
+    Raises:
+        ValueError: a setting is impossible.
     """
 
     width: int = 64
@@ -56,7 +68,13 @@ class Config:
 
 
 class Network(nn.Module):
-    """See the module. `forward` takes any length."""
+    """Demucs. It takes mixtures of any length.
+
+    Args:
+        config: the shape of the network.
+        stems: S, the number of stems.
+        channels: C, of the mixture and of each stem.
+    """
 
     def __init__(self, config: Config, *, stems: int, channels: int) -> None:
         super().__init__()
@@ -67,18 +85,25 @@ class Network(nn.Module):
         for index in range(config.depth):
             outer, first = config.width * 2**index, index == 0
             norms = index >= config.norm_starts
-            branch = DConv(outer, config.compress, memory=index >= config.memory_starts)
-            down = AlongTime(inner, outer, KERNEL, STRIDE)
-            up = BackAlongTime(outer, stems * inner if first else inner, KERNEL, STRIDE)
-            before, after = (_gate(outer, context, norms) if config.rewrite else [] for context in (1, 0))
-            self.encoder.append(nn.Sequential(down, _norm(outer, norms), nn.GELU(), branch, *after))
-            bend = [] if first else [_norm(inner, norms), nn.GELU()]
-            self.decoder.insert(0, nn.Sequential(*before, up, *bend))
+            residual = DConv(outer, config.compress, lstm=index >= config.memory_starts)
+            strided = TimeConv(inner, outer, KERNEL, STRIDE)
+            transposed = TimeConvTranspose(outer, stems * inner if first else inner, KERNEL, STRIDE)
+            gate_up, gate = (_gate(outer, context, norms) if config.rewrite else [] for context in (1, 0))
+            self.encoder.append(nn.Sequential(strided, _norm(outer, norms), nn.GELU(), residual, *gate))
+            activation = [] if first else [_norm(inner, norms), nn.GELU()]
+            self.decoder.insert(0, nn.Sequential(*gate_up, transposed, *activation))
             inner = outer
         rescale(self)
 
     def forward(self, mix: Tensor) -> Tensor:
-        """Mixture `(B, C, N)` -> stems `(B, S, C, N)`."""
+        """Separate a mixture.
+
+        Args:
+            mix: `(B, C, N)`, of any length.
+
+        Returns:
+            Stems `(B, S, C, N)`.
+        """
         b, c, n = mix.shape
         x = mix
         if self.normalize:
@@ -92,14 +117,17 @@ class Network(nn.Module):
             x = layer(x)
             skips.append(x)
         for layer in self.decoder:
-            x = layer(x + _middle(skips.pop(), x.shape[-1]))
-        x = _middle(self.down(x.float().squeeze(2)), n)
+            x = layer(x + _center_crop(skips.pop(), x.shape[-1]))
+        x = _center_crop(self.down(x.float().squeeze(2)), n)
         if self.normalize:
             x = torch.addcmul(mean, x, deviation)
         return x.reshape(b, self.stems, c, n)
 
     def input_length(self, length: int) -> int:
-        """The least length, not below `length`, of which no layer leaves samples over: what is best seen."""
+        """Samples that the network needs to separate `length` of them.
+
+        It is the smallest length, `length` or above, that the strides of all layers divide without a remainder.
+        """
         steps = 2 * length
         for _ in self.encoder:
             steps = max(1, math.ceil((steps - KERNEL) / STRIDE) + 1)
@@ -109,10 +137,14 @@ class Network(nn.Module):
 
 
 class Resampling(nn.Module):
-    """From rate `old` to rate `new`, by a filter for each of the `new` phases: `(B, C, N)` -> `(B, C, N * new // old)`.
+    """A polyphase resampler: `(B, C, N)` -> `(B, C, N * new // old)`.
 
-    The filters are cosine-windowed sincs, scaled to keep a constant as it is. At its ends the signal goes on as a
-    constant. See Smith, "Digital Audio Resampling Home Page" (2002).
+    Its filters are cosine-windowed sincs with a gain of one at 0 Hz (Smith, "Digital Audio Resampling Home Page",
+    2002). Beyond its ends, the signal is continued with its first and last value.
+
+    Args:
+        old: sample rate of the input.
+        new: sample rate of the output, in the same unit; only their ratio counts.
     """
 
     filters: Tensor
@@ -121,11 +153,11 @@ class Resampling(nn.Module):
         super().__init__()
         self.old, self.new = old, new
         cutoff = min(old, new) * ROLLOFF
-        self.reach = math.ceil(ZEROS * old / cutoff)
-        with torch.device("cpu"):  # these are computed, also in a network whose weights are still to come
+        self.reach = math.ceil(ZERO_CROSSINGS * old / cutoff)
+        with torch.device("cpu"):  # computed even under the meta device, as they are not in any file
             offsets = torch.arange(-self.reach, self.reach + old) / old - torch.arange(new).unsqueeze(1) / new
-        crossings = (offsets * cutoff).clamp(-ZEROS, ZEROS)
-        filters = torch.sinc(crossings) * torch.cos(crossings * (math.pi / 2 / ZEROS)) ** 2
+        crossings = (offsets * cutoff).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
+        filters = torch.sinc(crossings) * torch.cos(crossings * (math.pi / 2 / ZERO_CROSSINGS)) ** 2
         filters = (filters / filters.sum(1, keepdim=True)).unsqueeze(1)
         self.register_buffer("filters", filters, persistent=False)
 
@@ -137,16 +169,16 @@ class Resampling(nn.Module):
 
 
 def _norm(width: int, wanted: bool) -> nn.Module:
-    return Norm(GROUPS, width) if wanted else nn.Identity()
+    return GroupNorm(GROUPS, width) if wanted else nn.Identity()
 
 
 def _gate(width: int, context: int, norms: bool) -> list[nn.Module]:
-    """A convolution that sees `context` neighbours to each side, and whose one half decides what the other lets by."""
-    convolution = AlongTime(width, 2 * width, 1 + 2 * context, padding=context)
+    """A gated convolution that sees `context` neighbours on either side."""
+    convolution = TimeConv(width, 2 * width, 1 + 2 * context, padding=context)
     return [convolution, _norm(2 * width, norms), nn.GLU(1)]
 
 
-def _middle(x: Tensor, length: int) -> Tensor:
-    """The middle of `(B, C, N)`, `length` long; of an odd rest the larger half goes from the end."""
+def _center_crop(x: Tensor, length: int) -> Tensor:
+    """The centre of `(B, C, N)`, `length` long; of an odd number of samples, one more is cut from the end."""
     start = (x.shape[-1] - length) // 2
     return x[..., start : start + length]

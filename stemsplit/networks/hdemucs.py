@@ -1,32 +1,35 @@
-"""Hybrid Demucs: two U-Nets, on the spectrogram and on the samples, that become one where they are narrowest.
+"""Hybrid Demucs: two U-Nets, on the spectrogram and on the samples, that share their deepest layers.
 
-Défossez, "Hybrid Spectrogram and Waveform Source Separation" (MDX workshop at ISMIR 2021). Once frequency has been
-narrowed to one bin, the samples have been narrowed to one step a frame: from there on both go through the same layers,
-first with what the two encoders give added up.
+Défossez, "Hybrid Spectrogram and Waveform Source Separation" (MDX workshop at ISMIR 2021). The layer that brings
+frequency to one bin is also the one at which the samples have one step for each STFT frame. There the feature maps of
+both are summed, and the layers below are common to both.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from stemsplit.networks._demucs import KERNEL, NEVER, STRIDE, check_flags, check_sizes, check_widths
-from stemsplit.networks._hybrid import BANDED_LAYERS, HybridNetwork
+from stemsplit.networks._demucs_hybrid import BANDED_LAYERS, HybridNetwork
+from stemsplit.networks._demucs_layers import KERNEL, NEVER, STRIDE, check_flags, check_sizes, check_widths
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """Shape of the network.
 
-    Args:
-        n_fft: of the STFT, samples: 64, 256, 1024, 4096 or 16384.
+    Attributes:
+        n_fft: samples of an STFT frame: 64, 256, 1024, 4096 or 16384. The hop is a quarter of it.
         width: feature maps after the first layer; every further one doubles them.
-        depth: layers; the first 1 + log4(n_fft / 16) of them narrow frequency, the others time.
+        depth: layers; the first 1 + log4(n_fft / 16) of them stride along frequency, the others along time.
         compress: how many times narrower the residual branches are.
-        norm_starts: the first layer with normalisations; 999 for none.
-        memory_starts: the first layer whose residual branches have an LSTM and attention.
-        magnitude: work on magnitudes and use the mixture's phase again, not on real and imaginary parts.
-        bands: where to split the spectrum for the two outermost layers, as shares of it, ascending; none by default.
+        norm_starts: the first layer with normalizations; 999 for none.
+        memory_starts: the first layer whose residual branches have an LSTM and attention; 999 for none.
+        magnitude: whether to work on magnitudes and reuse the mixture's phase, not on real and imaginary parts.
+        bands: where to split the spectrum for the two outermost layers, as fractions of it, ascending; none by default.
         zero_padding: see HybridNetwork.
+
+    Raises:
+        ValueError: a setting is impossible.
     """
 
     n_fft: int = 4096
@@ -44,8 +47,8 @@ class Config:
         starts = {"norm_starts": (0, NEVER), "memory_starts": (0, NEVER)}
         check_sizes(self, {"n_fft": (64, 16384), "width": (1, 1024), "depth": (1, 10), "compress": (1, 1024), **starts})
         check_flags(self, "magnitude", "zero_padding")
-        narrowing = [levels for levels in range(2, 7) if 2 * KERNEL * STRIDE ** (levels - 1) == self.n_fft]
-        if not narrowing or self.depth < narrowing[0]:
+        levels = [levels for levels in range(2, 7) if 2 * KERNEL * STRIDE ** (levels - 1) == self.n_fft]
+        if not levels or self.depth < levels[0]:
             raise ValueError(f"{self.depth} layers cannot bring both {self.n_fft} samples a frame and its bins to one")
         check_widths(
             self.width,
@@ -54,18 +57,24 @@ class Config:
             norm_starts=self.norm_starts,
             memory_starts=self.memory_starts,
         )
-        if not all(type(share) is float for share in self.bands) or len(self.bands) > KERNEL:
+        if not all(type(fraction) is float for fraction in self.bands) or len(self.bands) > KERNEL:
             raise ValueError(f"bands must be at most {KERNEL} numbers between 0 and 1")
         if not all(below < above for below, above in pairwise([0.0, *self.bands, 1.0])):
             raise ValueError("bands must ascend between 0 and 1")
-        if self.bands and (self.norm_starts < BANDED_LAYERS or narrowing[0] <= BANDED_LAYERS):
+        if self.bands and (self.norm_starts < BANDED_LAYERS or levels[0] <= BANDED_LAYERS):
             raise ValueError(
                 "layers that narrow frequency to one bin, or have normalisations, cannot be split in bands"
             )
 
 
 class Network(HybridNetwork):
-    """See the module. `forward` takes any length."""
+    """Hybrid Demucs. It takes mixtures of any length.
+
+    Args:
+        config: the shape of the network.
+        stems: S, the number of stems.
+        channels: C, of the mixture and of each stem.
+    """
 
     def __init__(self, config: Config, *, stems: int, channels: int) -> None:
         super().__init__(
@@ -83,5 +92,5 @@ class Network(HybridNetwork):
         )
 
     def input_length(self, length: int) -> int:
-        """It wants to see no more than it separates."""
+        """Samples that the network needs to separate `length` of them: no more than these."""
         return length

@@ -1,7 +1,8 @@
-"""Hybrid Transformer Demucs: between the encoders and decoders of two U-Nets goes a transformer over both.
+"""Hybrid Transformer Demucs: two U-Nets, on the spectrogram and on the samples, joined by a transformer.
 
-Rouard, Massa and Défossez, "Hybrid Transformers for Music Source Separation" (ICASSP 2023). One sequence of tokens
-comes from the spectrogram and one from the samples; layers by turns attend within each and from one to the other.
+Rouard, Massa and Défossez, "Hybrid Transformers for Music Source Separation" (ICASSP 2023). The outputs of the two
+encoders become two sequences of tokens. The layers of the transformer attend by turns within each sequence and to the
+other one.
 """
 
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemsplit.networks._demucs import KERNEL, NEVER, STRIDE, check_sizes, check_widths
-from stemsplit.networks._hybrid import HybridNetwork
-from stemsplit.networks._products import linear
-from stemsplit.networks._transformer import CrossTransformer
+from stemsplit.networks._demucs_hybrid import HybridNetwork
+from stemsplit.networks._demucs_layers import KERNEL, NEVER, STRIDE, check_sizes, check_widths
+from stemsplit.networks._demucs_transformer import CrossTransformer
+from stemsplit.networks._layers import linear
 
 NORM_STARTS = 4
 
@@ -21,14 +22,18 @@ NORM_STARTS = 4
 class Config:
     """Shape of the network.
 
-    Args:
-        n_fft: of the STFT, samples, a multiple of `2 * 4**depth`.
+    Attributes:
+        n_fft: samples of an STFT frame, a multiple of `2 * 4**depth`. The hop is a quarter of it.
         width: feature maps after the first layer; every further one doubles them.
         depth: layers of each encoder and decoder.
         compress: how many times narrower the residual branches are.
-        bottom_channels: features of a token; 0 for as many as the last layer of the encoders gives.
-        layers, heads: of the transformer.
-        length: samples that it was trained for, and the most that it takes. Shorter inputs are filled up with zeros.
+        bottom_channels: features of a token; 0 for as many as the encoders give.
+        layers: of the transformer, for each of the two sequences.
+        heads: of each attention.
+        length: samples that it was trained on, and the most that it takes. Shorter inputs are padded with zeros.
+
+    Raises:
+        ValueError: a setting is impossible.
     """
 
     n_fft: int = 4096
@@ -63,12 +68,18 @@ class Config:
 
     @property
     def features(self) -> int:
-        """How many features a token has."""
+        """Features of a token."""
         return self.bottom_channels or self.width * 2 ** (self.depth - 1)
 
 
 class Network(HybridNetwork):
-    """See the module."""
+    """Hybrid Transformer Demucs. It takes mixtures of up to `config.length` samples.
+
+    Args:
+        config: the shape of the network.
+        stems: S, the number of stems.
+        channels: C, of the mixture and of each stem.
+    """
 
     def __init__(self, config: Config, *, stems: int, channels: int) -> None:
         super().__init__(
@@ -80,7 +91,7 @@ class Network(HybridNetwork):
             compress=config.compress,
             norm_starts=NORM_STARTS,
             memory_starts=NEVER,
-            decoder_branches=True,
+            decoder_residual=True,
         )
         self.length = config.length
         self.resized = config.bottom_channels > 0
@@ -93,9 +104,16 @@ class Network(HybridNetwork):
         self.crosstransformer = CrossTransformer(config.features, layers=config.layers, heads=config.heads)
 
     def forward(self, mix: Tensor) -> Tensor:
-        """Mixture `(B, C, N)` -> stems `(B, S, C, N)`.
+        """Separate a mixture. In eval mode it is padded to the length that the network was trained on.
 
-        In eval mode the network always sees the length that it was trained for. Raises ValueError when `N` is above it.
+        Args:
+            mix: `(B, C, N)`.
+
+        Returns:
+            Stems `(B, S, C, N)`.
+
+        Raises:
+            ValueError: N is above that length, in eval mode.
         """
         if self.training:
             return super().forward(mix)
@@ -105,11 +123,19 @@ class Network(HybridNetwork):
         return super().forward(functional.pad(mix, (0, self.length - length)))[..., :length]
 
     def input_length(self, length: int) -> int:
-        """How many samples it wants to see, whatever the length."""
+        """Samples that the network needs, whatever the length: those that it was trained on."""
         return self.length
 
-    def between(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
-        """The transformer: `(B, C', F, T)` and `(B, C', 1, T')` -> the same shapes."""
+    def bottleneck(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply the transformer to the outputs of the encoders.
+
+        Args:
+            x: of the spectrogram's encoder, `(B, C', F, T)`.
+            xt: of the samples' encoder, `(B, C', 1, T')`.
+
+        Returns:
+            Inputs of the two decoders, of the same shapes.
+        """
         b, _, bins, frames = x.shape
         x = x.permute(0, 2, 3, 1).flatten(1, 2)  # tokens, all frames of a bin in a row
         xt = xt.squeeze(2).transpose(1, 2)
@@ -122,5 +148,5 @@ class Network(HybridNetwork):
 
 
 def _pointwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
-    """A convolution that sees one token at a time, on `(B, tokens, features)`."""
+    """A convolution of kernel size 1, on tokens `(B, tokens, features)`."""
     return linear(x, layer.weight.squeeze(2), layer.bias)

@@ -10,8 +10,8 @@ from support.demucs import CLASSES, SMALL, difference, noise, pair, reference, s
 from torch import nn
 
 from stemsplit.errors import ModelError
-from stemsplit.networks._demucs import rescale
-from stemsplit.networks._residual import DConv
+from stemsplit.networks._demucs_layers import rescale
+from stemsplit.networks._demucs_residual import DConv
 from stemsplit.networks.demucs import Resampling
 from stemsplit.networks.families import build
 
@@ -40,7 +40,7 @@ def test_parity_of_the_residual_branches(gain: float) -> None:
     for name, parameter in theirs.named_parameters():
         if "query" in name or "key" in name:
             parameter.mul_(gain)
-    ours = DConv(16, 2, memory=True)
+    ours = DConv(16, 2, lstm=True)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     for length in (1, 2, 57, 200, 201, 300, 451):
         x = 10 * noise(2, 16, length)
@@ -125,7 +125,7 @@ def test_published_weights_have_a_place(
         ("hdemucs", {"bands": [0.1, 0.3], "norm_starts": 999}, {"multi_freqs": [0.1, 0.3], "norm_starts": 999}),
     ],
 )
-def test_the_members_of_bags_have_the_layout_of_the_reference(
+def test_members_of_ensembles_have_the_weights_of_the_reference(
     family: str, config: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     with torch.device("meta"):
