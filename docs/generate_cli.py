@@ -69,21 +69,11 @@ def _section(name: str, command: Any) -> str:
     if arguments:
         rows = [[f"`{_argument(argument)}`", _text(argument.help)] for argument in arguments]
         lines += _table(["argument", "meaning"], rows)
-    for title, panel in _panels(options).items():
-        lines += [f"**{title}**", ""] if title else []
-        rows = [[_option(option), _meaning(option), _default(option), _code(option.envvar)] for option in panel]
-        filled = [column for column in range(4) if column < 2 or any(row[column] for row in rows)]
-        header = ["option", "meaning", "default", "environment"]
-        lines += _table([header[column] for column in filled], [[row[column] for column in filled] for row in rows])
+    header = ["option", "meaning", "default", "environment"]
+    rows = [[_option(option), _meaning(option), _default(option), _code(option.envvar)] for option in options]
+    filled = [column for column in range(4) if any(row[column] for row in rows)]
+    lines += _table([header[column] for column in filled], [[row[column] for column in filled] for row in rows])
     return "\n".join(lines)
-
-
-def _panels(options: list[Any]) -> dict[str | None, list[Any]]:
-    """Group options by the panels that the program puts them into, in the order in which these occur."""
-    panels: dict[str | None, list[Any]] = {}
-    for option in options:
-        panels.setdefault(option.rich_help_panel, []).append(option)
-    return panels
 
 
 def _argument(argument: Any) -> str:
