@@ -11,9 +11,9 @@ Both trim encoder delay and padding wherever the file tells them: lag 0 and the 
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, dropwhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile  # type: ignore[import-untyped]
 
+from stemsplit.audio import lame_header
 from stemsplit.errors import AudioError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from av.audio.resampler import AudioResampler
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
 
 Block = npt.NDArray[np.float32]
 """Samples of a song, `(C, n)`: contiguous, nominally in [-1, 1]."""
@@ -38,6 +40,8 @@ Stems = npt.NDArray[np.float32]
 _SNDFILE_STARTS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"riff", b"OggS")
 _SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _OPEN_END = 0x7FFF_0000  # bytes; who cannot go back to correct the header announces this much or more
+# Samples to decode before an excerpt: an MP3 frame uses bits of up to ten frames before it, and Opus needs 80 ms.
+_RUN_UP = 16_384
 _OGG_PAGE = 65_307  # bytes, the most that one page can have
 # What FFmpeg calls the containers whose length stands in the file, and is not estimated from its size.
 _HONEST = {"flac", "mov", "matroska", "asf", "wv", "tta", "ape", "wav", "aiff", "caf", "ogg"}
@@ -48,31 +52,44 @@ _FRONT = {"FL": _LEFT, "FLC": _LEFT, "DL": _LEFT, "WL": _LEFT, "FR": _RIGHT, "FR
 
 
 class SndfileSource:
-    """libsndfile: plain samples and Ogg Vorbis with one or two channels. LibsndfileError if it cannot read the file.
+    """libsndfile: plain samples and Ogg Vorbis with one or two channels; for random access, FLAC and more channels.
 
-    Attributes as in `FFmpegSource`.
+    Attributes: as in `FFmpegSource`.
+
+    Args:
+        file: An opened, unbuffered file.
+        path: Its name, for messages.
+
+    Raises:
+        soundfile.LibsndfileError: libsndfile cannot read the file.
     """
 
     folded_from = None
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, path: Path) -> None:
         # By number, not by name: a name that is not UTF-8, or one that ends in .raw, is then nothing special.
         self._file = file
+        self._path = path
         self._sound = soundfile.SoundFile(file.fileno(), closefd=False)
-        self.rate, self.channels, self.length = self._sound.samplerate, self._sound.channels, self._sound.frames
+        self.rate: int = self._sound.samplerate
+        self.channels: int = self._sound.channels
+        self.length: int = self._sound.frames
+        self.exact_length: int | None = self.length
         self.promised = self._announced()
         self.failures = 0
         self.chained = False
         if self._sound.format == "OGG":
             self._read_last_page()
 
-    def fits(self) -> bool:
-        """Whether this is one of the formats for which libsndfile is the better decoder.
+    def is_suitable(self, *, random_access: bool) -> bool:
+        """Whether libsndfile is the better decoder for this file.
 
-        Not if it finds nothing: FFmpeg reads what a recorder left that was killed before it wrote the length.
+        It is not if it finds no samples: FFmpeg reads what a recorder left behind that was killed before it wrote the
+        length.
         """
-        found = self.length > 0 or self._sound.format == "OGG"
-        return found and self.channels <= 2 and self._sound.subtype in (*_SAMPLE_BYTES, "VORBIS")
+        has_samples = self.length > 0 or self._sound.format == "OGG"
+        readable = self._sound.subtype in (*_SAMPLE_BYTES, "VORBIS")
+        return has_samples and readable and (random_access or (self.channels <= 2 and self._sound.format != "FLAC"))
 
     def blocks(self) -> Iterator[Block]:
         """Yield (channels, n <= 65536) as far as it can be decoded."""
@@ -85,6 +102,19 @@ class SndfileSource:
             if not len(samples):
                 return
             yield np.ascontiguousarray(samples.T)
+
+    def excerpt(self, start: int, length: int) -> Block:
+        """Return samples `(channels, n)` from `start` on; `n < length` at the end of the song.
+
+        Raises:
+            AudioError: The excerpt cannot be decoded.
+        """
+        try:
+            self._sound.seek(min(start, self.length))
+            samples: Block = self._sound.read(length, dtype="float32", always_2d=True).T
+        except soundfile.LibsndfileError as error:
+            raise undecodable(self._path, error.error_string.removeprefix("Error : ").rstrip(". ")) from error
+        return samples
 
     def close(self) -> None:
         """Close the decoder, not the file; a second time does nothing."""
@@ -131,6 +161,8 @@ class FFmpegSource:
         import av  # 0.1 s, and needed for few files
 
         self._av = av
+        self._file = file
+        self._path = path
         self._matrices: dict[str, Block] = {}
         self.failures = 0
         try:
@@ -145,8 +177,10 @@ class FFmpegSource:
                 told = "one sound track" if count == 1 else f"{count} sound tracks"
                 hint = "leave out --track" if count == 1 else f"choose one from 1 to {count} with --track"
                 raise AudioError(f"{str(path)!r} has {told}, and none of the number {track}", hint)
-            stream = self._container.streams.audio[track - 1]
-            self._frames = self._decode(stream)
+            self._stream = stream = self._container.streams.audio[track - 1]
+            first = next(packets := self._demux(stream), None)
+            self._packets = chain([first] if first else [], packets)
+            self._frames = self._decode(self._packets)
             # Decoding the first frame at once tells the rate and the channels better than many a header.
             self._first = next(self._frames, None)
             head = self._first or stream.codec_context
@@ -155,7 +189,9 @@ class FFmpegSource:
             self.rate: int = head.sample_rate
             self.channels = min(2, head.layout.nb_channels)
             self.folded_from = head.layout.nb_channels if head.layout.nb_channels > 2 else None
-            self.length, self.promised = self._announced(stream)
+            self.length, self.promised = self._announced(stream, first)
+            self.exact_length: int | None = self.promised if self._container.format.name == "mp3" else None
+            self._samples_per_tick = (stream.time_base or Fraction(1, self.rate)) * self.rate
             if not self._first and (self.failures or self.promised):
                 raise undecodable(path)
         except BaseException:
@@ -164,31 +200,59 @@ class FFmpegSource:
 
     def blocks(self) -> Iterator[Block]:
         """Yield (channels, n) as far as it can be decoded, all of it at `rate`."""
-        kind: tuple[str, str, int] | None = None
-        converter: AudioResampler | None = None
-        for frame in chain([self._first] if self._first else [], self._frames):
-            if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
-                yield from self._convert(converter, None)
-                # Interleaved: PyAV crashes on frames with eight channels or more that are not.
-                converter = self._av.AudioResampler("flt", frame.layout, self.rate)
-            yield from self._convert(converter, frame)
-        yield from self._convert(converter, None)
+        for _, block in self._convert_all(self._with_first(self._frames)):
+            yield block
+
+    def excerpt(self, start: int, length: int) -> Block:
+        """Return samples `(channels, n)` from `start` on; `n < length` at the end of the song.
+
+        It can be called once, in place of `blocks`.
+
+        Raises:
+            AudioError: Pieces of the excerpt cannot be decoded.
+        """
+        origin = self._first.pts if self._first else None
+        frames = self._with_first(self._frames)
+        if origin is not None and start > _RUN_UP:
+            needed = int(origin + (start - _RUN_UP) / self._samples_per_tick)
+            if self._container.format.name == "mp3":  # in other formats, timestamps after seeking may be wrong
+                self._container.seek(needed, stream=self._stream)
+            packets = dropwhile(lambda p: p.pts is not None and p.pts + (p.duration or 0) < needed, self._packets)
+            frames = self._decode(packets)
+        excerpt = np.zeros((self.channels, length), np.float32)
+        place = count = end = 0  # in the song, in the excerpt, in the excerpt
+        for frame, block in self._convert_all(frames):
+            if frame is not None and frame.pts is not None and origin is not None:
+                place = round((frame.pts - origin) * self._samples_per_tick)
+            first, last = max(place, start) - start, min(place + block.shape[1], start + length) - start
+            if first < last:
+                excerpt[:, first:last] = block[:, start + first - place : start + last - place]
+                count, end = count + last - first, max(end, last)
+            place += block.shape[1]
+            if place >= start + length:
+                break
+        if count < end:
+            raise undecodable(self._path, f"{end - count} samples of it are damaged")
+        return excerpt[:, :end]
 
     def close(self) -> None:
         """Close the decoder, not the file; a second time does nothing."""
         self._container.close()
 
-    def _decode(self, stream: "AudioStream") -> Iterator["AudioFrame"]:
-        """Decode what can be decoded: beyond damaged packets, up to where the container ends or breaks."""
+    def _with_first(self, frames: Iterator["AudioFrame"]) -> Iterator["AudioFrame"]:
+        return chain([self._first] if self._first else [], frames)
+
+    def _demux(self, stream: "AudioStream") -> Iterator["Packet[AudioStream]"]:
+        """Yield packets up to where the container ends or breaks."""
         packets = self._container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except self._av.FFmpegError:
-                packet = None
-                self.failures += 1
-            if packet is None:
-                return
+        try:
+            yield from packets
+        except self._av.FFmpegError:
+            self.failures += 1
+
+    def _decode(self, packets: Iterable["Packet[AudioStream]"]) -> Iterator["AudioFrame"]:
+        """Decode what can be decoded, beyond damaged packets."""
+        for packet in packets:
             try:
                 frames = packet.decode()
             except self._av.FFmpegError:
@@ -196,7 +260,7 @@ class FFmpegSource:
             else:
                 yield from frames
 
-    def _announced(self, stream: "AudioStream") -> tuple[int | None, int | None]:
+    def _announced(self, stream: "AudioStream", first: "Packet[AudioStream] | None") -> tuple[int | None, int | None]:
         """Length and promised length. Of a film whose tracks do not tell theirs, that of the film is an estimate."""
         container = self._container
         if stream.duration and stream.time_base:
@@ -206,10 +270,26 @@ class FFmpegSource:
         else:
             return None, None
         kind = container.format.name.split(",")[0]
-        # A Xing header announces whole samples, which FFmpeg's own estimate from the bit rate hardly ever comes to.
         alone = bool(stream.duration) or len(container.streams) == 1
-        honest = (kind in _HONEST and alone) or (kind == "mp3" and exact.denominator == 1)
+        honest = kind in _HONEST and alone
+        if kind == "mp3" and first is not None and first.pos and exact.denominator == 1:
+            honest = lame_header.counts_frames(self._file, first.pos)
         return round(exact), round(exact) if honest else None
+
+    def _convert_all(self, frames: Iterable["AudioFrame"]) -> Iterator[tuple["AudioFrame | None", Block]]:
+        """Yield each frame and its samples; None and what is left at the end of a sample format."""
+        kind: tuple[str, str, int] | None = None
+        converter: AudioResampler | None = None
+        for frame in frames:
+            if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                for block in self._convert(converter, None):
+                    yield None, block
+                # Interleaved: PyAV crashes on frames with eight channels or more that are not.
+                converter = self._av.AudioResampler("flt", frame.layout, self.rate)
+            for block in self._convert(converter, frame):
+                yield frame, block
+        for block in self._convert(converter, None):
+            yield None, block
 
     def _convert(self, converter: "AudioResampler | None", frame: "AudioFrame | None") -> Iterator[Block]:
         """Frames in whatever sample format as blocks (channels, n); None flushes."""
@@ -252,30 +332,39 @@ def open_container(file: BinaryIO, *, metadata_errors: str = "replace") -> "Inpu
     return av.open(file, "r", options={"protocol_whitelist": "none"}, metadata_errors=metadata_errors)
 
 
-def open_source(file: BinaryIO, path: Path, track: int = 1) -> SndfileSource | FFmpegSource:
-    """The decoder for an opened, unbuffered file; `path` is for messages. AudioError if neither can read it.
+def open_source(
+    file: BinaryIO, path: Path, track: int = 1, *, random_access: bool = False
+) -> SndfileSource | FFmpegSource:
+    """Choose the decoder for a file.
 
-    track: which of the audio streams, from 1 on.
+    Args:
+        file: An opened, unbuffered file.
+        path: Its name, for messages.
+        track: Which of its audio streams to read, from 1 on.
+        random_access: Prefer the decoder that is faster at seeking.
+
+    Raises:
+        AudioError: Neither decoder can read the file.
     """
     start = file.read(4)
     file.seek(0)
-    if start in _SNDFILE_STARTS and track == 1:
+    if track == 1 and (start in _SNDFILE_STARTS or (random_access and start == b"fLaC")):
         try:
-            source = SndfileSource(file)
+            source = SndfileSource(file, path)
         except soundfile.LibsndfileError:
-            pass  # a codec of its own, or another thing that starts alike: let FFmpeg try
+            pass  # another codec, or another format that starts alike: let FFmpeg try
         else:
-            if source.fits():
+            if source.is_suitable(random_access=random_access):
                 return source
             source.close()
         file.seek(0)
     return FFmpegSource(file, path, track)
 
 
-def undecodable(path: Path) -> AudioError:
-    """The refusal of a file in which no decoder finds sound."""
+def undecodable(path: Path, reason: str = "it is damaged, or not audio") -> AudioError:
+    """Return the error for a file, or a part of it, that no decoder can read."""
     hint = "if a player can play it, convert it first, for instance with  ffmpeg -i SONG song.flac"
-    return AudioError(f"cannot decode {str(path)!r}: it is damaged, or not audio", hint)
+    return AudioError(f"cannot decode {str(path)!r}: {reason}", hint)
 
 
 def downmix_matrix(names: Sequence[str]) -> Block:

@@ -10,6 +10,12 @@ _DELAY = 141
 _CHECKSUM = 154
 _SEARCHED = 512  # bytes of the first frame
 _HIGHEST_PADDING = 2**12 - 1
+_LONGEST_FRAME = 1_441  # bytes, of MPEG-1 layer III at 320 kbit/s and 32 kHz
+# The header of a frame, then as much as the side information would take up in this version of MPEG for one or two
+# channels, then the name; the lowest bit of the flags says that a count of frames follows.
+_FRAME_COUNT = re.compile(
+    rb"\xff[\xe0-\xff]..(?:(?:.{9}|.{17}|.{32})(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|.{32}VBRI)", re.DOTALL
+)
 
 
 def write_padding(file: BinaryIO, length: int) -> None:
@@ -36,6 +42,20 @@ def write_padding(file: BinaryIO, length: int) -> None:
     head[note + _CHECKSUM : note + _CHECKSUM + 2] = checksum(head[: note + _CHECKSUM]).to_bytes(2, "big")
     file.seek(start)
     file.write(head)
+
+
+def counts_frames(file: BinaryIO, start: int) -> bool:
+    """Return whether an MP3 has a Xing, Info or VBRI header with its number of frames, from which its length is known.
+
+    Args:
+        file: The MP3; its position is kept.
+        start: Where its first frame with sound begins, in bytes. The header is the frame before.
+    """
+    position = file.tell()
+    file.seek(max(0, start - _LONGEST_FRAME))
+    before = file.read(min(start, _LONGEST_FRAME))
+    file.seek(position)
+    return _FRAME_COUNT.search(before) is not None
 
 
 def checksum(data: bytes | bytearray) -> int:

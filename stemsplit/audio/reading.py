@@ -77,18 +77,45 @@ class Reader:
         if invalid:
             self._warn(f"holds {invalid} sample(s) that are infinite or not a number; silence stands in for them")
 
+    def exact_length(self) -> int:
+        """Return the number of samples: from the header if it is exact, else by decoding the whole song.
+
+        Raises:
+            AudioError: A piece of the song cannot be decoded.
+        """
+        known: int | None = self._source.exact_length
+        if known is not None:
+            return known
+        length: int = sum(block.shape[1] for block in self._source.blocks())
+        if self._source.failures:
+            raise undecodable(self.path, f"{self._source.failures} piece(s) of it are damaged")
+        return length
+
+    def excerpt(self, start: int, length: int) -> Block:
+        """Return samples `(channels, n)` from `start` on, in place of `blocks`; `n < length` at the end of the song.
+
+        Samples that are not finite are kept. Fast only if the song was opened for random access.
+
+        Raises:
+            AudioError: A piece of the excerpt cannot be decoded.
+        """
+        try:
+            return self._source.excerpt(start, length)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
     def _warn(self, what: str) -> None:
         self.warnings.append(f"{str(self.path)!r} {what}")
 
 
-def open_reader(path: Path, track: int = 1) -> Reader:
+def open_reader(path: Path, track: int = 1, *, random_access: bool = False) -> Reader:
     """Open a song for reading. AudioError, with a hint, if `path` is not a readable file that holds audio.
 
     track: which of its audio streams, from 1 on; films may have several.
     """
     file = _open_file(path)
     try:
-        return Reader(path, file, open_source(file, path, track))
+        return Reader(path, file, open_source(file, path, track, random_access=random_access))
     except OSError as error:
         file.close()
         raise _unreadable(path, error) from error

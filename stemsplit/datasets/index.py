@@ -15,7 +15,7 @@ import platformdirs
 from stemsplit.datasets.stem_files import Shape, measure
 from stemsplit.files import replacing, sweep
 
-_VERSION = 1
+_VERSION = 2  # 1 had wrong lengths of some MP3s
 _SETTLED_SECONDS = 2.0  # a file that was written just now may be written again, and look the same
 
 

@@ -176,7 +176,6 @@ def read_mixture(song: Multitrack, start: int, length: int) -> Tensor:
 
 def _read(song: Multitrack, path: Path, start: int, length: int) -> Block:
     samples = read_file(path, start, length)
-    # The length of an MP3 is an estimate, if it has no note of it.
-    if samples.shape[1] < min(length, song.length - start) and path.suffix.lower() != ".mp3":
+    if samples.shape[1] < min(length, song.length - start):
         raise unreadable(path, f"it ends before the {song.length} samples that it should have")
     return samples

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import soundfile  # type: ignore[import-untyped]
 
 from stemsplit.audio.decoding import Block, Stems, open_container
-from stemsplit.errors import DatasetError
+from stemsplit.audio.reading import Reader, open_reader
+from stemsplit.errors import AudioError, DatasetError
 from stemsplit.wording import one_line
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ TRACKS = (MIXTURE, "drums", "bass", "other", "vocals")  # of a packed song, in t
 # An AAC frame of 1024 samples is half made of the one before it; one more for what no one has thought of.
 _LEAD = 2048
 CHECK = "all that is wrong with a folder is told by  stemsplit data check FOLDER"
+_REPLACE = f"replace the file or remove its song; {CHECK}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,8 @@ def is_packed(path: Path) -> bool:
 def measure(path: Path) -> Shape:
     """What a file's header says. Raises DatasetError when it cannot be read, or is packed in a way we do not know."""
     if not is_packed(path):
-        try:
-            info = soundfile.info(path)
-        except soundfile.LibsndfileError as error:
-            raise unreadable(path, error.error_string) from error
-        return Shape(info.samplerate, info.channels, info.frames)
+        with _open_sound(path) as reader:
+            return Shape(reader.rate, reader.channels, reader.exact_length())
     with _opened(path) as container:
         tracks = container.streams.audio
         if len(tracks) != len(TRACKS):
@@ -72,12 +70,8 @@ def measure(path: Path) -> Shape:
 
 def read_file(path: Path, start: int, length: int) -> Block:
     """An excerpt `(C, n)` of an audio file, as far as there is one: `n <= length`. Raises DatasetError."""
-    try:
-        samples, _ = soundfile.read(path, length, start, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise unreadable(path, error.error_string) from error
-    read: Block = samples.T
-    return read
+    with _open_sound(path) as reader:
+        return reader.excerpt(start, length)
 
 
 def read_tracks(path: Path, tracks: Sequence[str], start: int, length: int) -> Stems:
@@ -115,14 +109,22 @@ def read_tracks(path: Path, tracks: Sequence[str], start: int, length: int) -> S
 
 
 def unreadable(path: Path, reason: str) -> DatasetError:
-    """The refusal of a file that is damaged."""
-    told = reason.removeprefix("Error : ").rstrip(". ")
-    return DatasetError(f"cannot read {str(path)!r}: {told}", f"replace the file or remove its song; {CHECK}")
+    """Return the error for a file that is damaged."""
+    return DatasetError(f"cannot read {str(path)!r}: {reason}", _REPLACE, path=path)
 
 
 def count(number: int, thing: str) -> str:
     """`1 channel`, `2 channels`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+@contextmanager
+def _open_sound(path: Path) -> Iterator[Reader]:
+    try:
+        with open_reader(path, random_access=True) as reader:
+            yield reader
+    except AudioError as error:
+        raise DatasetError(str(error), _REPLACE, path=path) from error
 
 
 @contextmanager

@@ -154,6 +154,50 @@ def test_variable_bit_rate_without_a_header_is_read_to_its_end(tmp_path: Path) -
     assert read(tmp_path / "x.mp3").shape[1] > 2 * LENGTH
 
 
+def test_an_estimated_length_is_not_taken_for_a_promise(tmp_path: Path) -> None:
+    """At 48 kHz, the length that FFmpeg estimates from the first bit rate may well be a whole number."""
+    bare = {"write_xing": "0", "id3v2_version": "0"}
+    for name, bit_rate in (("poor", 64_000), ("rich", 320_000)):
+        path = tmp_path / f"{name}.mp3"
+        encode(path, bursts(length=6 * RATE), "libmp3lame", rate=48_000, bit_rate=bit_rate, options=bare)
+    join(tmp_path / "x.mp3", tmp_path / "poor.mp3", tmp_path / "rich.mp3")
+    with open_reader(tmp_path / "x.mp3") as reader:
+        assert reader.length
+        assert reader.length % 1 == 0
+        assert reader.length > 20 * 48_000  # instead of 12 s
+        assert sum(block.shape[1] for block in reader.blocks()) == pytest.approx(12 * 48_000, abs=10_000)
+        assert reader.warnings == []
+    with open_reader(tmp_path / "x.mp3") as reader:
+        assert reader.exact_length() == pytest.approx(12 * 48_000, abs=10_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("x.mp3", "libmp3lame", {}),
+        ("x.mp3", "libmp3lame", {"write_xing": "0"}),
+        ("x.flac", "flac", {}),
+        ("x.ogg", "libvorbis", {}),
+        ("x.opus", "libopus", {}),
+        ("x.wav", "adpcm_ima_wav", {}),
+        ("x.wav", "pcm_s24le", {}),
+    ],
+)
+@pytest.mark.parametrize("random_access", [False, True])
+def test_excerpts_are_what_reading_from_the_start_gives(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str], random_access: bool
+) -> None:
+    encode(tmp_path / name, bursts(), codec, rate=48_000 if codec == "libopus" else RATE, options=options)
+    whole = read(tmp_path / name)
+    with open_reader(tmp_path / name, random_access=random_access) as reader:
+        assert reader.exact_length() == whole.shape[1]
+    for start in (0, 1, 20_000, 50_001, whole.shape[1] - 5_000, whole.shape[1] + 10):
+        for length in (1, 10_000):
+            with open_reader(tmp_path / name, random_access=random_access) as reader:
+                excerpt = reader.excerpt(start, length)
+            np.testing.assert_allclose(excerpt, whole[:, start : start + length], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_101, 96_000, 192_000])
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
 def test_plain_samples_are_exact(tmp_path: Path, rate: int, subtype: str) -> None:

@@ -268,7 +268,7 @@ def damage_double(song: Path) -> None:
         (damage_silent, "silent", "other is silent"),
         (damage_sum, "sum", "do not add up to the mixture in"),
         (damage_mixture, "mismatch", "the mixture does not fit the stems (8000 Hz, 1 channel, 16000 samples"),
-        (damage_header, "damaged", "vocals.wav': Format not recognised"),
+        (damage_header, "damaged", "vocals.wav': it is damaged, or not audio"),
         (damage_body, "damaged", "vocals.flac': "),
         (damage_numbers, "numbers", "drums has samples that are no numbers"),
         (damage_double, "double", "has two files for bass"),

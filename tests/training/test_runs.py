@@ -366,7 +366,7 @@ def test_a_song_that_is_damaged_inside_is_one_sentence(make_song: MakeSong, tmp_
     soundfile.write(tmp_path / "data" / "bass.flac", samples, rate)
     whole = (tmp_path / "data" / "bass.flac").read_bytes()
     (tmp_path / "data" / "bass.flac").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DatasetError, match=r"^cannot read '.*bass\.flac': [^\n]*$") as caught:
+    with pytest.raises(DatasetError, match=r"^cannot decode '.*bass\.flac': [^\n]*$") as caught:
         list(fit(RECIPE, find_songs(tmp_path / "data", STEMS), (), tmp_path / "run", workers=workers))
     assert "stemsplit data check" in caught.value.hint
 
