@@ -1,14 +1,14 @@
 """stemsplit turns a song into stems: vocals, drums, bass, other.
 
-The flow, in the order in which it reads (each stage is a generator over the previous one):
+The flow, in which each stage is a generator over the one before, is put together in `stemsplit.separation`:
 
-    audio -> resampling -> windows -> networks (stft -> masks -> inverse) -> windows -> resampling -> encoding
-
-and `separation` is where it is put together.
+    decode -> resample -> cut windows -> network (STFT -> masks -> inverse) -> overlap-add -> resample -> encode
 
 Letters used everywhere: `B` batch, `S` stems, `C` channels, `N` samples, `F` bins, `T` frames of an STFT. Audio is
-float32, nominally in [-1, 1], shaped `(C, N)`; stems are `(S, C, N)`; spectra are `(..., F, T)` complex64. `rate` is an
-int in Hz. A length is in samples unless its name ends in `_seconds`.
+float32, nominally in [-1, 1], of shape `(C, N)`; stems are `(S, C, N)`; spectra are `(..., F, T)` complex64. `rate` is
+an int in Hz. Lengths are in samples unless a name ends in `_seconds`.
+
+The library logs what it does under the name "stemsplit", through `logging`, at level INFO.
 """
 
 from importlib import import_module
@@ -16,29 +16,65 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stemsplit.audio.formats import Format
-    from stemsplit.errors import StemsplitError
+    from stemsplit.audio.reading import open_reader
+    from stemsplit.batch.run import BatchReport, separate_batch
+    from stemsplit.errors import (
+        AudioError,
+        DatasetError,
+        DeviceError,
+        ModelError,
+        StemsplitError,
+        UnreachableError,
+        UsageError,
+    )
     from stemsplit.separation.options import SeparationOptions
     from stemsplit.separation.outputs import Delivery
     from stemsplit.separation.render import Report
     from stemsplit.separation.separator import Separator
     from stemsplit.version import __version__
 
-__all__ = ["Delivery", "Format", "Report", "SeparationOptions", "Separator", "StemsplitError", "__version__"]
+__all__ = [
+    "AudioError",
+    "BatchReport",
+    "DatasetError",
+    "Delivery",
+    "DeviceError",
+    "Format",
+    "ModelError",
+    "Report",
+    "SeparationOptions",
+    "Separator",
+    "StemsplitError",
+    "UnreachableError",
+    "UsageError",
+    "__version__",
+    "open_reader",
+    "separate_batch",
+]
 
 _HOMES = {
-    "Delivery": "separation.outputs",
     "Format": "audio.formats",
-    "Report": "separation.render",
-    "SeparationOptions": "separation.options",
-    "Separator": "separation.separator",
+    "open_reader": "audio.reading",
+    "BatchReport": "batch.run",
+    "separate_batch": "batch.run",
+    "AudioError": "errors",
+    "DatasetError": "errors",
+    "DeviceError": "errors",
+    "ModelError": "errors",
     "StemsplitError": "errors",
+    "UnreachableError": "errors",
+    "UsageError": "errors",
+    "SeparationOptions": "separation.options",
+    "Delivery": "separation.outputs",
+    "Report": "separation.render",
+    "Separator": "separation.separator",
     "__version__": "version",
 }
 
 if not TYPE_CHECKING:  # where types are checked, there is nothing but what was imported
 
     def __getattr__(name: str) -> object:
-        """The names in `__all__`, imported when they are asked for: torch takes a second."""
+        """Import a name of `__all__` when it is first used: torch alone takes a second."""
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"stemsplit.{_HOMES[name]}"), name)

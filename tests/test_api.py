@@ -36,6 +36,24 @@ def noise(channels: int, length: int, *, seed: int = 0) -> np.ndarray:
 
 
 def test_what_the_package_offers() -> None:
+    assert stemsplit.__all__ == [
+        "AudioError",
+        "BatchReport",
+        "DatasetError",
+        "Delivery",
+        "DeviceError",
+        "Format",
+        "ModelError",
+        "Report",
+        "SeparationOptions",
+        "Separator",
+        "StemsplitError",
+        "UnreachableError",
+        "UsageError",
+        "__version__",
+        "open_reader",
+        "separate_batch",
+    ]
     assert stemsplit.Separator is separation.Separator
     assert stemsplit.Report is render.Report
     assert stemsplit.StemsplitError is errors.StemsplitError

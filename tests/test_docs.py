@@ -124,10 +124,11 @@ def test_the_python_examples_run(
     names: dict[str, object] = {}
     for example in blocks("docs/python.md", "python"):  # each goes on where the one before ended
         exec(compile(example, "python.md", "exec"), names)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["beat.wav", "karaoke.wav", "song.mp3", "voice.wav"]
-    clipped, loudest, refused = capsys.readouterr().out.splitlines()
+    assert {path.name for path in tmp_path.iterdir()} == {"beat.wav", "karaoke.wav", "song.mp3", "stems", "voice.wav"}
+    clipped, loudest, batch, refused = capsys.readouterr().out.splitlines()
     assert clipped.endswith(" 0 samples clipped")
     assert loudest.startswith("{'vocals': '0.")
+    assert batch.startswith("['stems/song/vocals.wav'] [\"there is no file")
     assert "no song" in refused
 
 

@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -13,6 +14,21 @@ from stemsplit.errors import AudioError
 from stemsplit.wording import one_line
 
 _EARLY_SECONDS = 0.5  # a file that ends earlier than its header says, by more than this, gets a warning
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What the header of a song says.
+
+    Attributes:
+        rate: Hz.
+        channels: 1 or 2, after folding down.
+        length: samples, or None if the header does not tell.
+    """
+
+    rate: int
+    channels: int
+    length: int | None
 
 
 class Reader:

@@ -42,7 +42,7 @@ class Failed:
     error: AudioError
 
 
-def search(
+def find_input_files(
     inputs: Sequence[str],
     output: Path,
     *,
@@ -157,9 +157,9 @@ class _Search:
 
     def _add_playlist(self, playlist: Path) -> None:
         here = os.path.abspath(playlist.parent)  # noqa: PTH100 (Path.absolute keeps "..")
-        for line in playlists.read(playlist):
+        for line in playlists.read_playlist(playlist):
             try:
-                path = playlists.locate(line, playlist)
+                path = playlists.find_song(line, playlist)
             except AudioError as error:
                 self.failed.append(Failed(os.fsdecode(line.strip()), error))
                 continue
@@ -210,7 +210,7 @@ class _Search:
                 refusal = AudioError(f"cannot look into {name!r}: {error.strerror}", "check its permissions")
                 self.failed.append(Failed(name, refusal))
                 continue
-            stems = manifest.made_in(folder.joinpath(*above)) if inside else frozenset()
+            stems = manifest.stems_in(folder.joinpath(*above)) if inside else frozenset()
             for entry in entries:
                 parts = (*above, entry.name)
                 if entry.name[0] == "." or entry.name in stems or self._exclude.match(parts):

@@ -36,10 +36,6 @@ class Provenance:
     model: Mapping[str, Any]
     settings: Mapping[str, Any]
 
-    def is_like(self, other: "Provenance") -> bool:
-        """Whether the same song gives the same stems. What a model is called does not matter."""
-        return _comparable(self) == _comparable(other)
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -87,7 +83,7 @@ def stamp_source(song: Path) -> FileStamp:
     return replace(stamp, mtime_ns=0) if stamp.mtime_ns / 1e9 > now - _COARSEST_SECONDS else stamp
 
 
-def read(path: Path) -> list[Run]:
+def read_manifest(path: Path) -> list[Run]:
     """What a manifest says; nothing if it is not there, or not one that this version understands."""
     try:
         with path.open("rb") as file:
@@ -97,16 +93,16 @@ def read(path: Path) -> list[Run]:
         return []
 
 
-def made_in(folder: Path) -> frozenset[str]:
+def stems_in(folder: Path) -> frozenset[str]:
     """The names of the files in a folder of which a manifest in it says that stemsplit has made them."""
     names: set[str] = set()
     for path in folder.glob(f"*{NAME}*.{SUFFIX}"):
-        for run in read(path):
+        for run in read_manifest(path):
             names |= {file for file, _ in run.stems.values()}
     return frozenset(names)
 
 
-def write(path: Path, runs: Sequence[Run]) -> None:
+def write_manifest(path: Path, runs: Sequence[Run]) -> None:
     """Write a manifest, which is there complete or not at all. OSError: that is not possible."""
     table = {"manifest": _SCHEMA, "stemsplit": __version__, "runs": [_table(run) for run in runs]}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,14 +110,14 @@ def write(path: Path, runs: Sequence[Run]) -> None:
         part.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
-def record(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
+def record_run(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
     """Add a run whose stems are complete to a manifest, with their hashes. OSError: that is not possible.
 
     What is known of other files stays, of whatever model, settings and format they are.
     """
     files = {stem: _relative(output, path) for stem, output in outputs.items()}
     others = []
-    for other in read(path):
+    for other in read_manifest(path):
         kept = {stem: entry for stem, entry in other.stems.items() if entry[0] not in files.values()}
         others += [replace(other, stems=kept)] if kept else []
     # Who is killed while it hashes has stems that are known by their sizes and times, and need not be made again.
@@ -129,10 +125,10 @@ def record(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
         with ThreadPoolExecutor() as pool:
             stamps = pool.map(partial(FileStamp.of, hashed=hashed), outputs.values())
             stems = {stem: (files[stem], stamp) for stem, stamp in zip(outputs, stamps, strict=True)}
-        write(path, [*others, replace(run, stems=stems)])
+        write_manifest(path, [*others, replace(run, stems=stems)])
 
 
-def examine(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Provenance) -> StemStatus:
+def check_stems(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Provenance) -> StemStatus:
     """Compare what is there with what is wanted.
 
     path: of the manifest. outputs: where each stem goes. Where the manifest has no word on a file, "make" is what to
@@ -140,7 +136,7 @@ def examine(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Pro
 
     AudioError: a stem is not as stemsplit wrote it, or something cannot be read.
     """
-    known = {file: (run, stamp) for run in read(path) for file, stamp in run.stems.values()}
+    known = {file: (run, stamp) for run in read_manifest(path) for file, stamp in run.stems.values()}
     reasons: dict[int, str] = {}  # by run
     there: list[tuple[Path, FileStamp]] = []
     why = ""

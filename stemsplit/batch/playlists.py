@@ -20,7 +20,7 @@ _FILE_ADDRESS = re.compile(r"file:(?://([^/\\]*))?([/\\].*)", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:|\\\\", re.IGNORECASE)
 
 
-def read(playlist: Path) -> list[bytes]:
+def read_playlist(playlist: Path) -> list[bytes]:
     """The lines of a playlist that name songs. AudioError: it cannot be read, is no playlist, or names none."""
     name = repr(str(playlist))
     try:
@@ -47,7 +47,7 @@ def read(playlist: Path) -> list[bytes]:
     return songs
 
 
-def locate(line: bytes, playlist: Path) -> Path:
+def find_song(line: bytes, playlist: Path) -> Path:
     """The file that a line of a playlist means; relative to the folder of the playlist, if the line is.
 
     AudioError: it is an address on the net, a playlist, or nothing that exists.

@@ -22,7 +22,7 @@ FIELDS = {
 }
 """What can stand in braces, and what it becomes."""
 UNKNOWN_ARTIST = "Unknown artist"
-LONGEST = 255  # bytes of a name, on nearly every file system
+MAX_NAME_BYTES = 255  # bytes of a name, on nearly every file system
 
 _ENDING = ".{ext}"
 _EXTENSIONS = frozenset("wav wave rf64 flac mp3 ogg oga opus m4a mp4 aac aif aiff".split())

@@ -1,4 +1,4 @@
-"""Songs and what their stems are called: each song gets files of its own."""
+"""Songs to separate, and the files of their stems, which no two songs share."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stemsplit.audio import stem_file
+from stemsplit.audio.reading import AudioInfo
 from stemsplit.audio.tags import read_tags
 from stemsplit.batch import inputs, manifest, templates
 from stemsplit.batch.inputs import Failed, InputFile
-from stemsplit.batch.room import Shape
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.templates import Template
 from stemsplit.errors import UsageError
@@ -20,11 +20,16 @@ _FROM_TAGS = ("title", "artist")
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One song to separate, and what its stems are called.
+    """One song to separate.
 
-    source: its file. output: the folder that all stems go to, or below. values: of the template's fields, but for the
-    stem. label: what the user calls it. shape: what its header says, once that is known. why: what is wrong with the
-    stems that there are; empty if there are none that may be replaced.
+    Attributes:
+        source: its file.
+        output: the folder of the stems of all songs.
+        template: how the files of its stems are named.
+        values: of the fields of the template, except for the stem.
+        label: the song as the user typed it, or as it was found.
+        info: what its header says, once that was read.
+        why: what is wrong with the stems that it has; empty if it has none that may be replaced.
     """
 
     source: Path
@@ -32,27 +37,27 @@ class Track:
     template: Template
     values: Mapping[str, str | int]
     label: str
-    shape: Shape | None = None
+    info: AudioInfo | None = None
     why: str = ""
 
     @property
     def name(self) -> str:
-        """What people are told that it is."""
+        """What the song is called in messages."""
         return "standard input" if self.label == "-" else self.label
 
     @property
     def seconds(self) -> float | None:
-        """How long the song is, if its header was read and says so."""
-        return self.shape.length / self.shape.rate if self.shape and self.shape.length is not None else None
+        """The length of the song, if its header was read and tells it."""
+        return self.info.length / self.info.rate if self.info and self.info.length is not None else None
 
     @property
     def replaces(self) -> bool:
-        """Whether stems that exist are ours, unchanged and not up to date, so that new ones take their place."""
+        """Whether it has outdated stems, written by stemsplit and unchanged since, which new ones replace."""
         return bool(self.why)
 
     @property
     def folder(self) -> Path:
-        """The folder that its stems are in, or in folders below it."""
+        """The folder of its stems; a template may put them into folders below it."""
         return self.output.joinpath(*self.template.folder(self.values))
 
     @property
@@ -60,13 +65,18 @@ class Track:
         """The file that says how its stems were made."""
         return self.file(manifest.NAME, manifest.SUFFIX)
 
+    @property
+    def player_page(self) -> Path:
+        """The page on which to listen to its stems."""
+        return self.file("player", "html")
+
     def file(self, stem: str, extension: str = "") -> Path:
-        """The file of a stem, or of something else that goes beside them, with another extension, without a dot."""
+        """Return the file of a stem, or of something else beside the stems, with another extension, without a dot."""
         path = self.output.joinpath(*self.template.fill({**self.values, "stem": stem}))
         return path.with_name(f"{path.name.rpartition('.')[0]}.{extension}") if extension else path
 
     def outputs(self, stems: Sequence[str]) -> dict[str, Path]:
-        """The file of every stem, and of the stem file, which is called as the song is."""
+        """Return the file of each of `stems`; the stem file is named after the song."""
         return {stem: self.file(stem) for stem in stems if stem != stem_file.NAME} | (
             {stem_file.NAME: self.file(str(self.values["track"]), stem_file.SUFFIX[1:])}
             if stem_file.NAME in stems
@@ -74,7 +84,7 @@ class Track:
         )
 
 
-def find(
+def find_tracks(
     names: Sequence[str],
     output: Path,
     *,
@@ -85,17 +95,30 @@ def find(
     extension: str = "wav",
     model: str = "",
 ) -> tuple[list[Track], list[Failed]]:
-    """The songs that the user's words stand for, as in `inputs.search`, and those words that stand for none.
+    """Find the songs that the user named, and choose the files of their stems.
 
-    A song's stems go to `output/<its name without the extension>`, or as the template says. What is in a folder that
-    was searched is mirrored below `output`. Songs that would share a file, such as song.mp3 and song.wav, keep their
-    extension in its name. extension: of the stems, without a dot. model: its name.
+    Folders that are searched are mirrored below `output`. Songs whose stems would share a file, such as song.mp3 and
+    song.wav, keep their extension in its name.
 
-    Raises UsageError when songs would still share a file, before anything was done.
+    Args:
+        names: files, folders, patterns, playlists, as in `inputs.find_input_files`.
+        output: the folder of all stems.
+        include: patterns of names that folders are searched for.
+        exclude: patterns of what is left out in folders.
+        stdin: what "-" stands for.
+        template: how the files of the stems are named.
+        extension: of the stems, without a dot.
+        model: its name.
+
+    Returns:
+        The songs, and the names that stand for none.
+
+    Raises:
+        UsageError: `output` is a file, or songs would still share a file.
     """
     if os.path.lexists(output) and not os.path.isdir(output):  # noqa: PTH112 (Path.is_dir raises)
         raise UsageError(f"the output {str(output)!r} is a file", "name a folder with --output")
-    songs, failed = inputs.search(names, output, include=include, exclude=exclude, stdin=stdin)
+    songs, failed = inputs.find_input_files(names, output, include=include, exclude=exclude, stdin=stdin)
     tracks = []
     for index, song in enumerate(songs, start=1):
         stem, above = song.place.stem, song.place.parent
@@ -109,41 +132,41 @@ def find(
         if template.fields.intersection(_FROM_TAGS):
             values |= _tags(song.path)
         tracks.append(Track(song.path, output, template, values, song.label))
-    return _told_apart(tracks, songs), failed
+    return _with_distinct_files(tracks, songs), failed
 
 
-def rename(tracks: Iterable[Track], model: str) -> list[Track]:
-    """The same songs for another model, when another one than expected is going to run."""
+def with_model(tracks: Iterable[Track], model: str) -> list[Track]:
+    """Return the songs with the name of the model that is going to run."""
     return [replace(track, values={**track.values, "model": model}) for track in tracks]
 
 
-def require_different(tracks: Iterable[Track], stems: Sequence[str]) -> None:
-    """UsageError if a file would get the stems of two songs, as `a_no_vocals` of the songs `a` and `a_no`."""
+def check_distinct(tracks: Iterable[Track], stems: Sequence[str]) -> None:
+    """Raise UsageError if two songs share a file, such as `a_no_vocals` of the songs `a` and `a_no`."""
     owners: dict[str, Track] = {}
     for track in tracks:
         for path in track.outputs(stems).values():
             owner = owners.setdefault(fold_name(str(path)), track)
             if owner is not track:
-                told = f"stems of {owner.label!r} and {track.label!r} would both be written to {str(path)!r}"
-                raise UsageError(told, "put a / between {track} and {stem} in --filename")
+                message = f"stems of {owner.label!r} and {track.label!r} would both be written to {str(path)!r}"
+                raise UsageError(message, "put a / between {track} and {stem} in --filename", path=path)
 
 
-def _told_apart(tracks: Sequence[Track], songs: Sequence[InputFile]) -> list[Track]:
-    """Files of its own for every song: with its extension in their names where two would have the same."""
-    told = list(tracks)
+def _with_distinct_files(tracks: Sequence[Track], songs: Sequence[InputFile]) -> list[Track]:
+    """Keep the extension of songs in the names of their stems where two would share them."""
+    distinct = list(tracks)
     while True:
         sharing: dict[str, list[int]] = {}
-        for number, track in enumerate(told):
+        for number, track in enumerate(distinct):
             sharing.setdefault(fold_name(str(track.file(""))), []).append(number)
         crowded = [numbers for numbers in sharing.values() if len(numbers) > 1]
         if not crowded:
-            return told
+            return distinct
         for numbers in crowded:
-            if all(told[number].values["track"] == songs[number].place.name for number in numbers):
-                raise _inseparable(*(told[number] for number in numbers[:2]))
+            if all(distinct[number].values["track"] == songs[number].place.name for number in numbers):
+                raise _inseparable(*(distinct[number] for number in numbers[:2]))
             for number in numbers:
-                values = {**told[number].values, "track": songs[number].place.name}
-                told[number] = replace(told[number], values=values)
+                values = {**distinct[number].values, "track": songs[number].place.name}
+                distinct[number] = replace(distinct[number], values=values)
 
 
 def _inseparable(first: Track, second: Track) -> UsageError:
@@ -156,7 +179,7 @@ def _inseparable(first: Track, second: Track) -> UsageError:
 
 
 def _tags(song: Path) -> dict[str, str]:
-    """What a template needs of a song's tags; whoever opens it to separate it says what is wrong with it."""
+    """Return the tags that a template may need; a file that cannot be read is reported when it is opened later."""
     try:
         fields = read_tags(song).fields if os.path.isfile(song) else {}  # noqa: PTH113 (never raises)
     except OSError:

@@ -4,6 +4,7 @@ Names of songs come from anywhere. They never pass through rich's markup, and ne
 characters in them. Only the paths on standard output are for programs and stay as they are, byte by byte.
 """
 
+import logging
 import math
 import os
 import sys
@@ -63,6 +64,20 @@ class Messages:
         """How things are done, for those who want to know."""
         if self.verbose:
             self._print(text)
+
+    @contextmanager
+    def log_shown(self) -> Iterator[None]:
+        """Show what the library logs, if `verbose`."""
+        logger, handler = logging.getLogger("stemsplit"), _LogHandler(self)
+        level = logger.level
+        if self.verbose:
+            logger.setLevel(logging.INFO)
+            logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
     def separated(self, song: str, folder: str, report: "Report", seconds: float) -> None:
         """A song is done: where its stems are, how long that took, and what is not as it should be."""
@@ -124,6 +139,15 @@ class Messages:
         for line in (text, f"hint: {hint}" if hint else ""):
             if line:
                 self._console.print(Text(printable(line)), soft_wrap=True)
+
+
+class _LogHandler(logging.Handler):
+    def __init__(self, messages: Messages) -> None:
+        super().__init__(logging.INFO)
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._messages.detail(record.getMessage())
 
 
 class SongsProgress:

@@ -14,24 +14,29 @@ if TYPE_CHECKING:
     from stemsplit.cli.console import Messages
 
 
-def obtain(known: Registry, model: str | None, messages: "Messages", stems: Sequence[str] = ()) -> loading.LocalModel:
-    """Fetch the model of that name, or what is needed for some of its stems, unless it is here.
+def obtain(
+    spec: ModelSpec, messages: "Messages", *, stems: Sequence[str] = (), bundled_from: Registry | None = None
+) -> loading.LocalModel:
+    """Get the files of a model, and show how a download goes on.
 
-    When nobody named one and the default cannot be had, the bundled one takes its place. A model that was named is
-    never replaced by another.
+    Args:
+        spec: the model.
+        messages: where to show it.
+        stems: the wanted stems; all by default. What only others need is not downloaded.
+        bundled_from: where to find the bundled model, which takes the place of one that cannot be downloaded; None if
+            the user named the model, which is then never replaced.
     """
-    spec = loading.find(known, model, stems)
-    loud = partial(fetch, messages=messages)
+    get = partial(fetch, messages=messages)
     try:
-        return loading.obtain(spec, stems, loud)
+        return loading.obtain(spec, stems, get)
     except UnreachableError as error:
-        if model or spec.name == registry.FALLBACK:
+        if bundled_from is None or spec.name == registry.FALLBACK:
             raise
-        fallback = loading.find(known, registry.FALLBACK, stems)
+        bundled = loading.find(bundled_from, registry.FALLBACK, stems)
         hint = f"better: connect to the network once and run  stemsplit models pull {spec.name}"
-        messages.warn(f"{error}; {fallback.name}, which travels with stemsplit, takes its place", hint)
-        instead = {"instead_of": spec.name, "reason": str(error)}
-        return replace(loading.obtain(fallback, stems, loud), fallback=instead)
+        messages.warn(f"{error}; {bundled.name}, which travels with stemsplit, takes its place", hint)
+        fallback = {"instead_of": spec.name, "reason": str(error)}
+        return replace(loading.obtain(bundled, stems, get), fallback=fallback)
 
 
 def fetch(spec: ModelSpec, messages: "Messages") -> tuple[ModelSpec, tuple[Path, ...]]:

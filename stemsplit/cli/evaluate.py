@@ -10,7 +10,7 @@ import typer
 from stemsplit.cli.download import obtain
 from stemsplit.cli.options import Device, Json, ModelName, Overwrite, Quiet, RegistryFile
 from stemsplit.errors import UsageError
-from stemsplit.models.loading import LocalModel, read_registry
+from stemsplit.models.loading import LocalModel, find, read_registry
 
 if TYPE_CHECKING:
     from stemsplit.cli.console import Messages
@@ -57,7 +57,10 @@ def evaluate(
 
     messages = console.Messages(quiet=quiet)
     registry = read_registry(own)
-    models = [obtain(registry, name, messages) for name in (model, *([against] if against else []))]
+    models = [
+        obtain(find(registry, name), messages, bundled_from=None if name else registry)
+        for name in (model, *([against] if against else []))
+    ]
     names = [local.spec.name for local in models]
     _check_comparable(models)
     stems = models[0].spec.stems

@@ -1,12 +1,13 @@
-"""The commands that separate songs: from what the user typed to a Request."""
+"""The commands that separate songs: from what the user typed to one call."""
 
 import os
 import shutil
 import sys
 import tempfile
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -51,10 +52,6 @@ from stemsplit.models.loading import find, read_registry
 from stemsplit.models.registry import FALLBACK
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.signals import Stopped
-
-if TYPE_CHECKING:
-    from stemsplit.batch.tracks import Track
-    from stemsplit.cli.requests import Request
 
 DEMO = Path(__file__).parent.parent / "demo.ogg"
 STDOUT = Path("-")
@@ -111,68 +108,68 @@ def separate(
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other", "leave one of them out")
     from stemsplit.audio.formats import Format
-    from stemsplit.batch import run
-    from stemsplit.batch.standard_input import StandardInput
-    from stemsplit.batch.templates import Template
-    from stemsplit.cli.batch import separate_all
+    from stemsplit.batch.run import separate_batch
+    from stemsplit.cli.batch import BatchPrinter
     from stemsplit.cli.console import Messages
-    from stemsplit.cli.requests import Request
+    from stemsplit.cli.download import obtain
     from stemsplit.separation.outputs import Delivery
 
-    context.meta["events"] = as_json and output != STDOUT
-    bars = not (as_json and sys.stdout is not None and sys.stdout.isatty())  # both would go to the same terminal
-    messages, known = Messages(quiet=quiet, verbose=verbose, bars=bars), read_registry(own)
-    named = prevailing(context, "stems", "two_stems")
-    rest = named == "two_stems"
-    chosen = Format.parse(format, bits=bits, bitrate=bitrate, quality=quality)
-    request = Request(
-        model=choose_model(context, model, preset),
-        stems=_parse_names(two_stems if rest else stems),
-        rest=rest,
-        mixture=mixture,
-        stem_file=stem_file,
-        player=player,
-        delivery=Delivery(chosen, consistent=consistent, clip=clip, tags=tags),
-        rate=_parse_rate(sample_rate),
-        device=device,
-        options=SeparationOptions(
-            overlap=overlap, shifts=shifts, wiener=wiener, precision=precision, batch_size=batch_size
-        ),
-        track=track,
-        jobs=jobs,
-        overwrite=overwrite,
-        skip_existing=skip_existing,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
-    spec = find(known, request.model, request.stems)  # a wrong name is told before anything else
-    request.check(spec)
-    template = Template.parse(filename)
-    # The file of a song from standard input is needed until the last one is done.
     to_stdout = output == STDOUT
-    temporary = tempfile.TemporaryDirectory(prefix="stemsplit-") if to_stdout else nullcontext(output)
-    with StandardInput() as stdin, temporary as folder:
-        tracks, failed = run.find(
-            songs,
-            Path(folder),
-            include=include or (),
-            exclude=exclude or (),
-            stdin=stdin,
-            template=template,
-            extension=chosen.extension.removeprefix("."),
-            model=spec.name,
-        )
-        if not to_stdout:
-            try:
-                separate_all(tracks, failed, known, request, messages)
-            except Stopped as stop:
-                if len(tracks) > 1:
-                    stop.hint = "the same command with --skip-existing goes on with the songs that are left"
-                raise
-            return
-        _require_one(tracks, request)
-        done = separate_all(tracks, failed, known, request.without_files(), messages)
-        _write_out(next(iter(tracks[0].outputs(request.names(done)).values())))
+    context.meta["events"] = as_json and not to_stdout
+    bars = not (as_json and sys.stdout is not None and sys.stdout.isatty())  # both would go to the same terminal
+    messages, registry = Messages(quiet=quiet, verbose=verbose, bars=bars), read_registry(own)
+    complement = prevailing(context, "stems", "two_stems") == "two_stems"
+    delivery = Delivery(
+        Format.parse(format, bits=bits, bitrate=bitrate, quality=quality),
+        rate=_parse_rate(sample_rate),
+        consistent=consistent,
+        clip=clip,
+        tags=tags,
+    )
+    named, wanted = choose_model(context, model, preset), _parse_names(two_stems if complement else stems)
+    spec = find(registry, named, wanted)
+    if to_stdout:
+        _check_stdout(one_stem=len(wanted) == 1 and not (complement or mixture or stem_file or player), json=as_json)
+    printer = BatchPrinter(messages, as_json=as_json, to_stdout=to_stdout, player=player, dry_run=dry_run)
+    with tempfile.TemporaryDirectory(prefix="stemsplit-") if to_stdout else nullcontext(output) as folder:
+        try:
+            with printer, messages.log_shown():
+                report = separate_batch(
+                    songs,
+                    folder,
+                    model=spec,
+                    stems=wanted,
+                    complement=complement,
+                    mixture=mixture,
+                    stem_file=stem_file,
+                    player=player,
+                    options=SeparationOptions(
+                        overlap=overlap, shifts=shifts, wiener=wiener, precision=precision, batch_size=batch_size
+                    ),
+                    delivery=delivery,
+                    filename=filename,
+                    include=include or (),
+                    exclude=exclude or (),
+                    audio_stream=track,
+                    device=device,
+                    jobs=jobs,
+                    skip_existing=skip_existing and not to_stdout,
+                    overwrite=overwrite,
+                    dry_run=dry_run,
+                    manifests=not to_stdout,
+                    obtain_model=partial(
+                        obtain, messages=messages, stems=wanted, bundled_from=None if named else registry
+                    ),
+                    on_event=printer,
+                )
+        except Stopped as stop:
+            if printer.count > 1:
+                stop.hint = "the same command with --skip-existing goes on with the songs that are left"
+            raise
+        printer.close(report)
+        if to_stdout:
+            for song in report.done:
+                _write_out(*song.outputs.values())
 
 
 def demo(
@@ -185,47 +182,50 @@ def demo(
 
     Writes FOLDER/demo/<stem>.wav, with the model that comes with stemsplit as well.
     """
-    from stemsplit.batch import run
-    from stemsplit.cli.batch import separate_all
+    from stemsplit.batch.run import separate_batch
+    from stemsplit.cli.batch import BatchPrinter
     from stemsplit.cli.console import Messages
-    from stemsplit.cli.requests import Request
 
-    tracks, failed = run.find([str(DEMO)], output)
     messages = Messages()
-    request = Request(model=FALLBACK, device=device, player=player, overwrite=overwrite)
-    separate_all(tracks, failed, read_registry(None), request, messages)
-    messages.note(f"The song is {DEMO}, its stems are in {tracks[0].folder.absolute()}: listen to them.")
+    printer = BatchPrinter(messages, player=player)
+    with printer:
+        report = separate_batch(
+            DEMO, output, model=FALLBACK, player=player, device=device, overwrite=overwrite, on_event=printer
+        )
+    printer.close(report)
+    folder = report.done[0].track.folder.absolute()
+    messages.note(f"The song is {DEMO}, its stems are in {folder}: listen to them.")
 
 
 def _parse_names(text: str | None) -> tuple[str, ...]:
-    """`"a, b"` -> `("a", "b")`."""
+    """Split `"a, b"` into `("a", "b")`."""
     return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
 
 
-def _parse_rate(text: str) -> int | str | None:
-    """Hz, "model", or None for that of the song."""
-    if text in ("song", "model"):
-        return None if text == "song" else text
+def _parse_rate(text: str) -> int | Literal["model"] | None:
+    """Return a rate in Hz, "model", or None for that of the song."""
+    if text == "song":
+        return None
+    if text == "model":
+        return "model"
     if text.isascii() and text.isdigit() and 1_000 <= int(text) <= 768_000:
         return int(text)
-    raise UsageError(f"{text!r} is no sample rate", "write song, model, or a number of Hz such as 48000")
+    raise UsageError(f"invalid sample rate {text!r}", "write song, model, or a number of Hz such as 48000")
 
 
-def _require_one(tracks: "list[Track]", request: "Request") -> None:
-    """Standard output has room for one file."""
-    if not request.one_file:
+def _check_stdout(*, one_stem: bool, json: bool) -> None:
+    """Raise UsageError if standard output cannot take what is going to be written."""
+    if not one_stem:
         hint = "name it, as in  --stems vocals,  and leave out --two-stems, --mixture, --stem-file and --player"
         raise UsageError("standard output has room for one stem", hint)
-    if len(tracks) > 1:
-        raise UsageError("standard output has room for one song", "name a folder with --output")
-    if request.as_json:
+    if json:
         raise UsageError("standard output cannot have both a stem and JSON", "leave out --json, or name a folder")
     if sys.stdout is None or sys.stdout.isatty():
         raise UsageError("a stem should not be written to a terminal", "send it to a file or a program:  > vocals.wav")
 
 
 def _write_out(path: Path) -> None:
-    """A file to standard output."""
+    """Copy a file to standard output."""
     try:
         with path.open("rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)

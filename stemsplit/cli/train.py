@@ -13,7 +13,7 @@ import typer
 
 from stemsplit.cli.download import obtain
 from stemsplit.cli.options import Device, RegistryFile
-from stemsplit.models.loading import read_registry
+from stemsplit.models.loading import find, read_registry
 from stemsplit.signals import Stopped
 
 MOST_WORKERS = 8  # that are started when nobody says how many
@@ -51,7 +51,7 @@ def train(
 
     speaking = os.environ.get("RANK", "0") == "0"  # of all processes that torchrun has started, the first
     messages = console.Messages(quiet=not speaking)
-    obtained = obtain(read_registry(own), start, messages) if start else None
+    obtained = obtain(find(read_registry(own), start), messages) if start else None
     with messages.progress("starting"):
         from stemsplit import devices
         from stemsplit.datasets.multitracks import find_songs

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,7 +27,8 @@ class Delivery:
     """How the stems of songs are written.
 
     Args:
-        format: of the files. rate: Hz of the files, in place of the song's.
+        format: of the files.
+        rate: Hz of the files, or "model" for the rate of the model; that of the song if None.
         consistent: spread what the stems lack of the mixture over them, so that they add up to it; None to leave that
             to the model: those whose stems are masked parts of the mixture do it, as it changes next to nothing.
         clip: what happens to a song of which a stem goes beyond full scale: "clamp" cuts off what is beyond it, "gain"
@@ -36,10 +37,23 @@ class Delivery:
     """
 
     format: Format = field(default_factory=Format)
-    rate: int | None = None
+    rate: int | Literal["model"] | None = None
     consistent: bool | None = None
     clip: Clip = "clamp"
     tags: bool = True
+
+    def rate_for(self, song_rate: int, model_rate: int) -> int:
+        """Return the rate of the files of a song, in Hz."""
+        return model_rate if self.rate == "model" else self.rate or song_rate
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides what is in the files, for a manifest."""
+        return {
+            "format": str(self.format),
+            "clip": self.clip,
+            "sample_rate": self.rate,
+            "consistent": self.consistent,
+        }
 
 
 class Rows:

@@ -54,7 +54,7 @@ def write_stems(
 ) -> Report:
     """Separate one song into files; `Separator.separate_file` says how. separate: blocks at a rate -> stems."""
     rows = Rows(outputs, header.stems, consistent=consistent)
-    rate = delivery.rate or reader.rate
+    rate = delivery.rate_for(reader.rate, header.rate)
     scale = rate / reader.rate
     expected = None if reader.length is None else round(reader.length * scale)
     tags = _tags(reader) if delivery.tags else None

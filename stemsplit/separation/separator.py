@@ -1,5 +1,6 @@
 """The flow: a stream of a mixture -> a stream of its stems."""
 
+import logging
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.outputs import STEM_FILE, Delivery
 from stemsplit.separation.render import OnProgress, Report, write_stems
 from stemsplit.separation.streams import as_the_input, blocks_of, check_array, join, mean
+
+_log = logging.getLogger(__name__)
 
 MAX_SHIFT_SECONDS = 0.5
 BATCH_SECONDS = 32  # of windows that a GPU gets at a time by default
@@ -74,6 +77,17 @@ class Separator:
         rng = random.Random(options.seed)
         self.shift_offsets = tuple(rng.randint(0, latest) for _ in range(options.shifts)) or (0,)
         self.warnings: list[str] = []
+        count, windows = len(self.ensemble.members), self.plan
+        _log.info(
+            "%d network%s on %s, precision %s, windows of %.2f s, a new one every %.2f s, %d at a time",
+            count,
+            "s" if count > 1 else "",
+            device,
+            options.precision,
+            windows.length / header.rate,
+            windows.hop / header.rate,
+            self.batch_size,
+        )
 
     @classmethod
     def load(
@@ -205,7 +219,7 @@ class Separator:
             raise UsageError("only all stems of a model can be made to add up", "leave out --consistent, or --stems")
         consistent = delivery.consistent
         if consistent is None:  # else what the model cannot hear, as it is too high, would be in all stems alike
-            consistent = self.ensemble.masks_sum_to_one and (delivery.rate or reader.rate) <= self.rate
+            consistent = self.ensemble.masks_sum_to_one and delivery.rate_for(reader.rate, self.rate) <= self.rate
         told = len(self.warnings)
         report = write_stems(
             reader,

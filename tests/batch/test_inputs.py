@@ -25,7 +25,7 @@ def touch(folder: Path, *names: str) -> None:
 
 def search(*names: str, output: str = "separated", **options: Any) -> dict[str, str]:
     """Songs and their places, where all is well."""
-    songs, failed = inputs.search(names, Path(output), **options)
+    songs, failed = inputs.find_input_files(names, Path(output), **options)
     assert not failed, [str(failure.error) for failure in failed]
     assert [song.label for song in songs] == [str(song.path) for song in songs]
     return {song.label: song.place.as_posix() for song in songs}
@@ -33,7 +33,7 @@ def search(*names: str, output: str = "separated", **options: Any) -> dict[str, 
 
 def refusals(*names: str, **options: Any) -> list[tuple[str, str]]:
     """Inputs that stand for nothing, and why."""
-    songs, failed = inputs.search(names, Path("separated"), **options)
+    songs, failed = inputs.find_input_files(names, Path("separated"), **options)
     assert not songs
     assert all(failure.error.hint for failure in failed)
     return [(failure.source, str(failure.error)) for failure in failed]
@@ -84,7 +84,7 @@ def test_patterns_choose_songs(here: Path, include: list[str], exclude: list[str
 @pytest.mark.parametrize("pattern", ["", "/", "./"])
 def test_a_pattern_for_nothing(here: Path, pattern: str) -> None:
     with pytest.raises(UsageError, match="is for nothing"):
-        inputs.search(["."], Path("out"), include=[pattern])
+        inputs.find_input_files(["."], Path("out"), include=[pattern])
 
 
 def test_patterns_are_not_for_files_that_are_named(here: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_read_does_not_stop_the_others(here: Path, monke
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    songs, failed = inputs.search(["album"], Path("out"))
+    songs, failed = inputs.find_input_files(["album"], Path("out"))
     assert [song.label for song in songs] == ["album/a/1.wav", "album/c/3.wav"]
     assert [(failure.source, str(failure.error)) for failure in failed] == [
         ("album/b", "cannot look into 'album/b': Permission denied")
@@ -154,7 +154,7 @@ def test_a_folder_that_vanishes_while_it_is_searched(here: Path, monkeypatch: py
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", remove)
-    songs, failed = inputs.search(["album"], Path("out"))
+    songs, failed = inputs.find_input_files(["album"], Path("out"))
     assert [song.label for song in songs] == ["album/a.wav"]
     assert [failure.source for failure in failed] == ["album/b"]
 
@@ -252,7 +252,7 @@ def test_patterns_do_not_get_lost_in_links(library: Path) -> None:
 
 def test_a_folder_without_songs_among_what_a_pattern_is_for(library: Path) -> None:
     touch(library, "nothing/cover.jpg")
-    songs, failed = inputs.search(["[an]*"], Path("separated"))
+    songs, failed = inputs.find_input_files(["[an]*"], Path("separated"))
     assert [song.label for song in songs] == ["a.wav", "album/d.wav", "album/cd/c.wav"]
     assert [failure.source for failure in failed] == ["nothing"]
 
@@ -351,7 +351,7 @@ def test_addresses_of_files(here: Path, form: str) -> None:
 )
 def test_a_line_that_stands_for_nothing_does_not_stop_the_others(here: Path, line: str, reason: str) -> None:
     touch(here, "a.mp3", "other.m3u")
-    songs, failed = inputs.search([write_playlist(here, f"{line}\na.mp3\n")], Path("out"))
+    songs, failed = inputs.find_input_files([write_playlist(here, f"{line}\na.mp3\n")], Path("out"))
     assert [song.label for song in songs] == ["a.mp3"]
     assert [failure.source for failure in failed] == [line]
     assert reason in str(failed[0].error)
@@ -382,7 +382,7 @@ def test_a_playlist_that_cannot_be_read(here: Path, monkeypatch: pytest.MonkeyPa
     (here / "loop.m3u").symlink_to("loop.m3u")
     assert "cannot read the playlist 'loop.m3u'" in refusals("loop.m3u")[0][1]
     with pytest.raises(AudioError, match="cannot read the playlist"):
-        playlists.read(Path("a\0b.m3u"))
+        playlists.read_playlist(Path("a\0b.m3u"))
 
 
 def test_a_playlist_in_a_folder_is_not_a_song(here: Path) -> None:
@@ -413,7 +413,7 @@ def test_a_song_from_standard_input(temporary: Path) -> None:
     content = os.urandom(3 * 2**20 + 1)
     with StandardInput(io.BytesIO(content)) as stdin:
         assert not list(temporary.iterdir())
-        songs, failed = inputs.search(["-", "-"], Path("out"), stdin=stdin)
+        songs, failed = inputs.find_input_files(["-", "-"], Path("out"), stdin=stdin)
         assert not failed
         (song,) = songs
         assert (song.label, song.place) == ("-", Path("stdin"))

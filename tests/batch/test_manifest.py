@@ -14,9 +14,11 @@ import pytest
 from stemsplit import files
 from stemsplit.batch import manifest
 from stemsplit.batch import run as batch
+from stemsplit.batch.inputs import Failed
 from stemsplit.batch.manifest import Provenance
-from stemsplit.batch.run import Done, Failed, Skipped, Track
+from stemsplit.batch.run import Done, Skipped
 from stemsplit.batch.templates import Template
+from stemsplit.batch.tracks import Track, find_tracks
 from stemsplit.errors import AudioError, ModelError
 from stemsplit.models import registry
 from stemsplit.models.registry import ModelSpec
@@ -46,7 +48,7 @@ class Batch:
         return Report(8_000, 2, 4_000, 0, ())
 
     def run(self, **options: Any) -> Done | Failed | Skipped:
-        return batch.run(self.track, self.stems, self.separate, provenance=self.made, **options)
+        return batch.separate_track(self.track, self.stems, self.separate, provenance=self.made, **options)
 
     def done(self) -> "Batch":
         assert isinstance(self.run(), Done)
@@ -54,7 +56,7 @@ class Batch:
 
     def sort_out(self, **options: Any) -> str:
         """What there is to do: "skip", "make", why it is to do again, or why it is refused."""
-        ready, skipped, failed = batch.sort_out([self.track], self.stems, self.made, **options)
+        ready, skipped, failed = batch.partition_existing([self.track], self.stems, self.made, **options)
         assert len(ready) + len(skipped) + len(failed) == 1
         if failed:
             assert failed[0].source == "song.wav"
@@ -82,7 +84,7 @@ class Batch:
 def song(here: Path) -> Batch:
     (here / "song.wav").write_bytes(b"a song")
     os.utime("song.wav", (1e9, 1e9))
-    (track,), _ = batch.find(["song.wav"], Path("out"))
+    (track,), _ = find_tracks(["song.wav"], Path("out"))
     return Batch(track)
 
 
@@ -143,16 +145,16 @@ def test_a_manifest_says_all(song: Batch) -> None:
 
 
 def test_without_provenance_there_is_no_manifest(song: Batch) -> None:
-    assert isinstance(batch.run(song.track, STEMS, song.separate), Done)
+    assert isinstance(batch.separate_track(song.track, STEMS, song.separate), Done)
     assert names_in("out/song") == ["drums.wav", "vocals.wav"]
 
 
 def test_names_of_any_bytes(here: Path) -> None:
     Path("\udcff\n.wav").write_bytes(b"x")
-    (track,), _ = batch.find(["\udcff\n.wav"], Path("o\udcfeut"), template=Template.parse("{track} {stem}"))
+    (track,), _ = find_tracks(["\udcff\n.wav"], Path("o\udcfeut"), template=Template.parse("{track} {stem}"))
     odd = Batch(track).done()
     assert odd.run_table()["song"]["name"] == "\udcff\n.wav"
-    assert batch.sort_out([track], STEMS, MADE)[1] == [Skipped(track)]
+    assert batch.partition_existing([track], STEMS, MADE)[1] == [Skipped(track, track.outputs(STEMS))]
 
 
 def test_a_folder_with_its_manifests_can_move(song: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,15 +168,15 @@ def test_a_folder_with_its_manifests_can_move(song: Batch, monkeypatch: pytest.M
 def test_several_songs_in_a_folder(here: Path) -> None:
     for name in ("a.wav", "b.wav"):
         Path(name).write_bytes(name.encode())
-    tracks, _ = batch.find(["a.wav", "b.wav"], Path("out"), template=Template.parse("{stem}/{track}"))
+    tracks, _ = find_tracks(["a.wav", "b.wav"], Path("out"), template=Template.parse("{stem}/{track}"))
     for track in tracks:
         Batch(track).done()
     assert sorted(path.as_posix() for path in Path("out").rglob("*.json")) == [
         "out/stemsplit/a.json",
         "out/stemsplit/b.json",
     ]
-    assert len(batch.sort_out(tracks, STEMS, MADE)[1]) == 2
-    (entry,) = manifest.read(tracks[0].manifest)
+    assert len(batch.partition_existing(tracks, STEMS, MADE)[1]) == 2
+    (entry,) = manifest.read_manifest(tracks[0].manifest)
     assert entry.stems["vocals"][0] == "../vocals/a.wav"
 
 
@@ -267,7 +269,7 @@ def test_a_song_that_changes_within_a_step_of_its_clock(song: Batch) -> None:
 def test_a_song_under_another_name(song: Batch) -> None:
     song.done()
     Path("song.wav").rename("song.flac")
-    (track,), _ = batch.find(["song.flac"], Path("out"))
+    (track,), _ = find_tracks(["song.flac"], Path("out"))
     song.track = track
     assert song.sort_out() == "skip"
 
@@ -352,7 +354,7 @@ DAMAGED: list[Callable[[Any], Any]] = [
 def test_a_damaged_manifest_is_none(song: Batch, damage: Callable[[Any], Any]) -> None:
     song.done()
     song.track.manifest.write_text(json.dumps(damage(song.table())))
-    assert manifest.read(song.track.manifest) == []
+    assert manifest.read_manifest(song.track.manifest) == []
     assert song.sort_out() == "make"
     song.done()
     assert song.sort_out() == "skip"
@@ -479,7 +481,7 @@ def test_a_song_that_changes_while_it_is_separated(song: Batch, vanishes: bool) 
             source.unlink()
         return report
 
-    result = batch.run(song.track, STEMS, change, provenance=MADE)
+    result = batch.separate_track(song.track, STEMS, change, provenance=MADE)
     assert isinstance(result, Done)
     assert result.report.warnings == (
         "'song.wav' was changed while it was being separated: its stems may be of no use",
@@ -500,7 +502,7 @@ def test_a_song_that_is_gone(song: Batch) -> None:
 
 def test_what_another_program_has_done_in_the_meantime_is_skipped(song: Batch) -> None:
     other = Batch(song.track).done()
-    assert song.run(skip_existing=True) == Skipped(song.track)
+    assert song.run(skip_existing=True) == Skipped(song.track, song.track.outputs(STEMS))
     assert (song.runs, other.runs) == (0, 1)
     edit(song.file())
     refused = song.run(skip_existing=True)
@@ -514,6 +516,8 @@ def test_what_another_program_has_done_while_we_did_it(song: Batch) -> None:
         Batch(song.track).done()
         raise AudioError("'out/song/vocals.wav' exists already", "")
 
-    assert batch.run(song.track, STEMS, collide, provenance=MADE, skip_existing=True) == Skipped(song.track)
-    failed = batch.run(song.track, STEMS, collide, provenance=MADE)
+    assert batch.separate_track(song.track, STEMS, collide, provenance=MADE, skip_existing=True) == Skipped(
+        song.track, song.track.outputs(STEMS)
+    )
+    failed = batch.separate_track(song.track, STEMS, collide, provenance=MADE)
     assert isinstance(failed, Failed)

@@ -220,7 +220,7 @@ def touch(*names: str) -> None:
 
 def stems_of(names: Sequence[str], text: str, **options: Any) -> dict[str, str]:
     """Songs, and the files of their vocals."""
-    found, failed = tracks.find(names, Path("out"), template=Template.parse(text), **options)
+    found, failed = tracks.find_tracks(names, Path("out"), template=Template.parse(text), **options)
     assert not failed
     return {track.label: track.outputs(["vocals"])["vocals"].as_posix() for track in found}
 
@@ -266,12 +266,12 @@ def test_songs_that_cannot_be_told_apart(here: Path, names: list[str], text: str
 def test_songs_whose_stems_would_share_a_file(here: Path, write: Callable[[str], Path]) -> None:
     for name in ("a.wav", "a_no.wav"):
         write(name)
-    found, _ = tracks.find(["a.wav", "a_no.wav"], Path("out"), template=Template.parse("{track}_{stem}"))
-    assert len(run.check(found, ["vocals"], overwrite=False)[0]) == 2
+    found, _ = tracks.find_tracks(["a.wav", "a_no.wav"], Path("out"), template=Template.parse("{track}_{stem}"))
+    assert len(run.partition_separable(found, ["vocals"], overwrite=False)[0]) == 2
     with pytest.raises(UsageError, match=r"'a\.wav' and 'a_no\.wav' would both be written to 'out/a_no_vocals\.wav'"):
-        run.check(found, ["vocals", "no_vocals"], overwrite=False)
+        run.partition_separable(found, ["vocals", "no_vocals"], overwrite=False)
     with pytest.raises(UsageError):
-        run.check(found[:1], ["vocals", "no_vocals"], overwrite=False, others=found[1:])
+        run.partition_separable(found[:1], ["vocals", "no_vocals"], overwrite=False, others=found[1:])
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_songs_whose_stems_would_share_a_file(here: Path, write: Callable[[str],
 )
 def test_what_goes_beside_the_stems(here: Path, text: str, folder: str, manifest: str, page: str) -> None:
     touch("album/cd/a.mp3")
-    ((track,), _) = tracks.find(["album"], Path("out"), template=Template.parse(text))
+    ((track,), _) = tracks.find_tracks(["album"], Path("out"), template=Template.parse(text))
     assert track.folder == Path(folder)
     assert track.manifest == Path(manifest)
     assert track.file("player", "html") == Path(page)
@@ -295,9 +295,9 @@ def test_what_goes_beside_the_stems(here: Path, text: str, folder: str, manifest
 
 def test_a_model_that_takes_the_place_of_another(here: Path) -> None:
     touch("a.mp3")
-    found, _ = tracks.find(["a.mp3"], Path("out"), template=Template.parse("{model}/{stem}"), model="htdemucs")
+    found, _ = tracks.find_tracks(["a.mp3"], Path("out"), template=Template.parse("{model}/{stem}"), model="htdemucs")
     assert found[0].folder == Path("out/htdemucs")
-    assert [track.folder for track in run.rename(found, "mini")] == [Path("out/mini")]
+    assert [track.folder for track in tracks.with_model(found, "mini")] == [Path("out/mini")]
 
 
 @pytest.fixture
@@ -334,8 +334,8 @@ def test_tags_are_read_where_they_are_needed(write: Callable[..., Path], monkeyp
 def test_names_that_are_too_long(write: Callable[..., Path]) -> None:
     name = write("x" * 248 + ".wav")
     for text, count in (("{track}/{stem}", 1), ("{track} - {stem}", 0)):
-        found, _ = tracks.find([str(name)], Path("out"), template=Template.parse(text))
-        ready, failed = run.check(found, ["vocals"], overwrite=False)
+        found, _ = tracks.find_tracks([str(name)], Path("out"), template=Template.parse(text))
+        ready, failed = run.partition_separable(found, ["vocals"], overwrite=False)
         assert len(ready) == count
         assert all("too long" in str(failure.error) and failure.error.hint for failure in failed)
         assert len(ready) + len(failed) == 1

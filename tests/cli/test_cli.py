@@ -16,7 +16,8 @@ import torch
 from support.program import FILES, NAMES, Run, files_in, start, wait_for, write_song
 from support.songs import STEMS
 
-from stemsplit.batch import run as batch
+from stemsplit.batch.run import partition_separable
+from stemsplit.batch.tracks import find_tracks
 from stemsplit.cli import console, separate
 from stemsplit.errors import AudioError, UsageError
 
@@ -331,7 +332,7 @@ def test_train(run: Run, here: Path, make_song: Callable[..., object]) -> None:
 
 def tracks(inputs: Sequence[str], output: str = "out") -> dict[str, str]:
     """Songs and the folders of their stems."""
-    found, failed = batch.find(inputs, Path(output))
+    found, failed = find_tracks(inputs, Path(output))
     assert not failed
     return {track.source.as_posix(): track.folder.as_posix() for track in found}
 
@@ -369,13 +370,13 @@ def test_links_that_go_in_circles(here: Path) -> None:
     (here / "self").symlink_to(here)
     (here / "a.wav").touch()
     assert list(tracks(["."])) == ["a.wav", "loop.wav"]
-    assert batch.check(batch.find(["loop.wav"], Path("out"))[0], STEMS, overwrite=False)[1]
+    assert partition_separable(find_tracks(["loop.wav"], Path("out"))[0], STEMS, overwrite=False)[1]
 
 
 def test_a_stem_never_replaces_a_song(here: Path) -> None:
     write_song(here / "vocals/vocals.wav")
-    found, _ = batch.find(["vocals/vocals.wav"], Path())
-    ready, failed = batch.check(found, STEMS, overwrite=True)
+    found, _ = find_tracks(["vocals/vocals.wav"], Path())
+    ready, failed = partition_separable(found, STEMS, overwrite=True)
     assert not ready
     assert isinstance(failed[0].error, AudioError)
     assert "would replace the song" in str(failed[0].error)

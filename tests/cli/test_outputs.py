@@ -119,7 +119,7 @@ def test_standard_output_and_input(run: Run, here: Path) -> None:
         (["song.wav", "--stems", "vocals", "--consistent"], "only all stems of a model can be made to add up"),
         (["song.wav", "--format", "mp3", "--bits", "24"], "MP3 has no choice of bits"),
         (["song.wav", "--bitrate", "loud"], "'loud' is not a bit rate"),
-        (["song.wav", "--sample-rate", "12"], "'12' is no sample rate"),
+        (["song.wav", "--sample-rate", "12"], "invalid sample rate '12'"),
         (["song.wav", "--filename", "../{stem}"], ".."),
         (["song.wav", "--filename", "/tmp/{stem}"], "is an absolute path"),
         (["song.wav", "--filename", "{track}"], "is the same for all stems"),

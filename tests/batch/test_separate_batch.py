@@ -1,0 +1,139 @@
+"""`separate_batch`, as a program in Python uses it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.program import FILES, NAMES, Run, files_in, imported_by, write_song
+from support.songs import STEMS
+
+import stemsplit
+from stemsplit.audio.reading import open_reader
+from stemsplit.batch.inputs import Failed
+from stemsplit.batch.run import Done, Event, Planned, Skipped, SongProgress, SongStarted, TracksFound, separate_batch
+from stemsplit.errors import UsageError
+from stemsplit.models import checkpoint, headers
+from stemsplit.models.checkpoint import Model
+from stemsplit.models.registry import Registry
+from stemsplit.separation.options import SeparationOptions
+from stemsplit.separation.outputs import Delivery
+
+
+@pytest.fixture
+def model(here: Path, unet_model: Callable[..., Model]) -> Path:
+    """A small model in a file."""
+    checkpoint.save(unet_model(rate=8_000), here / "model.safetensors")
+    return here / "model.safetensors"
+
+
+def kinds(events: list[Event]) -> list[str]:
+    """The names of events, without progress."""
+    return [type(event).__name__ for event in events if not isinstance(event, SongProgress)]
+
+
+def test_songs_become_stems_and_events(here: Path, model: Path) -> None:
+    write_song(here / "in/a.wav")
+    write_song(here / "in/b.wav")
+    (here / "in/c.mp3").write_text("no music")
+    events: list[Event] = []
+    report = separate_batch("in", "out", model=model, device="cpu", on_event=events.append)
+    assert kinds(events) == [
+        "TracksFound",
+        "Failed",
+        "ModelLoading",
+        "SeparationStarted",
+        *("SongStarted", "Done") * 2,
+    ]
+    assert [each for each in events if isinstance(each, (Done, Failed))] == report.results
+    assert [each.track.label for each in report.done] == ["in/a.wav", "in/b.wav"]
+    assert report.done[0].outputs == {stem: Path(f"out/a/{stem}.wav") for stem in STEMS}
+    assert (report.model, report.fallback, report.audio_seconds) == (str(model), None, 1.0)
+    assert "c.mp3" in str(report.failed[0].error)
+    assert files_in(here / "out") == [f"{song}/{name}" for song in "ab" for name in FILES]
+
+
+def test_what_is_complete_is_skipped(here: Path, model: Path) -> None:
+    song = write_song(here / "a.wav")
+    for expected in (Done, Skipped):
+        (result,) = separate_batch([song], "out", model=model, device="cpu", skip_existing=True).results
+        assert isinstance(result, expected)
+    options = SeparationOptions(overlap=0.5)
+    plan = separate_batch([song], "out", model=model, options=options, skip_existing=True, dry_run=True)
+    assert [planned.track.why for planned in plan.planned] == ["made with another overlap"]
+
+
+def test_a_dry_run_is_data(here: Path, model: Path) -> None:
+    write_song(here / "a.wav")
+    before = files_in(here)
+    events: list[Event] = []
+    report = separate_batch(
+        ["a.wav"], model=model, stems=["bass"], complement=True, dry_run=True, on_event=events.append
+    )
+    (planned,) = report.planned
+    assert planned.outputs == {name: Path(f"separated/a/{name}.wav") for name in ("bass", "no_bass")}
+    assert planned.track.seconds == 0.5
+    assert [type(event) for event in events] == [TracksFound, Planned]
+    assert (report.results, files_in(here)) == ([], before)
+
+
+def test_several_songs_at_a_time(here: Path, model: Path) -> None:
+    for number in range(4):
+        write_song(here / f"in/{number}.wav")
+    events: list[Event] = []
+    report = separate_batch("in", "out", model=model, device="cpu", jobs=3, on_event=events.append)
+    assert len(report.done) == 4
+    assert report.wall_seconds is not None
+    assert sorted(each.number for each in events if isinstance(each, SongStarted)) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_callback_can_stop_it(here: Path, model: Path, jobs: int) -> None:
+    for name in ("a", "b", "c"):
+        write_song(here / f"{name}.wav", length=40_000)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, SongProgress):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        separate_batch(["a.wav", "b.wav", "c.wav"], "out", model=model, device="cpu", jobs=jobs, on_event=stop)
+    assert not (here / "out").exists()
+
+
+def test_the_rate_of_the_model(here: Path, model: Path) -> None:
+    write_song(here / "a.wav", rate=16_000)
+    (result,) = separate_batch("a.wav", model=model, delivery=Delivery(rate="model"), manifests=False).done
+    assert result.report.rate == 8_000
+    assert files_in(here / "separated/a") == sorted(NAMES)
+
+
+@pytest.mark.parametrize("arguments", [{"jobs": 0}, {"audio_stream": 0}, {"complement": True}, {"stems": ["piano"]}])
+def test_arguments_that_make_no_sense(here: Path, model: Path, arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        separate_batch("a.wav", model=model, **arguments)
+
+
+def test_neither_terminal_nor_command_line_is_needed(here: Path) -> None:
+    assert not imported_by("from stemsplit import separate_batch") & {"typer", "click", "rich", "torch"}
+    assert stemsplit.separate_batch is separate_batch
+
+
+def test_a_run_looks_things_up_once(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a model, and the header of its file; that of a song once to check it, once to separate it."""
+    write_song(here / "a.wav")
+    write_song(here / "b.wav")
+    count: dict[str, int] = {}
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            count[name] = count.get(name, 0) + 1
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(Registry, "find", counted("model", Registry.find))
+    monkeypatch.setattr(headers, "read", counted("header", headers.read))
+    monkeypatch.setattr("stemsplit.batch.run.open_reader", counted("song", open_reader))
+    assert run("a.wav", "b.wav").code == 0
+    assert count == {"model": 1, "header": 1, "song": 4}
