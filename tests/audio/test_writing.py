@@ -139,6 +139,7 @@ WRITING = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["wav", "ogg", "mp3", "resampled", "stem file"])
 def test_ctrl_c_at_any_line_leaves_all_or_nothing(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "new/song"
@@ -320,6 +321,7 @@ except AudioError as error:
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
 @pytest.mark.parametrize(
     ("name", "limit"),
@@ -556,6 +558,7 @@ def test_what_is_beyond_full_scale(tmp_path: Path, format: Format) -> None:
     assert (loudest <= 1) == (format.lossless and format.clips)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("format", ALL, ids=str)
 @pytest.mark.parametrize("scale", [1e4, 3e38])
 def test_no_encoder_breaks_at_absurd_values(tmp_path: Path, format: Format, scale: float) -> None:

@@ -176,6 +176,7 @@ def test_more_folders_in_each_other_than_python_calls_functions(here: Path) -> N
         subprocess.run(["rm", "-r", "album"], check=True)
 
 
+@pytest.mark.full
 def test_thousands_of_songs_are_not_looked_at_one_by_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5_000):
         touch(here / "many", f"{number % 10}/{number}.wav")

@@ -283,6 +283,7 @@ def test_a_bug_keeps_its_traceback(run: Run, here: Path, monkeypatch: pytest.Mon
 # The other commands
 
 
+@pytest.mark.full
 def test_the_demo(run: Run, here: Path) -> None:
     outcome = run("demo", "--device", "cpu", model=False)
     assert outcome.code == 0
@@ -303,6 +304,7 @@ batch_size = 2
 """
 
 
+@pytest.mark.full
 def test_train(run: Run, here: Path, make_song: Callable[..., object]) -> None:
     make_song(here / "data/a")
     make_song(here / "valid/b", seed=1)
@@ -391,6 +393,7 @@ def long_song(run: Run, here: Path) -> Path:
     return write_song(here / "long.wav", length=8_000 * 3_600, channels=1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopping_leaves_nothing_behind(long_song: Path, here: Path, number: signal.Signals, code: int) -> None:
     write_song(here / "short.wav")
@@ -406,6 +409,7 @@ def test_stopping_leaves_nothing_behind(long_song: Path, here: Path, number: sig
     assert files_in(here / "separated") == [f"short/{name}" for name in FILES]
 
 
+@pytest.mark.full
 def test_a_reader_that_has_seen_enough(run: Run, here: Path) -> None:
     for number in range(3):
         write_song(here / f"{number}.wav", length=100)
@@ -418,6 +422,7 @@ def test_a_reader_that_has_seen_enough(run: Run, here: Path) -> None:
     process.stderr.close()
 
 
+@pytest.mark.full
 def test_stopping_a_training_tells_how_to_go_on(run: Run, here: Path, make_song: Callable[..., object]) -> None:
     make_song(here / "data/a")
     (here / "recipe.toml").write_text(RECIPE.replace("epochs = 2", "epochs = 100000"))

@@ -42,6 +42,7 @@ def test_what_refuses_a_song_does_not_wait_for_torch() -> None:
     assert "torch" not in imported_by(code)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("family", families())
 def test_checking_a_file_of_weights_does_not_wait_for_a_compiler(family: str) -> None:
     """Networks that take no memory are made for it, and some functions of PyTorch are written in Python for these."""

@@ -36,6 +36,7 @@ def weights() -> dict[str, np.ndarray]:
     return of_stem(network(1), 0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("rename", [str, anonymous])
 @torch.no_grad()
 def test_four_files_are_one_network(tmp_path: Path, rename: Callable[[str], str]) -> None:

@@ -24,6 +24,7 @@ from stemsplit.player.page import write_player
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.full,
     pytest.mark.skipif(chromium.PROGRAM is None, reason="there is no Chromium; on Debian: apt-get install chromium"),
 ]
 

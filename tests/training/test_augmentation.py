@@ -95,6 +95,7 @@ def test_tempo_is_changed_and_pitch_kept(tones: list[Multitrack]) -> None:
     assert 0.52 < max(periods) < 0.5 / 0.74
 
 
+@pytest.mark.full
 def test_warping_happens_as_often_as_it_shall(tones: list[Multitrack]) -> None:
     recipe = replace(PLAIN, pitch=12.0, warp=0.3, remix=0.0, steps=100, window_seconds=0.5)
     crops = Crops(tones, recipe)
@@ -145,6 +146,7 @@ def test_the_vocoder_is_that_of_torchaudio_and_leaves_no_trace() -> None:
     assert "torchaudio" not in sys.modules
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "failing", ["raise RuntimeError('different CUDA versions')", "raise OSError('Could not load this library')"]
 )

@@ -43,6 +43,8 @@ from stemsplit.training.ranks import Ranks
 from stemsplit.training.recipe import load_recipe, make_recipe
 from stemsplit.training.report import draw, make_report
 
+pytestmark = pytest.mark.full
+
 MakeSong = Callable[..., dict[str, np.ndarray]]
 DEMUCS = {"width": 8, "depth": 2, "norm_starts": 1, "memory_starts": 1}
 TOML = """

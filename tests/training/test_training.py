@@ -51,6 +51,7 @@ def test_a_crop_depends_on_seed_epoch_and_index_alone(songs: list[Multitrack]) -
     assert not torch.equal(crop(Crops(songs, replace(RECIPE, seed=8)), 3), first)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_makes_no_difference(songs: list[Multitrack], workers: int) -> None:
     crops = Crops(songs, RECIPE)
@@ -316,6 +317,7 @@ def test_the_loss_on_spectra_sees_the_phase() -> None:
 # ---- training
 
 
+@pytest.mark.full
 def test_the_same_seed_gives_the_same_weights(songs: list[Multitrack], tmp_path: Path) -> None:
     one = train(tmp_path / "one", RECIPE, songs)
     other = train(tmp_path / "other", RECIPE, songs)
@@ -339,6 +341,7 @@ def test_what_is_saved_is_a_model(songs: list[Multitrack], tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS, STATE, REPORT}
 
 
+@pytest.mark.full
 def test_a_tiny_network_learns_a_tiny_song(songs: list[Multitrack], tmp_path: Path) -> None:
     recipe = replace(PLAIN, epochs=8, steps=20, batch_size=4, learning_rate=1e-2, average=0.9, remix=0.0)
     epochs = train(tmp_path, recipe, songs[:1], valid=(songs[0],))
@@ -349,6 +352,7 @@ def test_a_tiny_network_learns_a_tiny_song(songs: list[Multitrack], tmp_path: Pa
     assert again == epochs[-1].scores[0]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_every_loss_and_precision_trains(songs: list[Multitrack], tmp_path: Path, loss: str, precision: str) -> None:
@@ -358,6 +362,7 @@ def test_every_loss_and_precision_trains(songs: list[Multitrack], tmp_path: Path
     assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in weights(tmp_path).values())
 
 
+@pytest.mark.full
 def test_validation_and_steps_are_told(songs: list[Multitrack], tmp_path: Path) -> None:
     steps: list[tuple[int, float]] = []
     run = fit(
@@ -388,6 +393,7 @@ def test_the_learning_rate_rises_stays_and_falls(songs: list[Multitrack], tmp_pa
     assert rates[79:] == pytest.approx(np.arange(20, -1, -1) / 20)
 
 
+@pytest.mark.full
 def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(songs: list[Multitrack], tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", RECIPE, songs)
     run = fit(RECIPE, songs, (), tmp_path / "parts", workers=0)
@@ -402,6 +408,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(songs: list[Multi
     assert train(tmp_path / "parts", RECIPE, songs, resume=True) == []  # nothing is left to do
 
 
+@pytest.mark.full
 def test_a_run_that_was_stopped_within_an_epoch_repeats_it(songs: list[Multitrack], tmp_path: Path) -> None:
     steps = 0
 
@@ -434,6 +441,7 @@ for epoch in fit(recipe, find_songs(Path(sys.argv[2]), recipe.stems), (), Path(s
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
 def test_a_killed_process_can_be_resumed(songs: list[Multitrack], tmp_path: Path) -> None:
     recipe_file, folder = tmp_path / "recipe.toml", tmp_path / "killed"
@@ -476,6 +484,7 @@ def test_a_run_cannot_go_on_with_another_recipe(songs: list[Multitrack], tmp_pat
     assert same(weights(tmp_path), before)
 
 
+@pytest.mark.full
 def test_a_run_can_begin_with_the_weights_of_another(songs: list[Multitrack], tmp_path: Path) -> None:
     train(tmp_path / "first", RECIPE, songs)
     still = replace(RECIPE, learning_rate=1e-12, seed=8, epochs=1)
