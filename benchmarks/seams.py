@@ -1,16 +1,16 @@
-"""How far the windowed result is from one pass of the same network over the whole song.
+"""How far separation in windows is from one pass of the same network over the whole song.
 
-In dB, the energy of the difference over the energy of the stem; and the same only where one window takes over from the
-next, against elsewhere: a boundary that is heard would stand out there.
+The figures are the energy of the difference relative to that of the stem, in dB: over the whole song, inside
+cross-fades, and elsewhere. A boundary that can be heard would stand out inside the cross-fades. For models of one
+network.
 """
 
 import argparse
 
 import numpy as np
 import torch
-from material import demo_song
+from demo_audio import demo_song
 
-from stemsplit.models import checkpoint, hub, registry
 from stemsplit.separation.separator import Separator
 
 
@@ -21,27 +21,27 @@ def decibels(part: torch.Tensor, whole: torch.Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mini")
-    arguments = parser.parse_args()
-    model = checkpoint.load(hub.obtain(registry.read().find(arguments.model))[1][0])
+    separator = Separator.load(parser.parse_args().model, device="cpu")
+    (member,) = separator.ensemble.members
     samples, rate = demo_song()
     mixture = np.ascontiguousarray(samples.T)
-    windowed = torch.from_numpy(np.concatenate(list(Separator(model).separate([mixture], rate)), axis=-1))
+    windowed = torch.from_numpy(np.concatenate(list(separator.separate([mixture], rate)), axis=-1))
     with torch.inference_mode():
-        whole = model.network(torch.from_numpy(mixture)[None])[0]
+        whole = member.ready()(torch.from_numpy(mixture)[None])[0]
     difference = windowed - whole
-    plan = model.header.plan
-    # A window begins at every multiple of the hop; from the second on it fades in where the one before fades out.
-    place = torch.arange(mixture.shape[-1])
-    fading = (place % plan.hop < plan.length - plan.hop) & (place >= plan.hop)
+    plan = separator.plan
+    # A window starts at every multiple of the hop; from the second on it fades in where the one before fades out.
+    position = torch.arange(mixture.shape[-1])
+    fading = (position % plan.hop < plan.length - plan.hop) & (position >= plan.hop)
     print(f"{'stem':>8} {'all':>7} {'in cross-fades':>15} {'elsewhere':>10}   dB")
-    for stem, error, true in zip(model.header.stems, difference, whole, strict=True):
-        rows = (decibels(error, true), decibels(error[:, fading], true), decibels(error[:, ~fading], true))
-        print(f"{stem:>8} {rows[0]:7.1f} {rows[1]:15.1f} {rows[2]:10.1f}")
-    jump = windowed.diff(dim=-1).abs()
+    for stem, error, reference in zip(separator.stems, difference, whole, strict=True):
+        levels = [decibels(error[:, some], reference[:, some]) for some in (slice(None), fading, ~fading)]
+        print(f"{stem:>8} {levels[0]:7.1f} {levels[1]:15.1f} {levels[2]:10.1f}")
+    steps = windowed.diff(dim=-1).abs()
     starts = torch.arange(plan.hop, mixture.shape[-1] - 1, plan.hop) - 1
-    typical = jump.flatten(0, 1).quantile(0.999, dim=-1).clamp(min=1e-6)
-    largest = float((jump.flatten(0, 1)[:, starts].amax(-1) / typical).max())
-    print(f"largest step between samples where a window begins: {largest:.2f} of the 99.9 % quantile elsewhere")
+    typical = steps.flatten(0, 1).quantile(0.999, dim=-1).clamp(min=1e-6)
+    largest = float((steps.flatten(0, 1)[:, starts].amax(-1) / typical).max())
+    print(f"largest step between samples where a window starts: {largest:.2f} of the 99.9 % quantile elsewhere")
 
 
 if __name__ == "__main__":

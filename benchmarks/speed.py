@@ -1,4 +1,4 @@
-"""x real time of a model: the whole command, the flow inside a warm process, and the network alone."""
+"""Speed of a model, x real time: the network alone, file to files in a running process, and the whole command."""
 
 import argparse
 import statistics
@@ -9,22 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from material import demo_song, write_song
-from memory import measure
+from demo_audio import demo_song, write_song
+from memory import measure_command
 
-from stemsplit.models import checkpoint, hub, registry
 from stemsplit.separation.separator import Separator
 
 
 def median_seconds(work: Callable[[], object], runs: int) -> float:
-    """Median wall time of some runs, after one that does not count."""
+    """Median wall time of some runs, after one to warm up."""
     work()
-    taken = []
+    seconds = []
     for _ in range(runs):
-        began = time.perf_counter()
+        start = time.perf_counter()
         work()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def main() -> None:
@@ -33,33 +32,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=180, help="length of the song")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
-    model = checkpoint.load(hub.obtain(registry.read().find(arguments.model))[1][0])
-    plan, rate = model.header.plan, model.header.rate
+    separator = Separator.load(arguments.model, device="cpu")
+    plan, rate = separator.plan, separator.rate
     samples, _ = demo_song()
-    window = torch.from_numpy(samples[: plan.length].T[None].copy())
+    windows = [
+        (member.ready(), torch.from_numpy(samples[: member.input_length(plan.length)].T[None].copy()))
+        for member in separator.ensemble.members
+    ]
     with torch.inference_mode():
-        seconds = median_seconds(lambda: model.network(window), 10 * arguments.runs)
-    print(f"threads {torch.get_num_threads()}, song of {arguments.seconds:g} s, windows of {plan.length / rate:g} s")
-    print(f"network alone, a window for every {plan.hop / rate:g} s: {plan.hop / rate / seconds:6.1f} x real time")
+        seconds = median_seconds(lambda: [network(window) for network, window in windows], 10 * arguments.runs)
+    print(f"{torch.get_num_threads()} threads, song of {arguments.seconds:g} s, windows of {plan.length / rate:g} s")
+    print(f"network alone, a window every {plan.hop / rate:g} s: {plan.hop / rate / seconds:6.1f} x real time")
     with tempfile.TemporaryDirectory() as folder:
         song, out = Path(folder) / "song.wav", Path(folder) / "out"
         write_song(song, arguments.seconds)
-        outputs = {stem: out / f"{stem}.wav" for stem in model.header.stems}
-        seconds = median_seconds(lambda: Separator(model).separate_file(song, outputs, overwrite=True), arguments.runs)
-        print(f"file to files in a warm process: {arguments.seconds / seconds:6.1f} x real time")
-        command = [
-            sys.executable,
-            "-m",
-            "stemsplit",
-            "-q",
-            "--overwrite",
-            "-m",
-            arguments.model,
-            "-o",
-            str(out),
-            str(song),
-        ]
-        seconds = median_seconds(lambda: measure(command), arguments.runs)
+        outputs = {stem: out / f"{stem}.wav" for stem in separator.stems}
+        seconds = median_seconds(lambda: separator.separate_file(song, outputs, overwrite=True), arguments.runs)
+        print(f"file to files in a running process: {arguments.seconds / seconds:6.1f} x real time")
+        command = [sys.executable, "-m", "stemsplit", "-q", "--overwrite", "-m", arguments.model]
+        command += ["-o", str(out), str(song)]
+        seconds = median_seconds(lambda: measure_command(command), arguments.runs)
         print(f"whole command: {arguments.seconds / seconds:6.1f} x real time")
 
 

@@ -1,6 +1,8 @@
-"""Writes weights where Spleeter looks for its pretrained ones. beside_spleeter.py runs it, in Spleeter's environment.
+"""Write weights as a checkpoint of Spleeter. compare_spleeter.py runs this in Spleeter's environment.
 
-python - WEIGHTS.npz FOLDER < spleeter_weights.py      the names in WEIGHTS are <number of the stem>.<layer>.<part>
+    python - WEIGHTS.npz FOLDER < spleeter_weights.py
+
+The names in WEIGHTS are <number of the stem>.<layer>.<part>.
 """
 
 import sys
@@ -24,15 +26,15 @@ PARTS |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
 def value(weights: dict[str, np.ndarray], variable: tf.Variable) -> np.ndarray:
-    """What belongs into a variable such as `conv2d_9/kernel:0`, the third convolution of the second network."""
+    """The value of a variable such as `conv2d_9/kernel:0`, the third convolution of the second network."""
     layer, _, part = variable.name.removesuffix(":0").partition("/")
     kind, _, number = layer.rpartition("_") if layer[-1].isdigit() else (layer, "", "0")
     stem, place = divmod(int(number), len(LAYERS[kind]))
     ours = LAYERS[kind][place]
-    if ours is None:  # a norm that has no influence
+    if ours is None:  # a normalization whose output is not used
         return np.ones(variable.shape, np.float32)
-    found = weights[f"{stem}.{ours}.{PARTS[part]}"]
-    return found.transpose(2, 3, 1, 0) if found.ndim == 4 else found
+    weight = weights[f"{stem}.{ours}.{PARTS[part]}"]
+    return weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""How many crops a second are read and mixed for training: a GPU waits if it is less than it takes.
+"""How many training crops are read, augmented and mixed per second. A GPU that can train on more has to wait.
 
-    python benchmarks/loader.py DATA [--recipe FILE] [--workers 0 1 2] [--seconds 10]
+    python benchmarks/training_data.py DATA [--recipe FILE] [--workers 0 1 2] [--seconds 10]
 
-The first batches are not counted: workers have to start first.
+The first batches are not counted, as the workers have to start.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from stemsplit.training.loader import Loader
 from stemsplit.training.ranks import Ranks
 from stemsplit.training.recipe import Recipe, load_recipe
 
-WARM_UP = 4  # batches for each worker
+WARM_UP_BATCHES = 4  # for each worker
 
 
 def main() -> None:
@@ -32,18 +32,18 @@ def main() -> None:
     torch.set_num_threads(1)
     recipe = Recipe() if arguments.recipe is None else load_recipe(arguments.recipe)
     recipe = replace(recipe, batch_size=4)
-    began = time.perf_counter()
+    start = time.perf_counter()
     songs = split_songs(arguments.data, recipe.stems).train
-    print(f"{len(songs)} songs found in {time.perf_counter() - began:.2f} s")
+    print(f"{len(songs)} songs listed in {time.perf_counter() - start:.2f} s")
     for workers in arguments.workers:
         loader = Loader(Crops(songs, recipe), Ranks(), workers=workers)
         batches = chain.from_iterable(loader.epoch(epoch) for epoch in count())
-        for _ in range(WARM_UP * max(workers, 1)):
+        for _ in range(WARM_UP_BATCHES * max(workers, 1)):
             next(batches)
-        began, crops = time.perf_counter(), 0
-        while time.perf_counter() - began < arguments.seconds:
+        start, crops = time.perf_counter(), 0
+        while time.perf_counter() - start < arguments.seconds:
             crops += len(next(batches))
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         print(f"{workers} workers: {crops / seconds:.1f} crops/s of {recipe.window_seconds:g} s")
 
 
