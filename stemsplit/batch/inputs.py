@@ -1,4 +1,4 @@
-"""What the user named -> songs: files, folders, patterns that no shell has expanded, playlists, and standard input."""
+"""Finds the songs that the user named: files, folders, patterns that no shell expanded, playlists, standard input."""
 
 import fnmatch
 import glob
@@ -17,7 +17,7 @@ SUFFIXES = frozenset(
     ".m2ts .m4a .m4b .m4r .m4v .mka .mkv .mov .mp1 .mp2 .mp3 .mp4 .mpc .mpeg .mpg .mpga .mts .mxf .oga .ogg .ogv .oma "
     ".opus .ra .rf64 .rm .shn .snd .spx .tak .tta .voc .vob .w64 .wav .wave .webm .wma .wmv .wv".split()
 )
-"""What is taken for a song in a folder. A file that is named itself may have any name."""
+"""Extensions of the files that are taken for songs in folders. A file that is named itself may have any name."""
 
 _ANY_DEPTH = "**"
 
@@ -26,7 +26,10 @@ _ANY_DEPTH = "**"
 class InputFile:
     """A song that was found.
 
-    path: its file. place: its folders below the one that was searched, and its name. label: what the user calls it.
+    Attributes:
+        path: its file.
+        place: its path below the folder that was searched.
+        label: its name in messages.
     """
 
     path: Path
@@ -36,7 +39,12 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An input of which there are no stems, and why. source: as the user calls it."""
+    """An input without stems.
+
+    Attributes:
+        source: its name, as the user typed it or as it was found.
+        error: the reason.
+    """
 
     source: str
     error: AudioError
@@ -50,35 +58,44 @@ def find_input_files(
     exclude: Sequence[str] = (),
     stdin: StandardInput | None = None,
 ) -> tuple[list[InputFile], list[Failed]]:
-    """The songs that `inputs` stand for, in their order, each once, and what stands for none.
+    """Find the songs that the inputs stand for, each once.
 
-    A folder is searched with all folders in it, but for hidden ones, links to folders, and `output`. If `output` itself
-    is searched, what stemsplit has made is left out. A name with *, ? or [ that is no file is a pattern, as shells have
-    them, with ** for folders in folders. A playlist is the songs in it. With `stdin`, "-" is the song that comes from
-    there; otherwise it is a file.
+    Folders are searched recursively, without hidden ones, links to folders, and `output`. If `output` itself is
+    searched, stems that stemsplit wrote are left out. A name with *, ? or [ that is no file is a pattern, as in shells,
+    with ** for any number of folders. A playlist stands for the songs in it.
 
-    include, exclude: patterns for what is searched. A pattern with a slash is for the path below the folder, others are
-    for names; one that is for a folder is for all that is in it. Upper and lower case are the same. A song is left out
-    if a pattern excludes it, or if there are patterns to include and none of them does: excluding wins.
+    Patterns in `include` and `exclude` are compared without regard to case: with the path below the folder if they have
+    a slash, else with names. One that matches a folder applies to everything in it. `exclude` wins over `include`.
 
-    UsageError: an empty name or pattern.
+    Args:
+        inputs: files, folders, patterns, playlists.
+        output: the folder of all stems.
+        include: patterns of what folders are searched for; everything if empty.
+        exclude: patterns of what is left out.
+        stdin: what "-" stands for; without it, "-" is a file.
+
+    Returns:
+        The songs in the order of the inputs, and the inputs that stand for none.
+
+    Raises:
+        UsageError: a name or a pattern is empty.
     """
-    found = _Search(output, include, exclude)
+    search = _Search(output, include, exclude)
     for text in inputs:
         if not text:  # as a Path it would be the current folder
             raise UsageError("an empty name was given", "name a file or a folder")
         try:
             if text == "-" and stdin:
-                found.add(stdin.spool(), Path(standard_input.NAME), "-")
+                search.add(stdin.spool(), Path(standard_input.NAME), "-")
             else:
-                found.add_input(text)
+                search.add_input(text)
         except AudioError as error:
-            found.failed.append(Failed(text, error))
-    return list(found.songs.values()), found.failed
+            search.failed.append(Failed(text, error))
+    return list(search.songs.values()), search.failed
 
 
 class _Patterns:
-    """What to include, or to exclude."""
+    """Patterns of names and paths."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._names: list[str] = []
@@ -86,7 +103,7 @@ class _Patterns:
         for text in texts:
             pattern = fold_name(text.replace(os.sep, "/").removeprefix("./").rstrip("/"))
             if not pattern.strip("/"):
-                raise UsageError(f"the pattern {text!r} is for nothing", "write for instance '*.flac' or 'live/*'")
+                raise UsageError(f"the pattern {text!r} matches nothing", "write for instance '*.flac' or 'live/*'")
             if "/" in pattern:
                 self._paths.append(pattern.removeprefix("/").split("/"))
             else:
@@ -96,7 +113,7 @@ class _Patterns:
         return bool(self._names or self._paths)
 
     def match(self, parts: Sequence[str]) -> bool:
-        """Whether one of them is for this path, given by its parts."""
+        """Return whether one of them matches a path, given by its parts."""
         parts = [fold_name(part) for part in parts] if self else []
         return any(fnmatch.fnmatchcase(parts[-1], name) for name in self._names) or any(
             _matches(parts, path) for path in self._paths
@@ -104,7 +121,7 @@ class _Patterns:
 
 
 class _Search:
-    """What has been found so far; songs by the files that they really are."""
+    """The songs that were found so far, by their real paths."""
 
     def __init__(self, output: Path, include: Sequence[str], exclude: Sequence[str]) -> None:
         self.songs: dict[str, InputFile] = {}
@@ -113,15 +130,15 @@ class _Search:
         self._include, self._exclude = _Patterns(include), _Patterns(exclude)
 
     def add_input(self, text: str) -> None:
-        """Anything that was named. AudioError: it stands for nothing."""
+        """Add what an input stands for; raise AudioError if that is nothing."""
         if playlists.ADDRESS.match(text) and not os.path.lexists(text):
-            raise AudioError(f"{text!r} is an address on the net", "download the song, and name its file")
+            raise AudioError(f"{text!r} is a URL, not a file", "download the song, and name its file")
         if not any(sign in text for sign in "*?[") or os.path.lexists(text):
             self._add_path(Path(text), text)
             return
         paths = list(self._expand(text))
         if not paths:
-            raise AudioError(f"no song has a name like {text!r}", "check the spelling, and the folder")
+            raise AudioError(f"no songs match {text!r}", "check the spelling, and the folder")
         for path in paths:
             try:
                 self._add_path(path, str(path))
@@ -129,20 +146,20 @@ class _Search:
                 self.failed.append(Failed(str(path), error))
 
     def add(self, path: Path, place: Path, label: str, real: str = "") -> None:
-        """One song, unless it is there already."""
+        """Add a song, unless it was found already."""
         real = real or os.path.realpath(path)
         if real not in self.songs:
             self.songs[real] = InputFile(path, place, label)
 
-    def _add_path(self, path: Path, told: str) -> None:
+    def _add_path(self, path: Path, name: str) -> None:
         if _is_folder(path):
-            self._add_folder(path, told)
+            self._add_folder(path, name)
         elif path.suffix.lower() in playlists.SUFFIXES:
             self._add_playlist(path)
         else:
             self.add(path, Path(path.name), str(path))
 
-    def _add_folder(self, folder: Path, told: str) -> None:
+    def _add_folder(self, folder: Path, name: str) -> None:
         failures, count = len(self.failed), 0
         for parts, real in self._walk(folder):
             if Path(parts[-1]).suffix.lower() in SUFFIXES:
@@ -151,9 +168,10 @@ class _Search:
                 count += 1
         if not count and len(self.failed) == failures:
             if self._include or self._exclude:
-                reason = f"--include and --exclude leave no songs in the folder {told!r}"
-                raise AudioError(reason, "check the patterns: quotes keep the shell from expanding them")
-            raise AudioError(f"there are no songs in the folder {told!r}", "name the files themselves")
+                reason = f"--include and --exclude leave no songs in the folder {name!r}"
+                hint = "check the patterns: quotes keep the shell from expanding them"
+                raise AudioError(reason, hint, path=folder)
+            raise AudioError(f"no songs in the folder {name!r}", "name the files themselves", path=folder)
 
     def _add_playlist(self, playlist: Path) -> None:
         here = os.path.abspath(playlist.parent)  # noqa: PTH100 (Path.absolute keeps "..")
@@ -164,11 +182,11 @@ class _Search:
                 self.failed.append(Failed(os.fsdecode(line.strip()), error))
                 continue
             full = Path(os.path.abspath(path))  # noqa: PTH100
-            # As if the playlist's folder had been searched; what is elsewhere is as if it had been named itself.
+            # As if the playlist's folder had been searched; songs elsewhere are treated as if they had been named.
             self.add(path, full.relative_to(here) if Path(here) in full.parents else Path(full.name), str(path))
 
     def _expand(self, text: str) -> Iterator[Path]:
-        """The files and folders that a pattern is for, sorted."""
+        """Yield the files and folders that match a pattern, sorted."""
         whole = Path(text)
         any_kind = whole.suffix and not any(sign in whole.suffix for sign in "*?[")
         if _ANY_DEPTH not in whole.parts:
@@ -180,7 +198,7 @@ class _Search:
                 elif any_kind or path.suffix.lower() in SUFFIXES | playlists.SUFFIXES:
                     yield path
             return
-        # The library follows links here, of which two that lead back are enough to keep it busy forever.
+        # Not by glob.glob, which follows links to folders: two that lead back would keep it busy forever.
         depth = next(number for number, part in enumerate(whole.parts) if any(sign in part for sign in "*?["))
         base, pattern = Path(*whole.parts[:depth]), [os.path.normcase(part) for part in whole.parts[depth:]]
         for parts, _ in self._walk(base):
@@ -190,13 +208,13 @@ class _Search:
                 yield base.joinpath(*parts)
 
     def _walk(self, folder: Path) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Files below a folder that the patterns leave, sorted: the parts of their paths in it, and their real ones.
+        """Yield the files below a folder that the patterns leave, sorted: the parts of their paths, and the real ones.
 
-        Not recursive, as there may be more folders in each other than Python can call functions.
+        Iterative, as folders can be nested deeper than Python can recurse.
         """
         top = os.path.realpath(folder)
-        # Stems of an earlier run are no songs. A folder that is searched as a whole is not left out, but what manifests
-        # in it tell is.
+        # Stems of an earlier run are not songs. If the output folder itself is searched, only what its manifests record
+        # is left out.
         inside = top == self._output or top.startswith(self._output.rstrip(os.sep) + os.sep)
         waiting: list[tuple[tuple[str, ...], str, bool]] = [((), top, not self._include)]
         while waiting:
@@ -207,8 +225,9 @@ class _Search:
                     entries = sorted(scan, key=lambda entry: entry.name)
             except OSError as error:
                 name = str(folder.joinpath(*above))
-                refusal = AudioError(f"cannot look into {name!r}: {error.strerror}", "check its permissions")
-                self.failed.append(Failed(name, refusal))
+                message = f"cannot read the folder {name!r}: {error.strerror}"
+                failure = AudioError(message, "check its permissions", path=Path(name))
+                self.failed.append(Failed(name, failure))
                 continue
             stems = manifest.stems_in(folder.joinpath(*above)) if inside else frozenset()
             for entry in entries:
@@ -226,7 +245,7 @@ class _Search:
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path has a pattern's parts; ** is for any number of folders."""
+    """Return whether a path matches a pattern, part by part; ** stands for any number of folders."""
     if not pattern:
         return not parts
     if pattern[0] == _ANY_DEPTH:
@@ -242,9 +261,9 @@ def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def _is_link(entry: "os.DirEntry[str]") -> bool:
-    is_junction = getattr(entry, "is_junction", bool)  # what Windows has besides, known from Python 3.12 on
+    is_junction = getattr(entry, "is_junction", bool)  # on Windows, from Python 3.12 on
     return entry.is_symlink() or bool(is_junction())
 
 
 def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises, for names that are too long and others)
+    return os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises for names that are too long)

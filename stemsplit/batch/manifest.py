@@ -1,7 +1,7 @@
-"""What a song's stems were made of, kept beside them: a small JSON file that is there once they are complete.
+"""Manifests: a small JSON file beside the stems of a song, which records how they were made once they are complete.
 
-It tells a later run what is done already, and which files are as stemsplit wrote them, so that nothing that somebody
-has edited is replaced.
+It tells a later run what is done already, and which files are still as stemsplit wrote them, so that stems that
+somebody has edited are never replaced.
 """
 
 import json
@@ -27,10 +27,11 @@ _COARSEST_SECONDS = 2.0  # steps of time on FAT: within one, a file can change a
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What decides how stems sound, but for the song.
+    """What decides how stems sound, besides the song.
 
-    model: from `describe_model`. settings: of the separation and of the files, as JSON has them; not what only changes
-    how quickly it is done.
+    Attributes:
+        model: from `describe_model`.
+        settings: of the separation and of the files, as in JSON; without those that only change the speed.
     """
 
     model: Mapping[str, Any]
@@ -41,8 +42,14 @@ class Provenance:
 class Run:
     """Stems that were made together.
 
-    song: what the user called it. source: its content. rate: Hz. channels, length: of each stem, samples.
-    stems: by name, the file relative to the manifest, with slashes, and its content.
+    Attributes:
+        provenance: what they were made with.
+        song: what the user called the song.
+        source: content of its file.
+        rate: Hz of each stem.
+        channels: of each stem.
+        length: samples of each stem.
+        stems: by name, the path relative to the manifest, with slashes, and the content.
     """
 
     provenance: Provenance
@@ -56,16 +63,22 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class StemStatus:
-    """What there is of a song's stems, and what to do: make them, do nothing, or replace what is not up to date."""
+    """What to do about the stems of a song.
+
+    Attributes:
+        to_do: make them, do nothing as they are complete and up to date, or replace them.
+        why: why to replace them, or empty.
+    """
 
     to_do: Literal["make", "nothing", "replace"]
     why: str = ""
 
 
 def describe_model(spec: ModelSpec) -> dict[str, Any]:
-    """What a model is, for a Provenance: a commit on the Hub, or the hash of its file.
+    """Return what identifies a model in a `Provenance`: a commit on the Hub, or the hash of its file.
 
-    ModelError: the file cannot be read.
+    Raises:
+        ModelError: the file cannot be read.
     """
     if spec.path is None:
         known = {"name": spec.name, "repo": spec.repo, "revision": spec.revision}
@@ -73,18 +86,23 @@ def describe_model(spec: ModelSpec) -> dict[str, Any]:
     try:
         return {"name": spec.name, "sha256": sha256_of(spec.path)}
     except OSError as error:
-        raise ModelError(f"cannot read the model {str(spec.path)!r}: {error.strerror}", "check the path") from error
+        message = f"cannot read the model {str(spec.path)!r}: {error.strerror}"
+        raise ModelError(message, "check the path", path=spec.path, model=spec.name) from error
 
 
 def stamp_source(song: Path) -> FileStamp:
-    """The content of a song that is about to be separated. OSError: it cannot be read."""
+    """Return the stamp of a song that is about to be separated.
+
+    Raises:
+        OSError: the song cannot be read.
+    """
     now, stamp = time.time(), FileStamp.of(song)
-    # If it changes once more right now, neither its time nor its size may show it.
+    # A song that was changed just now may change once more without a trace in its time and size.
     return replace(stamp, mtime_ns=0) if stamp.mtime_ns / 1e9 > now - _COARSEST_SECONDS else stamp
 
 
 def read_manifest(path: Path) -> list[Run]:
-    """What a manifest says; nothing if it is not there, or not one that this version understands."""
+    """Return the runs that a manifest records; none if it is missing, damaged or of another version."""
     try:
         with path.open("rb") as file:
             table = json.loads(file.read(_LARGEST))
@@ -94,7 +112,7 @@ def read_manifest(path: Path) -> list[Run]:
 
 
 def stems_in(folder: Path) -> frozenset[str]:
-    """The names of the files in a folder of which a manifest in it says that stemsplit has made them."""
+    """Return the names of the files in a folder that its manifests record as stems."""
     names: set[str] = set()
     for path in folder.glob(f"*{NAME}*.{SUFFIX}"):
         for run in read_manifest(path):
@@ -103,7 +121,11 @@ def stems_in(folder: Path) -> frozenset[str]:
 
 
 def write_manifest(path: Path, runs: Sequence[Run]) -> None:
-    """Write a manifest, which is there complete or not at all. OSError: that is not possible."""
+    """Write a manifest, complete or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     table = {"manifest": _SCHEMA, "stemsplit": __version__, "runs": [_table(run) for run in runs]}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
@@ -111,16 +133,22 @@ def write_manifest(path: Path, runs: Sequence[Run]) -> None:
 
 
 def record_run(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
-    """Add a run whose stems are complete to a manifest, with their hashes. OSError: that is not possible.
+    """Add complete stems to a manifest, which keeps what it records of other files.
 
-    What is known of other files stays, of whatever model, settings and format they are.
+    Args:
+        path: the manifest.
+        run: how the stems were made; `stems` is ignored.
+        outputs: their files, by name.
+
+    Raises:
+        OSError: a stem cannot be read, or the manifest not be written.
     """
     files = {stem: _relative(output, path) for stem, output in outputs.items()}
     others = []
     for other in read_manifest(path):
         kept = {stem: entry for stem, entry in other.stems.items() if entry[0] not in files.values()}
         others += [replace(other, stems=kept)] if kept else []
-    # Who is killed while it hashes has stems that are known by their sizes and times, and need not be made again.
+    # If it is killed while hashing, the stems are already known by size and time, and need not be made again.
     for hashed in (False, True):
         with ThreadPoolExecutor() as pool:
             stamps = pool.map(partial(FileStamp.of, hashed=hashed), outputs.values())
@@ -129,44 +157,53 @@ def record_run(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
 
 
 def check_stems(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Provenance) -> StemStatus:
-    """Compare what is there with what is wanted.
+    """Compare the stems that a song has with those that are wanted.
 
-    path: of the manifest. outputs: where each stem goes. Where the manifest has no word on a file, "make" is what to
-    do: whoever does it finds that the file exists. Nothing that is in a manifest is taken for a path.
+    If a stem exists that the manifest does not record, the answer is "make", and writing it will report that it exists.
+    Nothing in a manifest is ever used as a path.
 
-    AudioError: a stem is not as stemsplit wrote it, or something cannot be read.
+    Args:
+        path: the manifest.
+        song: the file of the song.
+        outputs: the file of each wanted stem, by name.
+        provenance: what the stems should be made with.
+
+    Raises:
+        AudioError: somebody has changed a stem, or it cannot be read.
     """
     known = {file: (run, stamp) for run in read_manifest(path) for file, stamp in run.stems.values()}
     reasons: dict[int, str] = {}  # by run
-    there: list[tuple[Path, FileStamp]] = []
+    existing: list[tuple[Path, FileStamp]] = []
     why = ""
     for stem, output in outputs.items():
-        found = known.get(_relative(output, path))
+        recorded = known.get(_relative(output, path))
         if not os.path.lexists(output):
             why = why or f"{stem} is missing"
             continue
-        if found is None:
+        if recorded is None:
             return StemStatus("make")
-        run, stamp = found
+        run, stamp = recorded
         if id(run) not in reasons:
             reasons[id(run)] = _outdated(run, song, provenance)
         why = why or reasons[id(run)]
-        there.append((output, stamp))
-    if not there:
+        existing.append((output, stamp))
+    if not existing:
         return StemStatus("make")
-    for output, stamp in there:
+    for output, stamp in existing:
         try:
             if stamp.matches(output, quickly=not why):  # a file that is going to be replaced is looked at closely
                 continue
         except OSError as error:
-            raise AudioError(f"cannot read {str(output)!r}: {error.strerror}", "check its permissions") from error
-        told = f"{str(output)!r} was changed after stemsplit wrote it"
-        raise AudioError(told, "choose another folder with --output, or replace it with --overwrite")
+            message = f"cannot read {str(output)!r}: {error.strerror}"
+            raise AudioError(message, "check its permissions", path=output) from error
+        message = f"{str(output)!r} was changed after stemsplit wrote it"
+        hint = "choose another folder with --output, or replace it with --overwrite"
+        raise AudioError(message, hint, path=output)
     return StemStatus("replace", why) if why else StemStatus("nothing")
 
 
 def _outdated(run: Run, song: Path, provenance: Provenance) -> str:
-    """Why the stems of a run are not those that are wanted; empty if they are."""
+    """Return why the stems of a run are not those that are wanted, or an empty text."""
     (model, settings), (other_model, others) = _comparable(provenance), _comparable(run.provenance)
     if model != other_model:
         return "made by another model"
@@ -176,7 +213,7 @@ def _outdated(run: Run, song: Path, provenance: Provenance) -> str:
         return f"made with another {', '.join(differing)}"
     try:
         same = run.source.matches(song)
-    except OSError:  # whoever reads it next says so
+    except OSError:  # reported when the song is opened
         same = False
     return "" if same else "made of another version of the song"
 
@@ -201,14 +238,14 @@ def _table(run: Run) -> dict[str, Any]:
 
 
 def _comparable(provenance: Provenance) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Model and settings as they come out of a file."""
+    """Return model and settings as JSON has them, without the name of the model, which changes nothing."""
     model, settings = json.loads(json.dumps([dict(provenance.model), dict(provenance.settings)]))
     model.pop("name", None)
     return model, settings
 
 
 def _relative(output: Path, manifest: Path) -> str:
-    """Where a stem is, for a manifest that is in the same folder or in one beside it."""
+    """Return the path of a stem relative to its manifest, in the same folder or in one beside it."""
     if output.parent == manifest.parent:  # as nearly always, and quicker
         return output.name
     return Path(os.path.relpath(output, manifest.parent)).as_posix()

@@ -1,4 +1,4 @@
-"""Playlists, .m3u and .m3u8, as players on any system write them."""
+"""Playlists, .m3u and .m3u8, as written by players on any system."""
 
 import os
 import re
@@ -21,7 +21,11 @@ _DRIVE = re.compile(r"[a-z]:|\\\\", re.IGNORECASE)
 
 
 def read_playlist(playlist: Path) -> list[bytes]:
-    """The lines of a playlist that name songs. AudioError: it cannot be read, is no playlist, or names none."""
+    """Return the lines of a playlist that name songs.
+
+    Raises:
+        AudioError: it cannot be read, is not a playlist, or names no songs.
+    """
     name = repr(str(playlist))
     try:
         if not stat.S_ISREG(playlist.stat().st_mode):
@@ -36,7 +40,7 @@ def read_playlist(playlist: Path) -> list[bytes]:
     if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         content = content.decode("utf-16", "replace").encode("utf-8", "replace")
     if len(content) > _LARGEST or b"\0" in content:
-        raise AudioError(f"{name} is no playlist, whatever its name says", "rename it, if it is a song")
+        raise AudioError(f"{name} is not a playlist, despite its name", "rename it if it is a song")
     lines = [line for line in content.removeprefix(BOM_UTF8).splitlines() if line.strip()]
     if any(line.startswith(b"#EXT-X-") for line in lines):
         hint = "save the sound to a file first, for instance with  ffmpeg -i PLAYLIST song.flac"
@@ -48,31 +52,32 @@ def read_playlist(playlist: Path) -> list[bytes]:
 
 
 def find_song(line: bytes, playlist: Path) -> Path:
-    """The file that a line of a playlist means; relative to the folder of the playlist, if the line is.
+    """Return the file that a line of a playlist means; relative paths start at the folder of the playlist.
 
-    AudioError: it is an address on the net, a playlist, or nothing that exists.
+    Raises:
+        AudioError: it is a URL, a playlist, or does not exist.
     """
     text, *others = _readings(line)
-    told, where = repr(text.strip()), repr(str(playlist))
-    if found := _FILE_ADDRESS.match(text.strip()):
-        text, others = _path(found[1] or "", found[2], told, where), []
+    entry, where = repr(text.strip()), repr(str(playlist))
+    if url := _FILE_ADDRESS.match(text.strip()):
+        text, others = _path_of_url(url[1] or "", url[2], entry, where), []
     elif ADDRESS.match(text.strip()):
-        raise AudioError(f"{told} in {where} is an address on the net", "download the song, and name its file")
+        raise AudioError(f"{entry} in {where} is a URL, not a file", "download the song, and name its file")
     if Path(text.strip()).suffix.lower() in SUFFIXES:
-        raise AudioError(f"{told} in {where} is a playlist itself, which is not followed", "name it yourself")
+        raise AudioError(f"{entry} in {where} is another playlist, which is not followed", "name it yourself")
     for reading in (text, *others):
         for spelling in _spellings(reading):
             path = playlist.parent / spelling
             if os.path.lexists(path):
                 return path
     if os.name != "nt" and _DRIVE.match(text):
-        raise AudioError(f"{told} in {where} is on a drive of Windows", "export the playlist with relative paths")
-    hint = "paths in a playlist are relative to its folder: was one of them moved?"
+        raise AudioError(f"{entry} in {where} is on a Windows drive", "export the playlist with relative paths")
+    hint = "paths in a playlist are relative to its folder: was either of them moved?"
     raise AudioError(f"there is no file {str(playlist.parent / text.strip())!r}, which {where} names", hint)
 
 
 def _readings(line: bytes) -> list[str]:
-    """What a line may say: UTF-8, an encoding of Windows, Latin-1, or a name of these bytes. The likeliest first."""
+    """Return what a line may say, the likeliest first: in UTF-8, Windows-1252, Latin-1, or as a name of these bytes."""
     try:
         return [line.decode()]
     except UnicodeDecodeError:
@@ -80,7 +85,7 @@ def _readings(line: bytes) -> list[str]:
 
 
 def _spellings(text: str) -> Iterator[str]:
-    """`text` first, then what it may mean if there is no such file."""
+    """Yield `text`, and then what it may mean if there is no such file."""
     forms = [text]
     yield text
     for change in (str.strip, _with_slashes, _unquoted, _composed, _decomposed):
@@ -105,9 +110,9 @@ def _decomposed(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
 
-def _path(host: str, path: str, told: str, where: str) -> str:
-    """The path in the address of a file (RFC 8089)."""
+def _path_of_url(host: str, path: str, entry: str, where: str) -> str:
+    """Return the path in a file URL (RFC 8089)."""
     if host.lower() not in ("", "localhost"):
-        raise AudioError(f"{told} in {where} is on another machine", "copy the song, and name its file")
+        raise AudioError(f"{entry} in {where} is on another machine", "copy the song, and name its file")
     path = _unquoted(path)
     return path[1:] if os.name == "nt" and re.match(r"/[a-z]:", path, re.IGNORECASE) else path

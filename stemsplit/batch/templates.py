@@ -1,4 +1,4 @@
-"""Names of stems: a template, checked before any work, of which no song makes a path that leaves the output folder."""
+"""Templates of the stems' names. They are checked before any work, and no song leads out of the output folder."""
 
 import os
 import re
@@ -20,13 +20,13 @@ FIELDS = {
     "title": "of the song's tags; its file name where there is none",
     "artist": "of the song's tags",
 }
-"""What can stand in braces, and what it becomes."""
+"""The fields, and what they stand for."""
 UNKNOWN_ARTIST = "Unknown artist"
 MAX_NAME_BYTES = 255  # bytes of a name, on nearly every file system
 
 _ENDING = ".{ext}"
 _EXTENSIONS = frozenset("wav wave rf64 flac mp3 ogg oga opus m4a mp4 aac aif aiff".split())
-_FROM_DISK = ("track", "folder")  # where they come from, they are names already
+_FROM_DISK = ("track", "folder")  # names of files already
 # What Windows does not allow in names, and the names that are devices there: learn.microsoft.com, "Naming Files, Paths,
 # and Namespaces". Windows 10 and older take "nul.txt" for the device as well.
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
@@ -46,9 +46,11 @@ _FOLDER: _Part = (_Field("folder"),)
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """How the files of stems are called, below the output folder; made by `parse`.
+    """How the files of stems are named, below the output folder; from `parse`.
 
-    parts: folders and, last, the file's name, each of text and fields.
+    Attributes:
+        text: as typed.
+        parts: the folders and, last, the name of the file, each a sequence of text and fields.
     """
 
     text: str
@@ -56,45 +58,49 @@ class Template:
 
     @classmethod
     def parse(cls, text: str) -> "Template":
-        """A template such as `{track}/{stem}.{ext}`. The extension is added if it is left out.
+        """Parse a template such as `{track}/{stem}.{ext}`; the extension may be left out.
 
-        A song of a folder that was searched has its stems in the same folder below the output; only a template with
-        `{folder}` says itself where that stands.
+        Folders that are searched are mirrored below the output, unless the template has `{folder}` somewhere.
 
-        UsageError: it has no {stem}, or unknown fields, or leads out of the output folder, or is no name on Windows.
+        Raises:
+            UsageError: it has no {stem}, has unknown fields, leads out of the output folder, or is invalid on Windows.
         """
-        told = f"the name {text!r}"
+        name = f"the name {text!r}"
         if text[:1] in ("/", "\\") or PureWindowsPath(text).drive:
-            raise UsageError(f"{told} is an absolute path", "name the folder with --output")
+            raise UsageError(f"{name} is an absolute path", "name the folder with --output")
         try:
-            parts = _split(text, told)
+            parts = _split(text, name)
         except ValueError as error:  # of Formatter.parse
-            raise UsageError(f"{told} makes no sense: {error}", "write {{ for a brace") from error
+            raise UsageError(f"{name} is not a valid template: {error}", "write {{ for a brace") from error
         for part in parts:
-            _check(part, told)
+            _check_part(part, name)
         if not text.endswith(_ENDING):
-            _require_no_ending(text)
+            _check_no_extension(text)
             parts = (*parts[:-1], (*parts[-1], ".", _Field("ext")))
         if not any(_is_of_stem(part) for part in parts):
-            raise UsageError(f"{told} is the same for all stems", "put {stem} into it")
+            raise UsageError(f"{name} is the same for all stems", "put {stem} into it")
         return cls(text, parts)
 
     @property
     def fields(self) -> frozenset[str]:
-        """The names of its fields."""
+        """The names of the fields in it."""
         return frozenset(piece.name for part in self.parts for piece in part if isinstance(piece, _Field))
 
     def fill(self, values: Mapping[str, str | int], *, windows: bool = os.name == "nt") -> tuple[str, ...]:
-        """The folders and the file's name of one stem, each of them a name that leads nowhere else.
+        """Return the folders and the name of the file of one stem.
 
-        values: of the fields. What is no part of a name becomes `_`. Names of devices, and dots and spaces at the end,
-        which Windows cannot even delete, are changed everywhere; characters that it forbids are changed in words that
-        come from tags and models, and, if `windows`, in the names of songs.
+        Characters that cannot be part of a name become `_`. Device names, and dots and spaces at the end, which Windows
+        cannot even delete, are changed on all systems, and so are characters that Windows forbids, in tags and in names
+        of models.
+
+        Args:
+            values: of the fields.
+            windows: change the characters that Windows forbids in the names of songs, too.
         """
         return self._fill(self.parts, values, windows)
 
     def folder(self, values: Mapping[str, str | int], *, windows: bool = os.name == "nt") -> tuple[str, ...]:
-        """The folder that all stems of a song are in, or in folders below it."""
+        """Return the folder of all stems of a song; they may be in folders below it."""
         count = next(number for number, part in enumerate(self.parts) if _is_of_stem(part))
         return self._fill(self.parts[: min(count, len(self.parts) - 1)], values, windows)
 
@@ -110,8 +116,8 @@ class Template:
         return tuple(names)
 
 
-def _split(text: str, told: str) -> tuple[_Part, ...]:
-    """Text and fields, by folder. A backslash is a slash, too: in names Windows has none."""
+def _split(text: str, template: str) -> tuple[_Part, ...]:
+    """Split a template into text and fields, by folder. Backslashes separate folders, too, as on Windows."""
     parts: list[list[str | _Field]] = [[]]
     for literal, name, width, conversion in Formatter().parse(text):
         first, *others = literal.replace("\\", "/").split("/")
@@ -122,41 +128,41 @@ def _split(text: str, told: str) -> tuple[_Part, ...]:
         if name not in FIELDS:
             fields = [f"{{{field}}}" for field in FIELDS]
             hint = did_you_mean(f"{{{name}}}", fields, f"the fields are {', '.join(fields)}")
-            raise UsageError(f"{told} has an unknown field {{{name}}}", hint)
+            raise UsageError(f"{template} has an unknown field {{{name}}}", hint)
         if conversion or (width and not (name == "index" and _WIDTH.fullmatch(width))):
-            raise UsageError(f"{told} has a {{{name}}} with more in it", "only the index has a width: {index:03d}")
+            raise UsageError(f"{template} has a {{{name}}} with a format", "only the index has a width: {index:03d}")
         parts[-1].append(_Field(name, width or ""))
     return tuple(tuple(part) for part in parts)
 
 
-def _require_no_ending(text: str) -> None:
+def _check_no_extension(text: str) -> None:
     _, dot, ending = text.rpartition(".")
     if dot and ending.lower() in _EXTENSIONS:
         hint = f"write {text[: -len(ending)]}{{ext}}, and choose the format with --format"
-        raise UsageError(f"the name {text!r} says itself which format the stems have", hint)
+        raise UsageError(f"the name {text!r} has a fixed extension", hint)
 
 
-def _check(part: _Part, told: str) -> None:
-    """UsageError for what is no name, whatever becomes of the fields."""
+def _check_part(part: _Part, template: str) -> None:
+    """Raise UsageError for a part that cannot be a name, whatever its fields become."""
     if not part:
-        raise UsageError(f"{told} has an empty folder or name in it", "write one / between two names")
+        raise UsageError(f"{template} has an empty folder or name", "write one / between two names")
     literal = "".join(piece for piece in part if isinstance(piece, str))
-    if found := _FORBIDDEN.search(literal):
-        raise UsageError(f"{told} has a {found[0]!r} in it, which is not allowed in names on Windows", "leave it out")
+    if forbidden := _FORBIDDEN.search(literal):
+        raise UsageError(f"{template} has a {forbidden[0]!r}, which Windows forbids in names", "leave it out")
     if all(isinstance(piece, str) for piece in part) and literal.strip(". ") == "":
-        raise UsageError(f"{told} leads to another folder with {literal!r}", "name a folder with --output")
+        raise UsageError(f"{template} leads to another folder with {literal!r}", "name a folder with --output")
     last = part[-1]
     if isinstance(last, str) and last[-1] in ". ":
-        raise UsageError(f"{told} has a dot or a space at the end of a name, which Windows drops", "leave it out")
+        raise UsageError(f"{template} has a dot or space at the end of a name, which Windows drops", "leave it out")
     before_dot = ""
     for piece in part:
         if not isinstance(piece, str):
-            return  # what stands there decides, and is made safe
+            return  # it depends on the value, which is made safe
         before_dot += piece
         if "." in piece:
             break
     if _DEVICE.fullmatch(before_dot.partition(".")[0].rstrip(" ")):
-        raise UsageError(f"{told} has a name in it that is a device on Windows", "choose another one")
+        raise UsageError(f"{template} has a name that is a device on Windows", "choose another one")
 
 
 def _is_of_stem(part: _Part) -> bool:
@@ -164,7 +170,7 @@ def _is_of_stem(part: _Part) -> bool:
 
 
 def _value(field: _Field, values: Mapping[str, str | int], windows: bool) -> str:
-    """What stands for a field, without what is no part of a name."""
+    """Return the value of a field, without characters that cannot be part of a name."""
     name, value = field.name, values.get(field.name, "")
     if isinstance(value, int):
         return format(value, field.width)
@@ -182,13 +188,13 @@ def _cleaned(text: str, *, strictly: bool) -> str:
 
 
 def _short(model: str) -> str:
-    """The name of a model in a name: of a file only what it is called."""
+    """Return the name of a model; of a file, without its folder and extension."""
     hub = "hf://"
     return model.removeprefix(hub) if model.startswith(hub) else Path(model.removesuffix(".safetensors")).name
 
 
 def _safe(text: str) -> str:
-    """A name that every system can keep, and that is no way to another folder."""
+    """Return a name that every system can store, and that does not lead to another folder."""
     text = text.rstrip(". ") or "_"
     base, dot, rest = text.partition(".")
     return f"{base}_{dot}{rest}" if _DEVICE.fullmatch(base.rstrip(" ")) else text

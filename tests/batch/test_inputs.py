@@ -83,7 +83,7 @@ def test_patterns_choose_songs(here: Path, include: list[str], exclude: list[str
 
 @pytest.mark.parametrize("pattern", ["", "/", "./"])
 def test_a_pattern_for_nothing(here: Path, pattern: str) -> None:
-    with pytest.raises(UsageError, match="is for nothing"):
+    with pytest.raises(UsageError, match="matches nothing"):
         inputs.find_input_files(["."], Path("out"), include=[pattern])
 
 
@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_read_does_not_stop_the_others(here: Path, monke
     songs, failed = inputs.find_input_files(["album"], Path("out"))
     assert [song.label for song in songs] == ["album/a/1.wav", "album/c/3.wav"]
     assert [(failure.source, str(failure.error)) for failure in failed] == [
-        ("album/b", "cannot look into 'album/b': Permission denied")
+        ("album/b", "cannot read the folder 'album/b': Permission denied")
     ]
 
 
@@ -194,7 +194,7 @@ def test_thousands_of_songs_are_not_looked_at_one_by_one(here: Path, monkeypatch
 
 def test_a_folder_without_songs(here: Path) -> None:
     touch(here, "empty/cover.jpg")
-    assert refusals("empty") == [("empty", "there are no songs in the folder 'empty'")]
+    assert refusals("empty") == [("empty", "no songs in the folder 'empty'")]
 
 
 # Patterns that no shell has expanded
@@ -242,7 +242,7 @@ def test_a_file_with_a_pattern_for_its_name_is_that_file(library: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["*.mp3", "nowhere/*", "[", "song [live].wav", "**/*.xyz", "cover*"])
 def test_a_pattern_without_songs_is_refused(library: Path, pattern: str) -> None:
-    assert refusals(pattern) == [(pattern, f"no song has a name like {pattern!r}")]
+    assert refusals(pattern) == [(pattern, f"no songs match {pattern!r}")]
 
 
 def test_patterns_do_not_get_lost_in_links(library: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_folder_without_songs_among_what_a_pattern_is_for(library: Path) -> No
 
 @pytest.mark.parametrize("address", ["https://example.org/a.mp3", "HTTP://x/y?z=*", "file:///a.mp3"])
 def test_addresses_are_refused(here: Path, address: str) -> None:
-    assert refusals(address) == [(address, f"{address!r} is an address on the net")]
+    assert refusals(address) == [(address, f"{address!r} is a URL, not a file")]
 
 
 # Playlists
@@ -338,13 +338,13 @@ def test_addresses_of_files(here: Path, form: str) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("https://example.org/a.mp3", "is an address on the net"),
-        ("rtsp://x", "is an address on the net"),
+        ("https://example.org/a.mp3", "is a URL, not a file"),
+        ("rtsp://x", "is a URL, not a file"),
         ("file://server/share/a.mp3", "is on another machine"),
-        ("other.m3u", "is a playlist itself, which is not followed"),
-        ("file:///x/other.M3U8", "is a playlist itself, which is not followed"),
-        ("C:\\Music\\a.mp3", "is on a drive of Windows"),
-        ("\\\\server\\share\\a.mp3", "is on a drive of Windows"),
+        ("other.m3u", "is another playlist, which is not followed"),
+        ("file:///x/other.M3U8", "is another playlist, which is not followed"),
+        ("C:\\Music\\a.mp3", "is on a Windows drive"),
+        ("\\\\server\\share\\a.mp3", "is on a Windows drive"),
         ("file:///%00.mp3", "there is no file"),
         ("no.mp3", "there is no file 'no.mp3', which 'list.m3u8' names"),
         ("x" * 5_000, "there is no file"),
@@ -365,9 +365,9 @@ def test_a_line_that_stands_for_nothing_does_not_stop_the_others(here: Path, lin
     [
         ("", "names no songs"),
         ("#EXTM3U\n#EXTINF:1,x\n\n", "names no songs"),
-        ("RIFF\0\0\0\0WAVE", "is no playlist, whatever its name says"),
+        ("RIFF\0\0\0\0WAVE", "is not a playlist, despite its name"),
         ("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:9\na.ts\n", "lists the pieces of one stream"),
-        ("x\n" * 2**24, "is no playlist"),
+        ("x\n" * 2**24, "is not a playlist"),
     ],
 )
 def test_what_is_no_playlist(here: Path, content: str, reason: str) -> None:

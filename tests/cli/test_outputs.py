@@ -124,7 +124,7 @@ def test_standard_output_and_input(run: Run, here: Path) -> None:
         (["song.wav", "--filename", "/tmp/{stem}"], "is an absolute path"),
         (["song.wav", "--filename", "{track}"], "is the same for all stems"),
         (["song.wav", "--filename", "nul/{stem}"], "nul"),
-        (["song.wav", "--include", ""], "is for nothing"),
+        (["song.wav", "--include", ""], "matches nothing"),
         (["song.wav", "-q", "-v"], "--quiet and --verbose contradict each other"),
         (["song.wav", "--jobs", "0"], "--jobs"),
         (["song.wav", "--track", "0"], "--track"),
