@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 
 from stemsplit.datasets.splits import split_songs
-from stemsplit.training.data import Crops
-from stemsplit.training.loader import Loader
+from stemsplit.training.data import Crops, Loader
 from stemsplit.training.ranks import Ranks
 from stemsplit.training.recipe import Recipe, load_recipe
 

@@ -19,8 +19,7 @@ from stemsplit.datasets.multitracks import Multitrack, find_songs
 from stemsplit.evaluation.scoring import mean_scores, mean_sdr
 from stemsplit.models import checkpoint
 from stemsplit.models.checkpoint import Model
-from stemsplit.training.finetuning import recipe_for
-from stemsplit.training.fit import fit
+from stemsplit.training.fit import finetuning_recipe, fit
 from stemsplit.training.recipe import Recipe, load_recipe
 
 AUGMENTATIONS = (
@@ -57,7 +56,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     start = checkpoint.load(arguments.start) if arguments.start else None
-    recipe = load_recipe(arguments.recipe, recipe_for(start) if start else Recipe())
+    recipe = load_recipe(arguments.recipe, finetuning_recipe(start) if start else Recipe())
     recipe = replace(recipe, epochs=1, steps=arguments.steps, patience=0)
     songs = find_songs(arguments.data, recipe.stems)
     limit = round(arguments.seconds * recipe.rate)

@@ -16,7 +16,7 @@ from stemsplit.cli.options import Device, RegistryFile
 from stemsplit.models.loading import find, read_registry
 from stemsplit.signals import Stopped
 
-MOST_WORKERS = 8  # that are started when nobody says how many
+MAX_WORKERS = 8  # without --workers
 
 
 def train(
@@ -33,35 +33,35 @@ def train(
         ),
     ] = None,
     own: RegistryFile = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last epoch in FOLDER.")] = False,
-    epochs: Annotated[int | None, typer.Option(min=1, help="How many in all, instead of the recipe's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue after the last epoch in FOLDER.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="How many epochs in all, instead of the recipe's.")] = None,
     device: Device = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that read and mix the songs, if not the usual.")
+        int | None, typer.Option(min=0, help="Processes that read and mix songs; by default, it depends on the device.")
     ] = None,
-    validate_every: Annotated[int, typer.Option(min=1, help="Validate after every so many epochs.")] = 1,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard as well.")] = False,
+    validate_every: Annotated[int, typer.Option(min=1, help="Epochs from one validation to the next.")] = 1,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write a log for TensorBoard.")] = False,
 ) -> None:
     """Train a network on songs with known stems.
 
-    Stop it with Ctrl-C at any time, and go on with --resume. Several GPUs: torchrun --nproc-per-node gpu -m stemsplit
-    train ...
+    Stop it with Ctrl-C at any time, and continue with --resume. On several GPUs: torchrun --nproc-per-node gpu -m
+    stemsplit train ...
     """
     from stemsplit.cli import console
 
-    speaking = os.environ.get("RANK", "0") == "0"  # of all processes that torchrun has started, the first
-    messages = console.Messages(quiet=not speaking)
-    obtained = obtain(find(read_registry(own), start), messages) if start else None
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started; it reports for all
+    messages = console.Messages(quiet=not first)
+    local = obtain(find(read_registry(own), start), messages) if start else None
     with messages.progress("starting"):
         from stemsplit import devices
         from stemsplit.datasets.multitracks import find_songs
         from stemsplit.datasets.splits import split_songs
         from stemsplit.evaluation import scoring
-        from stemsplit.training import finetuning, fit
+        from stemsplit.training import fit
         from stemsplit.training.recipe import Recipe, load_recipe
 
-        model = finetuning.load_start(obtained) if obtained else None
-        settings = Recipe() if model is None else finetuning.recipe_for(model)
+        model = fit.load_start(local) if local else None
+        settings = Recipe() if model is None else fit.finetuning_recipe(model)
         if recipe is not None:
             settings = load_recipe(recipe, settings)
         if epochs is not None:
@@ -70,7 +70,7 @@ def train(
         valid_songs = split.valid if valid is None else find_songs(valid, settings.stems)
         chosen = devices.choose(device)
         if workers is None:
-            workers = 1 if chosen == "cpu" else min(MOST_WORKERS, os.cpu_count() or 1)
+            workers = 1 if chosen == "cpu" else min(MAX_WORKERS, os.cpu_count() or 1)
     messages.note(f"{len(split.train)} songs to train on, {len(valid_songs)} to validate on, device {chosen}")
     if split.kept:
         messages.note(f"not trained on: {', '.join(split.kept)} in {data}")
@@ -82,14 +82,14 @@ def train(
                 scores = _with_mean(scoring.mean_scores(epoch.scores)) if epoch.scores else {}
                 progress.finish(epoch.number, epoch.loss, scores, epoch.seconds)
                 if epoch.last and epoch.number < settings.epochs:
-                    messages.note(f"ended early: {settings.patience} validations were not better than the best one")
+                    messages.note(f"ended early: no better validation in the last {settings.patience}")
     except Stopped as stop:
         command = shlex.join(["stemsplit", *sys.argv[1:], *([] if resume else ["--resume"])])
         saved = (output / fit.STATE).exists()
-        stop.hint = f"go on with  {command}" if saved else "no epoch was finished, so there is nothing to go on from"
+        stop.hint = f"continue with  {command}" if saved else "no epoch was finished, so there is nothing to resume"
         raise
     messages.note(f"curves: {output / fit.REPORT}")
-    if speaking:
+    if first:
         console.write(str(output / (fit.BEST if (output / fit.BEST).exists() else fit.WEIGHTS)))
 
 

@@ -1,6 +1,6 @@
-"""What is done to a training crop, so that no two are alike: functions on stems `(S, C, N)`.
+"""Random changes to training crops: functions on stems `(S, C, N)`.
 
-The sum of what comes out is the mixture, so whatever is done to a stem is done to what the network shall find.
+The mixture is the sum of the changed stems, so the network is trained to find the changed stems, too.
 """
 
 import numpy as np
@@ -9,13 +9,22 @@ from torch import Tensor
 
 from stemsplit.training.recipe import Recipe
 
-REVERB_SECONDS = (0.2, 1.5)  # how long a reverb takes to fall by 60 dB
-REVERB_DELAY_SECONDS = 0.03  # at most, before it begins
-REVERB_DB = (-20.0, -3.0)  # its level below the dry sound
+REVERB_SECONDS = (0.2, 1.5)  # reverberation time, to -60 dB
+REVERB_DELAY_SECONDS = 0.03  # the longest pre-delay
+REVERB_DB = (-20.0, -3.0)  # level relative to the dry sound
 
 
 def augment(stems: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """Distortion, equalizers, reverb, gains, polarity, swapped channels and the odd mono mixture; a new tensor."""
+    """Apply what a recipe asks for: distortion, EQ, reverb, gain, polarity, swapped channels and mono.
+
+    Args:
+        stems: `(S, C, N)`, left unchanged.
+        recipe: how much of each, and how often.
+        rng: source of randomness.
+
+    Returns:
+        A new tensor `(S, C, N)`.
+    """
     if recipe.distort:
         stems = distort(stems, recipe.distort, rng)
     if recipe.eq_db:
@@ -35,33 +44,51 @@ def augment(stems: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
 
 
 def distort(stems: Tensor, chance: float, rng: np.random.Generator) -> Tensor:
-    """Each stem of `(S, C, N)` soft-clipped with a chance, gently or almost to a square wave; its energy is kept."""
+    """Soft-clip stems, gently or almost to a square wave; their energy is kept.
+
+    Args:
+        stems: `(S, C, N)`.
+        chance: of each stem to be distorted, from 0 to 1.
+        rng: source of randomness.
+    """
     drives = np.where(rng.random(len(stems)) < chance, np.exp(rng.uniform(0, np.log(30), len(stems))), 0.0)
     clipped = [
         torch.tanh(stem * (drive / max(float(stem.abs().max()), 1e-6))) if drive else stem
         for stem, drive in zip(stems, drives.tolist(), strict=True)
     ]
-    return _as_loud(torch.stack(clipped), stems)
+    return _with_energy_of(stems, torch.stack(clipped))
 
 
 def equalize(stems: Tensor, rate: int, depth: float, rng: np.random.Generator) -> Tensor:
-    """Every stem of `(S, C, N)` through a smooth random curve of +-`depth` dB over the octaves, its energy kept.
+    """Give each stem a smooth random frequency response; its energy is kept.
 
-    Without phase shift, and around the crop's ends: a curve this smooth rings for milliseconds only.
+    The filter has zero phase, and is circular at the ends of the crop: a curve this smooth rings only for milliseconds.
+
+    Args:
+        stems: `(S, C, N)`.
+        rate: Hz.
+        depth: largest gain or cut in any octave, in dB.
+        rng: source of randomness.
     """
     spectrum = torch.fft.rfft(stems)
     octaves = np.log2(np.maximum(np.fft.rfftfreq(stems.shape[-1], 1 / rate), 16.0))
     knots = np.arange(4.0, np.log2(rate / 2) + 1)
     curves = np.stack([np.interp(octaves, knots, rng.uniform(-depth, depth, len(knots))) for _ in range(len(stems))])
     shaped = torch.fft.irfft(spectrum * torch.from_numpy(10 ** (curves / 20)).float()[:, None], n=stems.shape[-1])
-    return _as_loud(shaped, stems)
+    return _with_energy_of(stems, shaped)
 
 
 def reverberate(stems: Tensor, rate: int, chance: float, rng: np.random.Generator) -> Tensor:
-    """Each stem of `(S, C, N)` in a room of its own with a chance; its energy is kept.
+    """Add a different reverb to each stem; its energy is kept.
 
-    A late reverb is noise that falls exponentially (Moorer, "About this reverberation business", 1979), another one in
-    each channel.
+    The impulse response is exponentially decaying noise (Moorer, "About this reverberation business", 1979),
+    independent in each channel.
+
+    Args:
+        stems: `(S, C, N)`.
+        rate: Hz.
+        chance: of each stem to get a reverb, from 0 to 1.
+        rng: source of randomness.
     """
     rows = []
     for stem in stems:
@@ -70,17 +97,17 @@ def reverberate(stems: Tensor, rate: int, chance: float, rng: np.random.Generato
             continue
         seconds, delay = rng.uniform(*REVERB_SECONDS), int(rng.uniform(0, REVERB_DELAY_SECONDS) * rate)
         tail = min(int(seconds * rate), stem.shape[-1])
-        fall = 10 ** (-3 * np.arange(tail) / (seconds * rate))
-        noise = torch.from_numpy(rng.standard_normal((len(stem), tail)) * fall).float()
-        noise *= 10 ** (rng.uniform(*REVERB_DB) / 20) / float(np.sqrt(np.square(fall).sum()))
+        decay = 10 ** (-3 * np.arange(tail) / (seconds * rate))
+        noise = torch.from_numpy(rng.standard_normal((len(stem), tail)) * decay).float()
+        noise *= 10 ** (rng.uniform(*REVERB_DB) / 20) / float(np.sqrt(np.square(decay).sum()))
         size = 2 ** int(np.ceil(np.log2(stem.shape[-1] + tail)))
         wet = torch.fft.irfft(torch.fft.rfft(stem, size) * torch.fft.rfft(noise, size), size)
         rows.append(stem + torch.nn.functional.pad(wet, (delay, 0))[..., : stem.shape[-1]])
-    return _as_loud(torch.stack(rows), stems)
+    return _with_energy_of(stems, torch.stack(rows))
 
 
-def _as_loud(stems: Tensor, model: Tensor) -> Tensor:
-    """`stems`, each with the energy that it has in `model`."""
-    have, want = (x.square().mean((1, 2), keepdim=True) for x in (stems, model))
-    scaled: Tensor = stems * (want / have.clamp(min=1e-12)).sqrt()
+def _with_energy_of(original: Tensor, stems: Tensor) -> Tensor:
+    """Scale each stem to the energy that it has in `original`."""
+    before, now = (x.square().mean((1, 2), keepdim=True) for x in (original, stems))
+    scaled: Tensor = stems * (before / now.clamp(min=1e-12)).sqrt()
     return scaled

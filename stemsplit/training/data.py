@@ -1,27 +1,42 @@
-"""Songs on disk -> random training crops, mixed anew every time."""
+"""Songs on disk -> random training crops, mixed anew every time -> batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import soxr  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from stemsplit.datasets.multitracks import Multitrack, read_stems, require_format
-from stemsplit.errors import DatasetError
+from stemsplit.errors import DatasetError, StemsplitError
 from stemsplit.training.augmentation import augment
+from stemsplit.training.ranks import Ranks
 from stemsplit.training.recipe import Recipe
 from stemsplit.training.vocoder import load_vocoder, stretch
 
 SILENCE = 1e-3  # root mean square, -60 dBFS: a quieter crop teaches little
+READY_BATCHES = 2  # that each worker prepares in advance
 
 
 class Crops(Dataset[Tensor]):
-    """`recipe.steps * recipe.batch_size` crops `(S, C, length)` an epoch; their sum is the mixture.
+    """Crops `(S, C, length)` whose sum is the mixture, `recipe.steps * recipe.batch_size` an epoch.
 
-    Crop `i` of an epoch depends on (seed, epoch, i) alone, so any number of loader workers gives the same data. The
-    crops after those of an epoch are those of the next.
+    Crop `i` of an epoch depends on (seed, epoch, i) alone, so any number of workers gives the same data. Indices beyond
+    an epoch are those of the next.
+
+    Args:
+        songs: the songs to draw from.
+        recipe: how to draw, and how to augment.
+
+    Attributes:
+        epoch: the epoch that index 0 belongs to, from 0.
+        songs_with: for each stem, the songs that have it.
+        mixed_songs: songs for crops that are not remixed: those with several stems, if there are any.
+
+    Raises:
+        DatasetError: A song does not fit the recipe, or no song has one of its stems.
+        UsageError: The recipe shifts pitch or tempo, and torchaudio is unusable.
     """
 
     def __init__(self, songs: Sequence[Multitrack], recipe: Recipe) -> None:
@@ -29,13 +44,14 @@ class Crops(Dataset[Tensor]):
         if recipe.pitch or recipe.tempo:
             load_vocoder()
         self.recipe, self.epoch = recipe, 0
-        self.having = {stem: [song for song in songs if stem in song.stems] for stem in recipe.stems}
-        missing = [stem for stem, having in self.having.items() if not having]
+        self.songs_with = {stem: [song for song in songs if stem in song.stems] for stem in recipe.stems}
+        missing = [stem for stem, having in self.songs_with.items() if not having]
         if missing:
-            raise DatasetError(f"no song has {' or '.join(missing)}", "every stem of the recipe must occur in the data")
-        self.chances = {stem: _by_length(having) for stem, having in self.having.items()}
-        self.whole = [song for song in songs if len(song.stems) > 1] or songs
-        self.whole_chances = _by_length(self.whole)
+            hint = "every stem of the recipe must occur in the data"
+            raise DatasetError(f"no song has {' or '.join(missing)}", hint, stem=missing[0])
+        self.mixed_songs = [song for song in songs if len(song.stems) > 1] or songs
+        self._chances_with = {stem: _by_length(having) for stem, having in self.songs_with.items()}
+        self._mixed_chances = _by_length(self.mixed_songs)
 
     def __len__(self) -> int:
         return self.recipe.steps * self.recipe.batch_size
@@ -47,24 +63,24 @@ class Crops(Dataset[Tensor]):
         return augment(self._remix(rng) if remixed else self._excerpt(rng), self.recipe, rng)
 
     def _excerpt(self, rng: np.random.Generator) -> Tensor:
-        """All stems from the same place of one song, as it was composed."""
-        song = self.whole[rng.choice(len(self.whole), p=self.whole_chances)]
+        """All stems from the same position of one song."""
+        song = self.mixed_songs[rng.choice(len(self.mixed_songs), p=self._mixed_chances)]
         return self._read(song, self.recipe.stems, rng)
 
     def _remix(self, rng: np.random.Generator) -> Tensor:
-        """Every stem from another place of another song (Uhlich et al., 2017); silent places are drawn again, twice."""
+        """Each stem from a random position of a random song (Uhlich et al., 2017); silence is redrawn twice."""
         stems = []
         for stem in self.recipe.stems:
+            songs, chances = self.songs_with[stem], self._chances_with[stem]
             for _ in range(3):
-                song = self.having[stem][rng.choice(len(self.having[stem]), p=self.chances[stem])]
-                crop = self._read(song, (stem,), rng)
+                crop = self._read(songs[rng.choice(len(songs), p=chances)], (stem,), rng)
                 if crop.square().mean().sqrt() > SILENCE:
                     break
             stems.append(crop)
         return torch.cat(stems)
 
     def _read(self, song: Multitrack, stems: Sequence[str], rng: np.random.Generator) -> Tensor:
-        """Stems `(S, C, length)` from a random place, played at a random speed, pitch and tempo."""
+        """Stems `(S, C, length)` from a random position, at a random speed, pitch and tempo."""
         recipe = self.recipe
         speed = 2 ** (rng.uniform(-recipe.speed, recipe.speed) / 12)
         pitch = tempo = 1.0
@@ -78,8 +94,78 @@ class Crops(Dataset[Tensor]):
         return _resample(crop, recipe.length)
 
 
+class Loader:
+    """Loads batches `(B, S, C, length)` epoch by epoch, in other processes while the network computes.
+
+    Args:
+        crops: the data.
+        ranks: the processes that train, which share each batch out among themselves.
+        workers: processes that read and mix, which live as long as the loader; with 0, this process does it.
+        pinned: put batches into page-locked memory, from which a GPU copies faster.
+    """
+
+    def __init__(self, crops: Crops, ranks: Ranks, *, workers: int = 0, pinned: bool = False) -> None:
+        self._order = _Order(crops.recipe.steps, crops.recipe.batch_size, ranks)
+        self._loader: DataLoader[Tensor | StemsplitError] = DataLoader(
+            _ErrorsAsItems(crops),
+            batch_sampler=self._order,
+            num_workers=workers,
+            pin_memory=pinned,
+            persistent_workers=workers > 0,
+            prefetch_factor=READY_BATCHES if workers else None,
+            collate_fn=_collate,
+        )
+
+    def epoch(self, number: int) -> Iterator[Tensor]:
+        """Yield this process's part of each batch of an epoch, counted from 0.
+
+        Raises:
+            DatasetError: A song cannot be read.
+        """
+        self._order.epoch = number
+        for batch in self._loader:
+            if isinstance(batch, StemsplitError):
+                raise batch
+            yield batch
+
+
+class _Order(Sampler[list[int]]):
+    """The indices of this process in each batch of an epoch: every n-th."""
+
+    def __init__(self, steps: int, batch_size: int, ranks: Ranks) -> None:
+        self.steps, self.batch_size, self.ranks, self.epoch = steps, batch_size, ranks, 0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.epoch * self.steps * self.batch_size
+        for start in range(first, first + self.steps * self.batch_size, self.batch_size):
+            yield list(range(start + self.ranks.rank, start + self.batch_size, self.ranks.size))
+
+
+class _ErrorsAsItems(Dataset[Tensor | StemsplitError]):
+    """Crops, or the errors that they raise: PyTorch would wrap an error from a worker in its traceback."""
+
+    def __init__(self, crops: Crops) -> None:
+        self.crops = crops
+
+    def __getitem__(self, index: int) -> Tensor | StemsplitError:
+        try:
+            return self.crops[index]
+        except StemsplitError as error:
+            error.__cause__ = None  # which may not be picklable
+            return error
+
+
+def _collate(items: list[Tensor | StemsplitError]) -> Tensor | StemsplitError:
+    crops = [item for item in items if isinstance(item, Tensor)]
+    errors = [item for item in items if not isinstance(item, Tensor)]
+    return errors[0] if errors else torch.stack(crops)
+
+
 def _resample(crop: Tensor, length: int) -> Tensor:
-    """`(S, C, N)` -> `(S, C, length)`: played faster or slower, higher or lower."""
+    """`(S, C, N)` -> `(S, C, length)`: played faster or slower, pitch included."""
     if crop.shape[-1] == length:
         return crop
     flat = soxr.resample(crop.flatten(0, 1).T.numpy(), crop.shape[-1], length, "LQ")[:length]
@@ -88,6 +174,7 @@ def _resample(crop: Tensor, length: int) -> Tensor:
 
 
 def _by_length(songs: Sequence[Multitrack]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Chances in proportion to the lengths, so that every second of the data counts the same."""
     lengths = np.array([song.length for song in songs], np.float64)
     chances: np.ndarray[tuple[int], np.dtype[np.float64]] = lengths / lengths.sum()
     return chances

@@ -1,40 +1,47 @@
-"""The training loop."""
+"""The training loop, from random weights or from those of a model."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from stemsplit.datasets.multitracks import Multitrack, require_format
-from stemsplit.errors import UsageError
+from stemsplit.errors import DeviceError, UsageError
 from stemsplit.evaluation.scoring import SongScores, evaluate, mean_scores, mean_sdr
 from stemsplit.files import sweep
 from stemsplit.models import checkpoint
 from stemsplit.models.checkpoint import Header, Model
+from stemsplit.models.ensemble import load_ensemble
+from stemsplit.models.loading import LocalModel
 from stemsplit.networks.masking import MaskNetwork
 from stemsplit.separation.separator import Separator
-from stemsplit.training.data import Crops
-from stemsplit.training.events import EventLog
-from stemsplit.training.loader import Loader
-from stemsplit.training.loss import OF_MASKS
-from stemsplit.training.memory import memory_checked
+from stemsplit.training.data import Crops, Loader
+from stemsplit.training.events import load_summary_writer
+from stemsplit.training.loss import MASK_LOSSES
 from stemsplit.training.ranks import Ranks, joined
 from stemsplit.training.recipe import Recipe
 from stemsplit.training.report import figures, write_report
 from stemsplit.training.run import Run
+from stemsplit.wording import one_line
 
 WEIGHTS, BEST, STATE, REPORT = "model.safetensors", "best.safetensors", "state.pt", "report.html"
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch gave.
+    """The result of one epoch.
 
-    number: from 1. loss: the mean. scores: of the validation, if there was one. seconds: how long it took.
-    best: whether no epoch has had better scores. last: whether training ends with it.
+    Attributes:
+        number: from 1.
+        loss: the mean over its steps.
+        scores: of the songs to validate on; empty if the epoch was not validated.
+        seconds: how long it took.
+        best: whether no epoch has had better scores.
+        last: whether training ends with it.
     """
 
     number: int
@@ -59,25 +66,40 @@ def fit(
     tensorboard: bool = False,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Iterator[Epoch]:
-    """Train, yielding after every epoch, when `folder` holds all there is so far.
+    """Train a network, and yield after every epoch, when everything is saved.
 
-    That is `model.safetensors` (averaged weights), `best.safetensors` (those of the epoch with the best mean SDR of the
-    validation, if there is one), `state.pt` to go on from, and `report.html` with curves to look at. A process that
-    is killed loses no more than the epoch that it was in. Started by torchrun, all processes train one network: each on
-    its share of every batch, and of the songs to validate on.
+    `folder` then has `model.safetensors` (averaged weights), `best.safetensors` (those of the epoch with the best mean
+    SDR on the songs to validate on, if there are any), `state.pt` to resume from, and `report.html` with curves. A
+    process that is killed loses no more than the current epoch. Started by torchrun, all processes train one network:
+    each on its part of every batch, and of the songs to validate on.
 
     Args:
-        songs, valid: what is learnt from, and what the averaged weights are scored on every `validate_every` epochs.
-        start: a model whose weights to begin with, not with random ones; it must have the recipe's stems and shapes.
-        resume: go on from `state.pt`; of its recipe only `epochs`, and with it the schedule, and `patience` may differ.
-        device: "cpu", "cuda" or "mps". workers: processes that read and mix crops, for each that trains.
-        tensorboard: write a log for TensorBoard into `folder` as well.
-        on_step: called with the number of steps done in this epoch and the loss of the last.
+        recipe: the settings.
+        songs: songs to learn from.
+        valid: songs to score the averaged weights on.
+        folder: where to save; it need not exist.
+        device: "cpu", "cuda" or "mps".
+        workers: processes that read and mix crops, for each process that trains.
+        start: a model with the recipe's stems and network, to begin with its weights instead of random ones.
+        resume: continue from `state.pt`. Only `epochs`, which changes the schedule, and `patience` of its recipe may
+            differ.
+        validate_every: epochs from one validation to the next; the last epoch is always validated.
+        tensorboard: also write a log for TensorBoard into `folder`.
+        on_step: called with the number of steps done in this epoch, and the loss of the last one.
 
-    Raises DatasetError when the data does not fit the recipe, UsageError when `folder` cannot be resumed or is in use,
-    or the recipe contradicts itself, ModelError when its network cannot be built, DeviceError when memory runs out.
+    Yields:
+        The result of each epoch.
+
+    Raises:
+        DatasetError: The data does not fit the recipe.
+        UsageError: `folder` cannot be resumed or is in use, the recipe contradicts itself, or TensorBoard is missing.
+        ModelError: The recipe's network cannot be built.
+        DeviceError: Memory runs out.
     """
-    with joined(device, recipe.batch_size) as ranks, memory_checked(device, recipe):
+    with ExitStack() as stack:
+        ranks = stack.enter_context(joined(device, recipe.batch_size))
+        stack.enter_context(_out_of_memory_explained(device, recipe))
+        summary_writer = load_summary_writer() if tensorboard else None
         torch.manual_seed(recipe.seed)
         header = make_header(recipe)
         crops = Crops(songs, recipe)
@@ -88,17 +110,19 @@ def fit(
         if resume:
             run.restore(folder / STATE)
         elif any((folder / name).exists() for name in (STATE, WEIGHTS)):
-            raise UsageError(f"{str(folder)!r} already holds a training run", "add --resume, or choose another folder")
+            hint = "add --resume, or choose another folder"
+            raise UsageError(f"{str(folder)!r} already holds a training run", hint, path=folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"cannot make the folder {str(folder)!r}: {error.strerror}", "choose another") from error
+            message = f"cannot make the folder {str(folder)!r}: {one_line(error)}"
+            raise UsageError(message, "choose another one with --output", path=folder) from error
         for name in (WEIGHTS, BEST, STATE, REPORT):
             sweep(folder / name)
-        if ranks.rank and not resume:  # what chance decides, each decides for itself
+        if ranks.rank and not resume:  # random numbers, which dropout for instance draws, differ between processes
             torch.manual_seed(recipe.seed + ranks.rank)
         loader = Loader(crops, ranks, workers=workers, pinned=device == "cuda")
-        log = EventLog(folder) if tensorboard and ranks.first else None
+        log = stack.enter_context(summary_writer(str(folder))) if summary_writer and ranks.first else None
         while run.epoch < recipe.epochs and not _done(run):
             began = time.monotonic()
             losses, norms = [], []
@@ -130,7 +154,9 @@ def fit(
                     checkpoint.save(averaged, folder / BEST)
                 write_report(run.history, recipe, folder / REPORT)
             if log:
-                log.add(run.steps, figures(run.history[-1]))
+                for name, value in figures(run.history[-1]).items():
+                    log.add_scalar(name, value, run.steps)
+                log.flush()
             run.save(folder / STATE)
             last = run.epoch == recipe.epochs or _done(run)
             row = run.history[-1]
@@ -138,7 +164,7 @@ def fit(
 
 
 def make_header(recipe: Recipe) -> Header:
-    """What the model will say of itself."""
+    """Return the header of the model that a recipe describes."""
     return Header(
         family=recipe.family,
         config=dict(recipe.config),
@@ -150,32 +176,68 @@ def make_header(recipe: Recipe) -> Header:
     )
 
 
+def load_start(local: LocalModel) -> Model:
+    """Load a model of any family to begin with.
+
+    Raises:
+        ModelError: As for `load_ensemble`.
+        UsageError: The model has several networks.
+    """
+    name = local.spec.name
+    ensemble = load_ensemble(local.paths, local.gives, config=local.spec.config)
+    if len(ensemble.members) > 1:
+        message = f"{name!r} has {len(ensemble.members)} networks, and only one network can be trained"
+        where = f"; to list its files:  stemsplit models path {name}" if len(local.paths) > 1 else ""
+        raise UsageError(message, f"begin with one of its networks, if they have separate files{where}", model=name)
+    return Model(ensemble.header, ensemble.members[0].network)
+
+
+def finetuning_recipe(model: Model) -> Recipe:
+    """Return the default recipe to fine-tune a model: its own network and windows, and few, small steps."""
+    header: Header = model.header
+    return replace(
+        Recipe(),
+        family=header.family,
+        config=dict(header.config),
+        stems=header.stems,
+        rate=header.rate,
+        channels=header.channels,
+        window_seconds=header.length / header.rate,
+        overlap_seconds=(header.length - header.hop) / header.rate,
+        epochs=20,
+        batch_size=4,
+        learning_rate=1e-4,
+        loss="magnitude" if isinstance(model.network, MaskNetwork) else "waveform",
+    )
+
+
 def _done(run: Run) -> bool:
-    """Whether it has not got better for as long as the recipe bears with."""
+    """Whether the patience of the recipe is used up."""
     return 0 < run.recipe.patience <= run.stale()
 
 
 def _validate(model: Model, songs: Sequence[Multitrack], device: str, ranks: Ranks) -> tuple[SongScores, ...]:
-    """Every process scores every n-th song; all get all scores, in the order of the songs."""
+    """Score every n-th song in each process; return all scores in all of them, in the order of the songs."""
     own = list(evaluate(Separator(model, device=device), songs[ranks.rank :: ranks.size]))
-    shares = ranks.gather(own)
-    return tuple(shares[number % ranks.size][number // ranks.size] for number in range(len(songs)))
+    gathered = ranks.gather(own)
+    return tuple(gathered[number % ranks.size][number // ranks.size] for number in range(len(songs)))
 
 
 def _first_network(header: Header, recipe: Recipe, start: Model | None) -> nn.Module:
-    theirs = start.header if start else header
-    if theirs.family != header.family:
-        told = f"the weights to begin with are of family {theirs.family!r}, the recipe's network of {header.family!r}"
-        raise UsageError(told, "leave family and [config] out of the recipe: they come with the weights")
-    if theirs.stems != header.stems:
-        told = f"the weights to begin with give {', '.join(theirs.stems)}, the recipe {', '.join(header.stems)}"
-        raise UsageError(told, "name the same stems in the same order")
+    """The recipe's network, with the weights to begin with."""
+    other = start.header if start else header
+    if other.family != header.family:
+        message = f"the weights to begin with are of family {other.family!r}, the recipe's network of {header.family!r}"
+        raise UsageError(message, "leave family and [config] out of the recipe: they come with the weights")
+    if other.stems != header.stems:
+        message = f"the weights to begin with give {', '.join(other.stems)}, the recipe {', '.join(header.stems)}"
+        raise UsageError(message, "name the same stems in the same order")
     network = checkpoint.new_model(header).network
     losses = [recipe.loss] if isinstance(recipe.loss, str) else list(recipe.loss)
-    odd = [loss for loss in losses if loss in OF_MASKS]
-    if odd and not isinstance(network, MaskNetwork):
-        told = f"the loss {odd[0]!r} is for networks that estimate masks, and those of family {header.family!r} do not"
-        raise UsageError(told, 'choose another, for instance  loss = "waveform"')
+    need_masks = [loss for loss in losses if loss in MASK_LOSSES]
+    if need_masks and not isinstance(network, MaskNetwork):
+        message = f"the loss {need_masks[0]!r} needs a network that estimates masks, unlike those of {header.family!r}"
+        raise UsageError(message, 'choose another, for instance  loss = "waveform"')
     if start:
         try:
             network.load_state_dict(start.network.state_dict())
@@ -183,3 +245,27 @@ def _first_network(header: Header, recipe: Recipe, start: Model | None) -> nn.Mo
             hint = "leave [config] and channels out of the recipe: they come with the weights"
             raise UsageError("the weights to begin with do not fit the recipe's network", hint) from error
     return network
+
+
+@contextmanager
+def _out_of_memory_explained(device: str, recipe: Recipe) -> Iterator[None]:
+    """Raise DeviceError when memory runs out, on the device, on this machine, or in a worker."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _too_little_memory(device, recipe) from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error):  # PyTorch has no class for this on CPUs
+            raise _too_little_memory("cpu", recipe) from error
+        if "DataLoader worker" in str(error):
+            message = "a worker process that reads songs was killed, most likely because memory ran out"
+            raise DeviceError(message, "use fewer --workers, or set a lower batch_size in the recipe") from error
+        raise
+
+
+def _too_little_memory(device: str, recipe: Recipe) -> DeviceError:
+    message = f"the {device} device has too little free memory for batches of {recipe.batch_size} crops"
+    hint = "set a lower batch_size"
+    if recipe.precision == "float32":
+        hint += ', precision = "bfloat16"'
+    return DeviceError(message, f"{hint} or a lower window_seconds in the recipe, or train a smaller network")

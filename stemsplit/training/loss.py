@@ -1,4 +1,4 @@
-"""What training makes small: how far an attempt at separating a mixture is from its true stems."""
+"""Losses: how far a network's estimates are from the true stems."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -10,15 +10,21 @@ from stemsplit.dsp.stft import energy, squared_magnitude
 from stemsplit.networks.masking import MaskNetwork
 
 RESOLUTIONS = (2048, 1024, 512)  # samples of a frame, for the loss at several
-LOUDEST_SDR = 30.0  # dB, from where on a better stem counts no more
-_SMALLEST = 1e-3  # magnitude that still counts in a logarithm, about -90 dB of full scale
+HIGHEST_SDR = 30.0  # dB; better estimates lower the loss no further
+_SMALLEST = 1e-3  # magnitude added in logarithms, about -90 dB of full scale
 
 
 class Prediction:
-    """A network's attempt at a batch of mixtures, made as far as a loss asks for it.
+    """A network's estimates for a batch of mixtures; each is computed when a loss first needs it.
 
     Args:
-        stems: `(B, S, C, N)`; their sum is the mixture.
+        network: of any family.
+        stems: the true stems `(B, S, C, N)`; their sum is the mixture.
+
+    Attributes:
+        network: the network.
+        stems: the true stems.
+        mixture: `(B, C, N)`.
     """
 
     def __init__(self, network: nn.Module, stems: Tensor) -> None:
@@ -26,7 +32,7 @@ class Prediction:
 
     @property
     def masking(self) -> MaskNetwork:
-        """The network, of a mask family."""
+        """The network, which estimates masks."""
         assert isinstance(self.network, MaskNetwork)
         return self.network
 
@@ -47,7 +53,7 @@ class Prediction:
 
     @cached_property
     def masks(self) -> Tensor:
-        """`(B, S, C, F, T)`."""
+        """Estimated masks `(B, S, C, F, T)`."""
         return self.masking.expand_masks(self.coarse_masks)
 
     @cached_property
@@ -59,53 +65,53 @@ class Prediction:
         return estimate.float()
 
 
-def magnitude(attempt: Prediction) -> Tensor:
-    """Mean absolute error between masked and true magnitude spectrograms (Jansson et al., 2017)."""
-    error: Tensor = attempt.masks * attempt.mix.abs().unsqueeze(1) - attempt.true.abs()
+def magnitude(prediction: Prediction) -> Tensor:
+    """Return the mean absolute error between masked and true magnitude spectrograms (Jansson et al., 2017)."""
+    error: Tensor = prediction.masks * prediction.mix.abs().unsqueeze(1) - prediction.true.abs()
     return error.abs().mean()
 
 
-def spectrum(attempt: Prediction) -> Tensor:
-    """Mean distance between masked and true complex spectra.
+def spectrum(prediction: Prediction) -> Tensor:
+    """Return the mean distance between masked and true complex spectra.
 
-    A mask that knows the mixture's phase to be wrong does better to stay below the true magnitude (Erdogan et al.,
-    "Phase-sensitive and recognition-boosted speech separation", 2015): this loss tells it so.
+    Where the mixture's phase is far from the stem's, the best mask stays below the true magnitude, which this loss
+    teaches (Erdogan et al., "Phase-sensitive and recognition-boosted speech separation", 2015).
     """
-    error: Tensor = attempt.masks * attempt.mix.unsqueeze(1) - attempt.true
+    error: Tensor = prediction.masks * prediction.mix.unsqueeze(1) - prediction.true
     return error.abs().mean()
 
 
-def distortion(attempt: Prediction) -> Tensor:
-    """Energy of the error of every stem's spectrum, relative to the stem's own and a tenth of the mixture's.
+def distortion(prediction: Prediction) -> Tensor:
+    """Return the energy of the error of each stem's spectrum, relative to the stem's plus a tenth of the mixture's.
 
-    Which is the SDR, inverted and not in dB; the tenth keeps it finite for stems that are silent. Where it cannot be
-    known what a bin belongs to, this loss wants the mean of what is likely, and an absolute error the likeliest.
+    This is 1 / SDR, not in dB; the tenth keeps it finite for silent stems. Where it is uncertain which stem a bin
+    belongs to, this loss favours the mean of what is likely, and an absolute error the median.
     """
-    error = attempt.masking.error_energy(attempt.coarse_masks, attempt.mix, attempt.true)
-    ratio: Tensor = error / (energy(attempt.true) + 0.1 * energy(attempt.mix).unsqueeze(1) + 1e-6)
+    error = prediction.masking.error_energy(prediction.coarse_masks, prediction.mix, prediction.true)
+    ratio: Tensor = error / (energy(prediction.true) + 0.1 * energy(prediction.mix).unsqueeze(1) + 1e-6)
     return ratio.mean()
 
 
-def waveform(attempt: Prediction) -> Tensor:
-    """Mean absolute error of the samples; for any family."""
-    return (attempt.samples - attempt.stems).abs().mean()
+def waveform(prediction: Prediction) -> Tensor:
+    """Return the mean absolute error of the samples; for any family."""
+    return (prediction.samples - prediction.stems).abs().mean()
 
 
-def stft(attempt: Prediction) -> Tensor:
-    """Errors of magnitudes and of their logarithms, in short frames and in long ones; for any family.
+def stft(prediction: Prediction) -> Tensor:
+    """Return the error of magnitudes and of their logarithms, in frames of several lengths; for any family.
 
-    The multi-resolution STFT loss of Yamamoto et al., "Parallel WaveGAN" (2020): spectral convergence and the mean
-    error of the logarithms. A tenth of the mixture keeps the first finite for stems that are silent.
+    This is the multi-resolution STFT loss of Yamamoto et al., "Parallel WaveGAN" (2020): spectral convergence plus the
+    mean error of the logarithms. A tenth of the mixture keeps the former finite for silent stems.
     """
-    both = torch.stack([attempt.samples, attempt.stems]).flatten(0, 3)
-    shape = (2, *attempt.stems.shape[:3])
+    both = torch.stack([prediction.samples, prediction.stems]).flatten(0, 3)
+    shape = (2, *prediction.stems.shape[:3])
     losses = []
     for n_fft in [size for size in RESOLUTIONS if size <= both.shape[-1]] or RESOLUTIONS[-1:]:
         window = torch.hann_window(n_fft, device=both.device)
         spectra = torch.stft(
             both, n_fft, n_fft // 4, window=window, pad_mode="constant", normalized=True, return_complex=True
         )
-        # Squares first: the slope of abs() is no number where nothing is.
+        # Not abs(): the gradient of a magnitude is undefined at 0.
         magnitudes = squared_magnitude(spectra).add(1e-12).sqrt()
         estimate, true = magnitudes.reshape(*shape, *magnitudes.shape[-2:])
         of_mix = true.sum(1, keepdim=True)
@@ -117,14 +123,14 @@ def stft(attempt: Prediction) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def sdr(attempt: Prediction) -> Tensor:
-    """The SDR of every stem in dB, turned over; for any family.
+def sdr(prediction: Prediction) -> Tensor:
+    """Return the negative SDR of the stems in dB, averaged; for any family.
 
-    With a soft threshold, relative to the mixture, above which it counts no more, and which keeps it finite for stems
-    that are silent: Wisdom et al., "What's all the fuss about free universal sound separation data?" (2021).
+    A soft threshold relative to the mixture bounds it at `HIGHEST_SDR`, and keeps it finite for silent stems (Wisdom et
+    al., "What's all the fuss about free universal sound separation data?", 2021).
     """
-    error, true = ((x.square()).sum((-2, -1)) for x in (attempt.samples - attempt.stems, attempt.stems))
-    least = 10 ** (-LOUDEST_SDR / 10) * attempt.mixture.square().sum((-2, -1)).unsqueeze(1) + 1e-6
+    error, true = ((x.square()).sum((-2, -1)) for x in (prediction.samples - prediction.stems, prediction.stems))
+    least = 10 ** (-HIGHEST_SDR / 10) * prediction.mixture.square().sum((-2, -1)).unsqueeze(1) + 1e-6
     ratio: Tensor = 10 * torch.log10((error + least) / (true + least))
     return ratio.mean()
 
@@ -137,11 +143,20 @@ LOSSES: dict[str, Callable[[Prediction], Tensor]] = {
     "stft": stft,
     "sdr": sdr,
 }
-OF_MASKS = ("magnitude", "spectrum", "distortion")  # losses that only mask families can have
+MASK_LOSSES = ("magnitude", "spectrum", "distortion")  # these need a network that estimates masks
 
 
 def compute(loss: str | Mapping[str, float], network: nn.Module, stems: Tensor) -> Tensor:
-    """A loss, or the weighted sum of several, of a network on `(B, S, C, N)`."""
-    attempt = Prediction(network, stems)
+    """Compute a loss, or the weighted sum of several, of a network on a batch.
+
+    Args:
+        loss: a name from `LOSSES`, or weights by name.
+        network: of any family; `MASK_LOSSES` need a `MaskNetwork`.
+        stems: the true stems `(B, S, C, N)`.
+
+    Returns:
+        A scalar with a gradient.
+    """
+    prediction = Prediction(network, stems)
     parts = {loss: 1.0} if isinstance(loss, str) else loss
-    return torch.stack([weight * LOSSES[name](attempt) for name, weight in parts.items()]).sum()
+    return torch.stack([weight * LOSSES[name](prediction) for name, weight in parts.items()]).sum()

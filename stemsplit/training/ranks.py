@@ -1,4 +1,4 @@
-"""Several processes that train one network together, as PyTorch's launcher, torchrun, starts them."""
+"""Several processes that train one network together, as torchrun starts them."""
 
 import os
 from collections.abc import Iterator
@@ -14,27 +14,32 @@ from stemsplit.errors import UsageError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(hours=2)  # how long one waits for the others, of which one may have a long song to score
+TIMEOUT = timedelta(hours=2)  # for the other processes, one of which may have a long song to score
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Which of `size` processes this is; the first one has rank 0, and saves and reports for all."""
+    """The position of this process among those that train together.
+
+    Attributes:
+        rank: from 0; process 0 saves and reports for all.
+        size: number of processes.
+    """
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this one speaks for all."""
+        """Whether this process saves and reports for all."""
         return self.rank == 0
 
     def mean(self, value: float) -> float:
-        """The mean over all processes."""
+        """Return the mean of a value over all processes."""
         return sum(self.gather(value)) / self.size
 
     def gather(self, value: T) -> list[T]:
-        """What each process has, in the order of their ranks."""
+        """Return the value of each process, by rank."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
@@ -42,8 +47,8 @@ class Ranks:
         return values  # type: ignore[return-value]
 
 
-def launched() -> Ranks:
-    """What the launcher has told this process through the environment; one alone where there is no launcher."""
+def launched_ranks() -> Ranks:
+    """Return the position that torchrun gave this process in its environment; the only one if it did not start it."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ or "MASTER_ADDR" not in os.environ:
         return Ranks()
     return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
@@ -51,24 +56,32 @@ def launched() -> Ranks:
 
 @contextmanager
 def joined(device: str, batch_size: int) -> Iterator[Ranks]:
-    """Meet the other processes, each on a GPU of its own.
+    """Join the other processes for the time of a context; with CUDA, each process takes its own GPU.
 
-    Raises UsageError when a batch cannot be shared out evenly, or there are more processes than GPUs.
+    Args:
+        device: "cpu", "cuda" or "mps".
+        batch_size: crops in a batch of all processes together.
+
+    Yields:
+        The position of this process.
+
+    Raises:
+        UsageError: A batch cannot be divided evenly, or there are more processes than GPUs.
     """
-    ranks = launched()
+    ranks = launched_ranks()
     if batch_size % ranks.size:
-        told = f"a batch of {batch_size} crops cannot be shared out evenly to {ranks.size} processes"
-        raise UsageError(told, f"set batch_size to a multiple of {ranks.size}")
+        message = f"a batch of {batch_size} crops cannot be divided evenly among {ranks.size} processes"
+        raise UsageError(message, f"set batch_size to a multiple of {ranks.size}")
     if ranks.size == 1 or distributed.is_initialized():
         yield ranks
         return
     if device == "cuda":
         local = int(os.environ.get("LOCAL_RANK", ranks.rank))
         if local >= torch.cuda.device_count():
-            told = f"there are {torch.cuda.device_count()} GPUs, and more processes than that on this machine"
-            raise UsageError(told, "start as many as there are GPUs:  torchrun --nproc-per-node gpu ...")
+            message = f"there are more processes than GPUs on this machine, which has {torch.cuda.device_count()}"
+            raise UsageError(message, "start one process for each GPU:  torchrun --nproc-per-node gpu ...")
         torch.cuda.set_device(local)
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield ranks
     finally:

@@ -1,4 +1,4 @@
-"""Everything that decides what a training run gives, in one frozen object."""
+"""All settings of a training run, from defaults, a TOML file, or a saved state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -15,32 +15,42 @@ from stemsplit.wording import did_you_mean
 class Recipe:
     """Settings of a training run; a TOML file has the same keys.
 
-    Args:
-        family, config: the network and its shape, see `stemsplit.networks`.
+    Attributes:
+        family: the kind of network, see `stemsplit.networks`.
+        config: its shape; the keys depend on the family.
         stems: names, in the order of the network's output.
-        rate: Hz. channels: of the network's input and output.
-        window_seconds: length of a training crop and of a window in use.
-        overlap_seconds: how long neighbouring windows cross-fade in use.
-        epochs, steps, batch_size: an epoch is `steps` batches; the weights are validated and saved after each.
-        learning_rate: the highest. warmup: share of all steps in which it rises to that.
+        rate: sample rate in Hz.
+        channels: of the network's input and output.
+        window_seconds: length of a training crop, and of a window in separation.
+        overlap_seconds: how long neighbouring windows cross-fade in separation.
+        epochs: how many. The weights are validated and saved after each.
+        steps: batches in an epoch.
+        batch_size: crops in a batch.
+        learning_rate: its highest value.
+        warmup: share of all steps in which the learning rate rises to that.
         cooldown: share of all steps, at the end of a trapezoid, in which it falls to zero (Haegele et al., 2024).
-        weight_decay: AdamW's. clip: highest norm of the gradient.
+        schedule: how the learning rate continues after the warm-up: "trapezoid" stays level until the cooldown,
+            "cosine" falls to zero (Loshchilov and Hutter, 2017), "constant" stays level.
+        patience: end after this many validations without a better mean SDR; 0 for never.
+        weight_decay: of AdamW.
+        clip: highest norm of the gradient.
         average: decay of the exponential moving average of the weights, which is what is saved.
-        schedule: how the learning rate goes after it has risen: "trapezoid" is level until the cooldown, "cosine" falls
-            all the time to zero (Loshchilov and Hutter, 2017), "constant" stays.
-        patience: end when the validation's mean SDR has not got better for so many validations; 0 for never.
-        loss: one of `stemsplit.training.loss.LOSSES`, or a table of several and how much each counts.
+        loss: a name from `stemsplit.training.loss.LOSSES`, or a table of several with their weights.
         precision: "float32", "bfloat16", or "auto" for bfloat16 on CUDA and float32 elsewhere.
-        remix: chance that a crop's stems come from different songs. drop: chance that a stem is silenced.
-        gain_db: stems are made louder or softer by up to this. swap: chance that a stem's channels are swapped.
+        remix: chance that a crop's stems come from different songs.
+        drop: chance that a stem is silenced.
+        gain_db: largest random gain or cut of a stem, in dB.
+        swap: chance that a stem's channels are swapped.
         mono: chance that a crop is folded to mono.
-        speed: stems are played up to this many semitones faster or slower, pitch and tempo together.
-        pitch: crops are shifted by up to this many semitones, at the same tempo.
-        tempo: crops are played up to this share faster or slower, at the same pitch.
-        warp: the chance that a crop is shifted and stretched, if `pitch` or `tempo` say so; it takes torchaudio.
-        distort: chance that a stem is distorted. reverb: that it gets a reverb. polarity: that it is turned over.
-        eq_db: stems pass a random equalizer of up to this in every octave.
-        seed: of weights and crops; the same seed, data and machine give the same weights.
+        speed: largest change of a stem's speed in semitones, pitch and tempo together.
+        pitch: largest pitch shift of a crop in semitones, at constant tempo.
+        tempo: largest relative change of a crop's tempo, at constant pitch.
+        warp: chance of such a pitch shift and change of tempo, which need torchaudio.
+        distort: chance that a stem is distorted.
+        reverb: chance that a stem gets a reverb.
+        polarity: chance that a stem's polarity is inverted.
+        eq_db: largest gain or cut of a random equalizer in any octave, in dB.
+        seed: of weights and crops. The same seed, data and machine give the same weights.
     """
 
     family: str = "unet"
@@ -80,17 +90,17 @@ class Recipe:
 
     @property
     def length(self) -> int:
-        """Samples of a crop."""
+        """Length of a crop in samples."""
         return round(self.window_seconds * self.rate)
 
     @property
     def hop(self) -> int:
-        """Samples from one window to the next, in use."""
+        """Distance from one window to the next in separation, in samples."""
         return self.length - round(self.overlap_seconds * self.rate)
 
 
 SHARE = (0.0, 1.0)
-MOST_WEIGHT = 1e6
+MAX_WEIGHT = 1e6
 RANGES: dict[str, tuple[float, float]] = {
     "window_seconds": (0.001, 600.0),
     "overlap_seconds": (0.0, 600.0),
@@ -127,15 +137,29 @@ CHOICES = {
 
 
 def load_recipe(path: Path, base: Recipe | None = None) -> Recipe:
-    """Read a recipe; what it does not say is as in `base`, or the default.
+    """Read a recipe from a TOML file.
 
-    Raises UsageError on a missing file, bad TOML, an unknown key or an impossible value.
+    Args:
+        path: the file.
+        base: values of settings that the file does not have; the defaults if None.
+
+    Raises:
+        UsageError: The file cannot be read or is not TOML, a setting is unknown, or its value impossible.
     """
     return make_recipe(read_toml(path, "recipe"), repr(str(path)), base)
 
 
 def make_recipe(table: Mapping[str, Any], source: str, base: Recipe | None = None) -> Recipe:
-    """A recipe from parsed TOML or JSON; `source` names it in errors (UsageError)."""
+    """Make a recipe from parsed TOML or JSON.
+
+    Args:
+        table: settings by name.
+        source: name of the recipe in messages.
+        base: values of settings that the table does not have; the defaults if None.
+
+    Raises:
+        UsageError: A setting is unknown, or its value impossible.
+    """
     defaults = Recipe()
     known = {setting.name: getattr(defaults, setting.name) for setting in fields(Recipe)}
     settings: dict[str, Any] = {}
@@ -155,18 +179,19 @@ def make_recipe(table: Mapping[str, Any], source: str, base: Recipe | None = Non
 
 
 def _weights(table: Mapping[str, Any], source: str) -> dict[str, float]:
-    """Check a table of losses."""
+    """Check a table of losses and weights."""
     if unknown := [name for name in table if name not in LOSSES]:
-        raise UsageError(f"{source}: there is no loss {unknown[0]!r}", f"the losses are {', '.join(LOSSES)}")
+        hint = did_you_mean(unknown[0], LOSSES, f"the losses are {', '.join(LOSSES)}")
+        raise UsageError(f"{source}: unknown loss {unknown[0]!r}", hint)
     weights = [value for value in table.values() if isinstance(value, (int, float)) and not isinstance(value, bool)]
-    if not table or len(weights) < len(table) or not all(0 < weight <= MOST_WEIGHT for weight in weights):
-        told = f"{source}: loss = {dict(table)!r} should say how much each counts, above 0 and at most {MOST_WEIGHT:g}"
-        raise UsageError(told, "for instance  loss = { waveform = 1.0, stft = 0.5 }")
+    if not table or len(weights) < len(table) or not all(0 < weight <= MAX_WEIGHT for weight in weights):
+        message = f"{source}: loss = {dict(table)!r} should give each loss a weight above 0, and at most {MAX_WEIGHT:g}"
+        raise UsageError(message, "for instance  loss = { waveform = 1.0, stft = 0.5 }")
     return {name: float(value) for name, value in table.items()}
 
 
 def _convert(key: str, value: object, default: object, source: str) -> object:
-    """Check a value's kind against the default's."""
+    """Convert a value to the type of the default."""
     if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""All that changes while a network is trained, and goes to disk to be resumed."""
+"""The state of a training run: everything that changes, and that is saved to resume it."""
 
 import json
 import math
@@ -25,16 +25,28 @@ ALONE = Ranks()
 
 
 class Run:
-    """A network, the average of its weights, its optimizer, and how far it has got.
+    """A network in training, with the average of its weights, its optimizer and its progress.
 
-    Attributes: `epoch`, how many are done. `steps`, updates in all. `history`: a row of figures for each epoch.
+    Args:
+        recipe: the settings.
+        network: with the weights to begin with.
+        device: "cpu", "cuda" or "mps".
+        ranks: the processes that train together.
+
+    Attributes:
+        epoch: epochs done.
+        steps: updates done.
+        history: a row of figures for each epoch, as in `stemsplit.training.report`.
+        network: the network.
+        averaged: the exponential moving average of its weights.
+        optimizer: its optimizer.
     """
 
     def __init__(self, recipe: Recipe, network: nn.Module, device: str, ranks: Ranks = ALONE) -> None:
         self.recipe, self.device, self.ranks = recipe, device, ranks
         self.epoch = self.steps = 0
         self.history: list[dict[str, Any]] = []
-        if ranks.size > 1 and device == "cuda":  # there is none for CPUs
+        if ranks.size > 1 and device == "cuda":  # which CPUs do not have
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         self.network = network.to(device).train()
         average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
@@ -51,7 +63,17 @@ class Run:
         )
 
     def step(self, stems: Tensor) -> tuple[float, float]:
-        """One update from a batch `(B, S, C, N)`; returns the loss, and the norm of the gradient before clipping."""
+        """Update the weights from a batch.
+
+        Args:
+            stems: the true stems `(B, S, C, N)`; their sum is the mixture.
+
+        Returns:
+            The loss, and the norm of the gradient before clipping.
+
+        Raises:
+            DatasetError: The loss is not finite.
+        """
         stems = stems.to(self.device, non_blocking=True)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
@@ -65,12 +87,12 @@ class Run:
         self.steps += 1
         value = self.ranks.mean(loss.item())
         if not math.isfinite(value):
-            reason = f"the loss became {value} in epoch {self.epoch + 1}"
-            raise DatasetError(reason, "lower learning_rate, check the data")
+            message = f"the loss became {value} in epoch {self.epoch + 1}"
+            raise DatasetError(message, "lower learning_rate, or check the data")
         return value, norm.item()
 
     def learning_rate(self) -> float:
-        """That of the next step."""
+        """Return the learning rate of the next step."""
         recipe = self.recipe
         progress = (self.steps + 1) / (recipe.epochs * recipe.steps)
         rise = progress / max(recipe.warmup, 1e-9)
@@ -82,12 +104,18 @@ class Run:
         return recipe.learning_rate * max(min(rise, 1.0, level), 0.0)
 
     def stale(self) -> int:
-        """How many validations there have been since the best one."""
+        """Return the number of validations since the best one."""
         scores = [row["score"] for row in self.history if row.get("score") is not None]
         return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
     def save(self, path: Path) -> None:
-        """Write the state, which all processes have a part in, in one step."""
+        """Save the state; the file appears complete or not at all.
+
+        All processes must call this, and the first one writes.
+
+        Raises:
+            StemsplitError: The file cannot be written.
+        """
         generators = self.ranks.gather(self._generators())
         if not self.ranks.first:
             return
@@ -105,26 +133,29 @@ class Run:
             with replacing(path) as part:
                 torch.save(state, part)
         except (OSError, RuntimeError) as error:
-            raise StemsplitError(
-                f"cannot write {str(path)!r}: {one_line(error)}", "check the folder and the disk"
-            ) from error
+            message = f"cannot write {str(path)!r}: {one_line(error)}"
+            raise StemsplitError(message, "check the folder and the disk", path=path) from error
 
     def restore(self, path: Path) -> None:
-        """Go on from a state. Raises UsageError when there is none, it is damaged, or of another recipe."""
+        """Continue from a saved state.
+
+        Raises:
+            UsageError: There is none, it is damaged, or from another recipe.
+        """
         try:
-            # On the CPU, where the states of random generators have to be.
+            # To the CPU, where the states of random generators must be.
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError as error:
-            hint = "leave --resume out to begin one"
-            raise UsageError(f"there is no training run to resume at {str(path)!r}", hint) from error
+            message = f"there is no training run to resume at {str(path)!r}"
+            raise UsageError(message, "leave out --resume to begin one", path=path) from error
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            raise UsageError(f"{str(path)!r} is damaged", "begin again in another folder") from error
+            raise UsageError(f"{str(path)!r} is damaged", "begin again in another folder", path=path) from error
         began = _as_saved(json.loads(state["recipe"]), path)
         now = _as_saved(asdict(self.recipe), path)
         changed = [key for key in now if key not in ("epochs", "patience") and began[key] != now[key]]
         if changed:
-            reason = f"the run in {str(path.parent)!r} began with another {', '.join(changed)}"
-            raise UsageError(reason, "only epochs and patience can be changed later")
+            message = f"the run in {str(path.parent)!r} began with another {', '.join(changed)}"
+            raise UsageError(message, "only epochs and patience can be changed later", path=path)
         self.epoch, self.steps = state["epoch"], state["steps"]
         self.history = json.loads(state.get("history", "[]"))
         self.network.load_state_dict(state["network"])
@@ -135,7 +166,7 @@ class Run:
             self._set_generators(generators[self.ranks.rank])
 
     def _generators(self) -> dict[str, Tensor]:
-        """The states of torch's random numbers, which dropout for instance draws."""
+        """The states of PyTorch's random generators, from which dropout for instance draws."""
         states = {"cpu": torch.get_rng_state()}
         if self.device == "cuda":
             states["cuda"] = torch.cuda.get_rng_state()
@@ -148,7 +179,7 @@ class Run:
 
 
 class _Objective(nn.Module):
-    """The loss as a module, which is what PyTorch can share out to several processes."""
+    """The loss as a module, as `DistributedDataParallel` needs it."""
 
     def __init__(self, network: nn.Module, loss: str | Mapping[str, float]) -> None:
         super().__init__()
@@ -159,5 +190,5 @@ class _Objective(nn.Module):
 
 
 def _as_saved(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Settings as they come back from JSON, those that an older version did not know at their defaults."""
+    """Settings as they come back from JSON, with defaults for those that an older version did not have."""
     return asdict(make_recipe(json.loads(json.dumps(table)), str(path)))

@@ -1,8 +1,8 @@
-"""Time stretching without a change of pitch, by the phase vocoder of torchaudio: the one module that imports it.
+"""Time stretching at constant pitch, by the phase vocoder of torchaudio: the one module that imports it.
 
-torchaudio's last release refuses to be imported beside many builds of PyTorch: beside one for another version of CUDA
-it raises RuntimeError, and beside one for CPUs its compiled half cannot be loaded. The phase vocoder needs no compiled
-code, and is taken from the package without running the part that fails.
+torchaudio's last release cannot be imported beside many builds of PyTorch: with one for another version of CUDA it
+raises RuntimeError, and with one for CPUs its compiled part cannot be loaded. The phase vocoder needs no compiled code,
+so it is imported without running the part that fails.
 """
 
 import importlib
@@ -29,9 +29,18 @@ FRAME_SECONDS = 0.046  # of the STFT: 2048 samples at 44.1 kHz
 
 
 def stretch(samples: Tensor, length: int, rate: int) -> Tensor:
-    """Samples `(..., N)` at `rate` Hz, played slower or faster so that they become `(..., length)`, at the same pitch.
+    """Stretch samples to another length at constant pitch (Flanagan and Golden, "Phase vocoder", 1966).
 
-    Flanagan and Golden, "Phase vocoder" (1966), as torchaudio has it. Raises UsageError as `load_vocoder` does.
+    Args:
+        samples: `(..., N)`.
+        length: samples in the result.
+        rate: Hz.
+
+    Returns:
+        `(..., length)`.
+
+    Raises:
+        UsageError: torchaudio is missing, or unusable.
     """
     vocoder = load_vocoder()
     n_fft = 2 ** round(math.log2(rate * FRAME_SECONDS))
@@ -47,29 +56,33 @@ def stretch(samples: Tensor, length: int, rate: int) -> Tensor:
 
 @lru_cache
 def load_vocoder() -> Vocoder:
-    """torchaudio's `phase_vocoder`. Raises UsageError when it is not installed, or of no use."""
+    """Return torchaudio's `phase_vocoder`.
+
+    Raises:
+        UsageError: torchaudio is missing, or unusable.
+    """
     try:
         if importlib.util.find_spec(NAME) is None:
             raise UsageError(
-                "shifting the pitch and stretching the time need torchaudio, which is not installed",
+                "pitch shifting and time stretching need torchaudio, which is not installed",
                 "pip install 'stemsplit[train]', or set pitch = 0 and tempo = 0 in the recipe",
             )
         loaded = sys.modules.get(f"{NAME}.functional") or _load_functional()
         vocoder: Vocoder = loaded.phase_vocoder
     except (ImportError, AttributeError, OSError, RuntimeError, ValueError) as error:
         hint = "pip install --upgrade 'stemsplit[train]', or set pitch = 0 and tempo = 0 in the recipe"
-        raise UsageError(f"the torchaudio that is installed cannot be used: {one_line(error)}", hint) from error
+        raise UsageError(f"the installed torchaudio is unusable: {one_line(error)}", hint) from error
     return vocoder
 
 
 def _load_functional() -> ModuleType:
-    """`torchaudio.functional`, imported beneath a package of that name that is empty but for its place on disk."""
+    """Import `torchaudio.functional` below an empty stand-in for the package, which has its path alone."""
     spec = importlib.util.find_spec(NAME)
     assert spec is not None
     package = ModuleType(NAME)
     package.__path__ = list(spec.submodule_search_locations or ())
     extension: Any = ModuleType(f"{NAME}._extension")
-    # Its flags of what was compiled, and decorators for functions that need what was not.
+    # Flags of what is compiled, all false, and decorators for functions that need what is not.
     extension.__getattr__ = lambda name: (lambda function: function) if name.startswith("fail_") else False
     with _in_place_of_torchaudio({NAME: package, extension.__name__: extension}), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -78,7 +91,7 @@ def _load_functional() -> ModuleType:
 
 @contextmanager
 def _in_place_of_torchaudio(modules: dict[str, ModuleType]) -> Iterator[None]:
-    """For a moment; whoever imports torchaudio later gets the whole of it, or its error."""
+    """Replace torchaudio for the time of a context; later imports get the real package, or its error."""
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == NAME}
     sys.modules.update(modules)
     try:

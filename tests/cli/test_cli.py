@@ -433,7 +433,7 @@ def test_stopping_a_training_tells_how_to_go_on(run: Run, here: Path, make_song:
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-2:] == [
         "stemsplit: stopped by SIGINT",
-        "hint: go on with  stemsplit train data --recipe recipe.toml --output 'my run' --device cpu --resume",
+        "hint: continue with  stemsplit train data --recipe recipe.toml --output 'my run' --device cpu --resume",
     ]
     assert files_in(here / "my run") == ["model.safetensors", "report.html", "state.pt"]
 

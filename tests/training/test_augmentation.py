@@ -191,6 +191,6 @@ def test_a_torchaudio_without_a_vocoder_is_told(
     tones: list[Multitrack], monkeypatch: pytest.MonkeyPatch, forgotten: Callable[[], None]
 ) -> None:
     monkeypatch.setattr(vocoder, "_load_functional", lambda: ModuleType("torchaudio.functional"))
-    with pytest.raises(UsageError, match=r"torchaudio that is installed cannot be used: .*phase_vocoder"):
+    with pytest.raises(UsageError, match=r"installed torchaudio is unusable: .*phase_vocoder"):
         Crops(tones, replace(PLAIN, tempo=0.1))
     forgotten()

@@ -144,8 +144,8 @@ def test_songs_with_a_single_stem_are_only_remixed(make_song: MakeSong, tmp_path
     make_song(tmp_path / "whole", seed=1)
     make_song(tmp_path / "voice", stems=("vocals",), seed=2)
     crops = Crops(find_songs(tmp_path, STEMS), replace(PLAIN, remix=0.0))
-    assert [song.name for song in crops.whole] == ["whole"]
-    assert len(crops.having["vocals"]) == 2
+    assert [song.name for song in crops.mixed_songs] == ["whole"]
+    assert len(crops.songs_with["vocals"]) == 2
     assert all(crop(crops, index)[1:].abs().amax((1, 2)).min() > 0 for index in range(20))
 
 
