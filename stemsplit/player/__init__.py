@@ -1,1 +1,1 @@
-"""The web page on which a separated song is listened to."""
+"""The player: a web page that plays the stems of a song."""

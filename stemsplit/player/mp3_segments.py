@@ -1,9 +1,9 @@
-"""A stream of MP3 in segments that can be decoded each by itself, to the sample.
+"""An MP3 stream in segments that can each be decoded on their own, accurate to the sample.
 
-Frames may not borrow bits from those before (LAME's reservoir is off), so the stream can be cut between any two. A
-decoder still needs the frame before a segment to get its first samples right, as the transform overlaps, and it gives
-everything late, some decoders later than others. So a segment begins LEAD frames early and ends TAIL frames late, and
-there is a probe, a segment with a click in its first sample, from which to learn how late a decoder is.
+Frames may not borrow bits from earlier ones (LAME's bit reservoir is off), so the stream can be cut between any two. As
+the transform overlaps, a decoder still needs the frame before a segment for its first samples; and decoders have a
+delay, which is not the same in all. So a segment begins LEAD frames early and ends TAIL frames late, and there is a
+probe, a segment with a click at its first sample, by which to measure the delay of a decoder.
 """
 
 from collections import deque
@@ -14,17 +14,21 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-SEGMENT = 221_184  # samples, 5 s at 44.1 kHz; a multiple of the frames of every kind of MP3
-LEAD, TAIL = 3, 2  # frames; encoder and decoder together are late by 1105 samples, which takes one of each
+SEGMENT = 221_184  # samples, 5 s at 44.1 kHz; a multiple of the frame lengths of MPEG-1 and MPEG-2
+LEAD, TAIL = 3, 2  # frames; one of each is for the delay of encoder and decoder, 1105 samples together
 PROBE = 4608  # samples
 RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz, of MPEG-1 and MPEG-2
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How stems are encoded that come, one after the other, to no more than `longest` seconds.
+    """How to encode stems up to a total length.
 
-    rate: Hz, and channels: at most so many. options: of FFmpeg's encoder.
+    Attributes:
+        longest: the lengths of all stems together, at most, in seconds.
+        rate: highest sample rate in Hz.
+        channels: most channels.
+        options: of FFmpeg's encoder.
     """
 
     longest: float
@@ -34,19 +38,25 @@ class Quality:
 
 
 QUALITIES = (
-    # LAME's variable bit rate, quality 2 of 0 to 9, which FFmpeg counts in units of 118: hardly anyone hears it.
+    # LAME's variable bit rate at quality 2 (of 0 to 9; FFmpeg counts in units of 118), which is all but transparent.
     Quality(2 * 3600, 48_000, 2, {"flags": "+qscale", "global_quality": str(2 * 118)}),
     Quality(8 * 3600, 32_000, 2, {"b": "64000"}),
     Quality(20 * 3600, 24_000, 1, {"b": "32000"}),
 )
-"""From the best to the smallest: in each, the longest stems come to less than 300 MB."""
+"""From the best to the smallest; the longest stems of each make less than 300 MB."""
 
 
 class Stream:
-    """An encoder, from samples to segments."""
+    """An encoder from samples to segments.
+
+    Args:
+        rate: one of RATES, in Hz.
+        channels: 1 or 2.
+        quality: how to encode.
+        size: samples in a segment, a multiple of 1152.
+    """
 
     def __init__(self, rate: int, channels: int, quality: Quality, *, size: int = SEGMENT) -> None:
-        """rate: Hz, one of RATES. channels: 1 or 2. size: samples in a segment, a multiple of 1152."""
         codec = av.CodecContext.create("libmp3lame", "w")
         assert isinstance(codec, av.AudioCodecContext)
         codec.sample_rate = rate
@@ -60,23 +70,23 @@ class Stream:
         self.add(self._silence(LEAD * codec.frame_size))
 
     def add(self, samples: npt.NDArray[np.float32]) -> None:
-        """Encode `(C, n)`."""
+        """Encode the next samples, `(C, n)`."""
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", self._codec.layout.name)
         frame.sample_rate = self._codec.sample_rate
         self._frames.extend(map(bytes, self._codec.encode(frame)))
 
     def finish(self, missing: int) -> None:
-        """End with `missing` samples of silence, which fill the last segment."""
+        """End the stream with `missing` samples of silence, which complete the last segment."""
         self.add(self._silence(missing + TAIL * self._codec.frame_size))
         self._frames.extend(map(bytes, self._codec.encode(None)))
 
     @property
     def ready(self) -> bool:
-        """Whether there is a segment to `take`."""
+        """Whether a segment is complete."""
         return len(self._frames) >= LEAD + self._step + TAIL
 
     def take(self) -> bytes:
-        """The next segment, a whole file of MP3."""
+        """Return the next segment, a complete MP3 file."""
         segment = b"".join(self._frames[i] for i in range(LEAD + self._step + TAIL))
         for _ in range(self._step):
             self._frames.popleft()
@@ -87,7 +97,7 @@ class Stream:
 
 
 def probe(rate: int, channels: int, quality: Quality) -> bytes:
-    """A segment of PROBE samples, the first of which is a click; the arguments are those of `Stream`."""
+    """Return a segment of PROBE samples with a click at the first one; the arguments are those of `Stream`."""
     click = np.zeros((channels, PROBE), np.float32)
     click[:, 0] = 0.5
     stream = Stream(rate, channels, quality, size=PROBE)

@@ -1,4 +1,4 @@
-"""What stems look like from afar: peaks and spectrograms, in a bounded number of columns for a song of any length."""
+"""The overview of a song: peaks and spectrograms of its stems, in a bounded number of columns for any length."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,22 +12,23 @@ N_FFT = 2048  # samples
 HOP = 1024  # samples
 BANDS = 96
 LOWEST_HZ, HIGHEST_HZ = 30.0, 16_000.0
-RANGE_DB = 100.0  # below full scale; what is softer than that is shown as silence
-# A wide screen has some 4000 dots. There are between half as many and as many columns, unless the song is short.
+RANGE_DB = 100.0  # below full scale; anything softer counts as silence
+# A wide screen has about 4000 pixels. A song has between half of these columns and all, unless it is short.
 PEAK_COLUMNS, POWER_COLUMNS = 8192, 2048
 SHORTEST_PEAK = 64  # samples
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The stems of a song in numbers of eight bits. A column stands for so many samples, the last one for fewer.
+    """The overview of a song's stems, in 8-bit numbers. The last column may stand for fewer samples than the others.
 
-    Args:
+    Attributes:
         peak_samples: samples in a column of `lows` and `highs`.
-        lows, highs: `(S, columns)`, the extremes in each column over all channels; 127 is the largest of all stems.
+        lows: lowest sample in each column over all channels, `(S, columns)`; 127 is the peak of all stems.
+        highs: highest sample likewise, `(S, columns)`.
         power_samples: samples in a column of `powers`.
-        powers: `(S, columns, BANDS)`, from the lowest band to the highest; 255 is the power of a sine of full scale in
-            all channels, and 0 is RANGE_DB below it, or less.
+        powers: power in each band, from the lowest, `(S, columns, BANDS)`; 255 is a full-scale sine in all channels,
+            and 0 is RANGE_DB below it, or less.
     """
 
     peak_samples: int
@@ -38,28 +39,33 @@ class Picture:
 
 
 class Overview:
-    """Draws the `Picture` of a stream of stems, in memory that does not depend on its length."""
+    """Computes the `Picture` of a stream of stems; memory does not grow with its length.
+
+    Args:
+        stems: how many.
+        channels: of each stem.
+        rate: Hz.
+    """
 
     def __init__(self, stems: int, channels: int, rate: int) -> None:
-        """The counts of stems and of the channels of each, and the rate in Hz."""
         self._lows = _Columns(np.minimum, PEAK_COLUMNS, SHORTEST_PEAK, (stems,))
         self._highs = _Columns(np.maximum, PEAK_COLUMNS, SHORTEST_PEAK, (stems,))
         self._powers = _Columns(np.add, POWER_COLUMNS, 1, (stems, BANDS))
         self._bands = mel_bands(rate).T
         self._window = np.hanning(N_FFT + 1)[:-1].astype(np.float32)  # periodic
-        # Frame t is centred on the middle of the samples from t * HOP to (t + 1) * HOP.
+        # Frame t is centred on the samples from t * HOP to (t + 1) * HOP.
         self._waiting = np.zeros((stems, channels, (N_FFT - HOP) // 2), np.float32)
         self._length = self._frames = 0
 
     def add(self, stems: Floats) -> None:
-        """Take the next samples, `(S, C, n)`."""
+        """Add the next samples, `(S, C, n)`."""
         self._length += stems.shape[-1]
         self._lows.add(stems.min(axis=1).T)
         self._highs.add(stems.max(axis=1).T)
         self._add_powers(stems)
 
     def finish(self) -> Picture:
-        """The picture of all that was added."""
+        """Return the picture of everything added."""
         missing = -(-self._length // HOP) - self._frames
         self._add_powers(np.zeros((*self._waiting.shape[:-1], missing * HOP), np.float32))
         (lows, _), (highs, _), (sums, counts) = self._lows.finish(), self._highs.finish(), self._powers.finish()
@@ -84,16 +90,22 @@ class Overview:
         frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT, axis=-1)[..., ::HOP, :]
         spectrum = np.fft.rfft(frames * self._window)  # (S, C, count, F)
         powers = (spectrum.real**2 + spectrum.imag**2).mean(axis=1) @ self._bands
-        # By Parseval's theorem, the bins of a sine of full scale under a Hann window come to 3/32 n_fft^2.
+        # By Parseval's theorem, the bins of a full-scale sine under a Hann window sum to 3/32 n_fft^2.
         self._powers.add((powers / (3 / 32 * N_FFT**2)).transpose(1, 0, 2).astype(np.float32))
         self._frames += count
 
 
 def mel_bands(rate: int) -> Floats:
-    """Weights `(BANDS, F)` that share the power of every bin between the two bands around it.
+    """Return weights that divide the power of each bin between the two nearest bands.
 
-    The bands lie evenly on the mel scale, 2595 log10(1 + f / 700 Hz) (O'Shaughnessy, 1987), from LOWEST_HZ to
-    HIGHEST_HZ, or to half the rate. The weights of a bin add up to 1, and to 0 where it lies outside.
+    The bands are evenly spaced on the mel scale, 2595 log10(1 + f / 700 Hz) (O'Shaughnessy, 1987), from LOWEST_HZ to
+    HIGHEST_HZ or half the sample rate.
+
+    Args:
+        rate: Hz.
+
+    Returns:
+        `(BANDS, F)`. The weights of a bin sum to 1, or to 0 outside of that range.
     """
     highest = min(HIGHEST_HZ, rate / 2)
     frequencies = np.fft.rfftfreq(N_FFT, 1 / rate)
@@ -109,9 +121,9 @@ def _mel(frequency: Any) -> Any:
 
 
 class _Columns:
-    """Values along time, combined in columns that get wider, so that there are never more than `limit`, an even number.
+    """Values over time, combined in columns that double in width whenever there are `limit`, an even number.
 
-    `finish` may give one more, for what does not fill a column.
+    `finish` may return one more, for values that do not fill a column.
     """
 
     def __init__(self, combine: np.ufunc, limit: int, span: int, shape: tuple[int, ...]) -> None:
@@ -122,7 +134,7 @@ class _Columns:
         self._rest = np.empty((0, *shape), np.float32)
 
     def add(self, values: Floats) -> None:
-        """Take `(n, ...)`."""
+        """Add values, `(n, ...)`."""
         rest = np.concatenate([self._rest, values])
         while len(rest) >= self.span:
             if self._count == len(self._columns):
@@ -137,7 +149,7 @@ class _Columns:
         self._rest = rest
 
     def finish(self) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """All columns, one more for what is left, and how many values each is made of."""
+        """Return all columns, and the number of values in each."""
         columns, counts = self._columns[: self._count], np.full(self._count, self.span)
         if len(self._rest):
             columns = np.concatenate([columns, self._joined(self._rest, len(self._rest))])

@@ -1,33 +1,33 @@
 "use strict";
 
-// The sound: segments of MP3 in the page -> samples -> a gain for each stem -> one for all. Of the document, this knows
+// The audio: MP3 segments in the page -> samples -> a gain for each stem -> a master gain. Of the document, this knows
 // only where the segments are.
 
-const AHEAD = 4; // seconds that are on their way to the loudspeaker before they are heard
+const AHEAD = 4; // seconds that are scheduled before they are heard
 const SOON = 0.05; // seconds from a command to the sound
-const FADE = 0.004; // seconds; the time constant with which gains change, so that nothing clicks
-const KEPT = 10; // pieces that stay decoded
+const FADE = 0.004; // seconds; the time constant of gain changes, so that nothing clicks
+const KEPT = 10; // segments that stay decoded
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 const gainOf = (decibels) => (decibels <= -40 ? 0 : 10 ** (decibels / 20));
 
-/** What is in the page, decoded piece by piece. */
-class Tape {
+/** The segments of the page, decoded when they are needed. */
+class SegmentCache {
   constructor(song) {
     this.song = song;
     this.decoder = new OfflineAudioContext(song.channels, 1, song.rate);
-    this.kept = new Map(); // index -> promise of a piece; what was used last comes last
+    this.kept = new Map(); // index -> promise of a segment; the most recently used one is last
     this.delay = null;
   }
 
-  /** The stems of a piece, an AudioBuffer each, all of song.segment samples. */
-  piece(index) {
-    const piece = this.kept.get(index) ?? this.read(index);
+  /** The stems of a segment, an AudioBuffer of song.segment samples each. */
+  get(index) {
+    const segment = this.kept.get(index) ?? this.read(index);
     this.kept.delete(index);
-    this.kept.set(index, piece);
-    piece.catch(() => this.kept.delete(index));
+    this.kept.set(index, segment);
+    segment.catch(() => this.kept.delete(index));
     if (this.kept.size > KEPT) this.kept.delete(this.kept.keys().next().value);
-    return piece;
+    return segment;
   }
 
   async read(index) {
@@ -37,7 +37,7 @@ class Tape {
     return Promise.all(
       text.split("\n").map(async (line) => {
         const decoded = await this.decode(line);
-        if (decoded.length < delay + segment) throw new Error("this browser decodes only a part of the sound");
+        if (decoded.length < delay + segment) throw new Error("this browser decodes only part of the audio");
         const samples = new AudioBuffer({ numberOfChannels: channels, length: segment, sampleRate: rate });
         for (let c = 0; c < channels; c++) {
           samples.copyToChannel(decoded.getChannelData(c).subarray(delay, delay + segment), c);
@@ -47,7 +47,7 @@ class Tape {
     );
   }
 
-  /** The sample in which the probe has its click: a decoder is late by as much for every piece. */
+  /** The position of the probe's click: the decoder delays every segment by as many samples. */
   async measureDelay() {
     const samples = (await this.decode(this.song.probe)).getChannelData(0);
     let loudest = 0;
@@ -62,7 +62,7 @@ class Tape {
     return this.decoder.decodeAudioData(bytes.buffer);
   }
 
-  /** The text of a piece, once the browser has got so far in a large page. */
+  /** The text of a segment, once the browser has loaded a large page that far. */
   async find(index) {
     for (;;) {
       const loading = document.readyState === "loading";
@@ -74,7 +74,7 @@ class Tape {
   }
 }
 
-/** Gains of the stems, and the gain of all. */
+/** The gains of the stems, and the master gain. */
 class Graph {
   constructor(context, stems) {
     this.context = context;
@@ -84,7 +84,7 @@ class Graph {
     for (const gain of this.stems) gain.connect(this.master);
   }
 
-  /** Set gains, at once before anything was heard, and smoothly later. */
+  /** Set gains: at once before playback begins, and smoothly later. */
   set(levels, master) {
     [...this.stems, this.master].forEach((gain, i) => {
       const level = i < levels.length ? levels[i] : master;
@@ -95,7 +95,7 @@ class Graph {
   }
 }
 
-/** One uninterrupted stretch of playing: what it starts, it can stop. `soft`: it begins with a short fade. */
+/** An uninterrupted run of playback, which can be stopped. `soft`: it begins with a short fade. */
 class Run {
   constructor(graph, soft) {
     this.graph = graph;
@@ -109,13 +109,13 @@ class Run {
     });
   }
 
-  /** Start samples `from` to `to` of a piece's stems in the same sample of the clock, at `time` in seconds. */
-  start(piece, from, to, time) {
+  /** Start samples `from` to `to` of a segment's stems at the same sample of the clock, at `time` in seconds. */
+  start(segment, from, to, time) {
     if (this.soft) {
       for (const fade of this.fades) fade.gain.setValueAtTime(0, time).setTargetAtTime(1, time, FADE);
       this.soft = false;
     }
-    piece.forEach((samples, i) => {
+    segment.forEach((samples, i) => {
       const source = new AudioBufferSourceNode(this.graph.context, { buffer: part(samples, from, to) });
       source.connect(this.fades[i]);
       source.onended = () => {
@@ -135,7 +135,7 @@ class Run {
   }
 }
 
-/** A part of a buffer, in whole samples: offsets in seconds could be off by one where pieces meet. */
+/** A part of a buffer, cut at samples: offsets in seconds could be off by one where segments meet. */
 function part(samples, from, to) {
   if (from === 0 && to === samples.length) return samples;
   const { numberOfChannels, sampleRate } = samples;
@@ -144,7 +144,7 @@ function part(samples, from, to) {
   return cut;
 }
 
-/** Where to go on from a sample: up to which one, in which piece, and what comes next (null at the end). */
+/** What to play from a sample on: a part of a segment, and the sample that comes next (null at the end). */
 function stretch(at, song, loop) {
   const index = Math.floor(at / song.segment);
   const first = index * song.segment;
@@ -159,7 +159,7 @@ class Player extends EventTarget {
   constructor(song) {
     super();
     this.song = song;
-    this.tape = new Tape(song);
+    this.segments = new SegmentCache(song);
     this.stems = song.stems.map(() => ({ volume: 0, muted: false, solo: false }));
     this.master = 0;
     this.loop = { on: false, start: 0, end: song.length };
@@ -184,7 +184,7 @@ class Player extends EventTarget {
     return at + Math.min(Math.max(0, Math.round((now - time) * this.song.rate)), length);
   }
 
-  /** The gain of every stem: those in solo are heard, or else those that are not muted. */
+  /** The gains of the stems: those in solo are heard, or else those that are not muted. */
   levels() {
     const alone = this.stems.some((stem) => stem.solo);
     return this.stems.map((stem) => ((alone ? stem.solo : !stem.muted) ? gainOf(stem.volume) : 0));
@@ -222,13 +222,13 @@ class Player extends EventTarget {
     this.changed();
   }
 
-  /** Loop from `start` to `end`, a tenth of a second at least, or not. */
+  /** Set the loop, which is at least a tenth of a second long, and turn it on or off. */
   setLoop(on, start = this.loop.start, end = this.loop.end) {
     const shortest = Math.min(this.song.rate / 10, this.song.length);
     start = Math.round(Math.min(Math.max(0, start), this.song.length - shortest));
     end = Math.round(Math.min(Math.max(end, start + shortest), this.song.length));
     this.loop = { on, start, end };
-    if (this.playing) this.seek(this.position); // what is on its way obeys the loop from before
+    if (this.playing) this.seek(this.position); // what is scheduled follows the old loop
     else this.changed();
   }
 
@@ -236,7 +236,7 @@ class Player extends EventTarget {
     try {
       return new AudioContext({ sampleRate: this.song.rate, latencyHint: "interactive" });
     } catch {
-      return new AudioContext(); // it converts what it plays
+      return new AudioContext(); // it resamples what it plays
     }
   }
 
@@ -251,15 +251,15 @@ class Player extends EventTarget {
       .catch((error) => {
         if (run.stopped) return;
         this.halt(this.position);
-        this.report(`The sound cannot be played: ${error.message}.`);
+        this.report(`The audio cannot be played: ${error.message}.`);
       });
   }
 
-  /** Wait until the clock runs, and say so if that takes long: some browsers wait for a sound device. */
+  /** Wait until the clock runs, and report it if that takes long: some browsers wait for an audio device. */
   async wake(run) {
     const running = this.graph.context.resume().then(() => true);
     if (!(await Promise.race([running, sleep(3)])) && !run.stopped) {
-      this.report("The browser finds no sound device yet.");
+      this.report("The browser has not found an audio device yet.");
     }
     await running;
     if (this.problem && !run.stopped) this.report("");
@@ -272,21 +272,21 @@ class Player extends EventTarget {
     this.changed();
   }
 
-  /** Keep the next AHEAD seconds on their way, until the run is stopped or the song ends. */
+  /** Keep the next AHEAD seconds scheduled, until the run is stopped or the song ends. */
   async feed(run, at) {
     const { context } = this.graph;
     const { sampleRate } = context;
-    let frame = 0; // on the clock; in whole samples, so that nothing has to be interpolated
+    let frame = 0; // on the clock, in whole samples, so that nothing is interpolated
     while (at !== null) {
       const { index, from, to, next } = stretch(at, this.song, this.loop);
-      const piece = await this.tape.piece(index).catch(async (error) => {
+      const segment = await this.segments.get(index).catch(async (error) => {
         while (!run.stopped && frame / sampleRate > context.currentTime) await sleep(0.1);
-        throw error; // after the last that can be heard
+        throw error; // when everything before it was heard
       });
       while (!run.stopped && frame / sampleRate > context.currentTime + AHEAD) await sleep(0.1);
       if (run.stopped) return;
       frame = Math.max(frame, Math.ceil((context.currentTime + SOON) * sampleRate));
-      run.start(piece, from, to, frame / sampleRate);
+      run.start(segment, from, to, frame / sampleRate);
       this.heard.push({ time: frame / sampleRate, at, length: to - from });
       frame += ((to - from) * sampleRate) / this.song.rate;
       at = next;

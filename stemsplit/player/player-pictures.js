@@ -1,4 +1,4 @@
-// What is drawn: waveforms, spectrograms and the ruler, in the colours of the style sheet.
+// Drawing: waveforms, spectrograms and the ruler, in the colours of the style sheet.
 
 const HUES = {
   __proto__: null, // a stem may have any name
@@ -11,9 +11,9 @@ const HUES = {
   mixture: "grey",
 };
 const SPARE_HUES = ["blue", "lime", "plum", "teal", "rose", "amber", "indigo", "grey"];
-const DECIBELS = 72; // of a spectrogram that are drawn, down from the loudest place of all
+const DECIBELS = 72; // dynamic range of the spectrograms, down from the loudest point of all
 
-/** A colour for each stem; the usual ones always have the same. */
+/** A colour for each stem; common stems always have the same one. */
 function hues() {
   const spare = SPARE_HUES.filter((hue) => !song.stems.some(({ name }) => HUES[name] === hue));
   let next = 0;
@@ -26,7 +26,7 @@ function colour(element, property) {
   return [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16));
 }
 
-/** A canvas with a dot for each dot of the screen, cleared. */
+/** Clear a canvas, and give it the resolution of the screen. */
 function dots(canvas) {
   const scale = window.devicePixelRatio || 1;
   canvas.width = Math.max(1, Math.round(canvas.clientWidth * scale));
@@ -52,7 +52,7 @@ function drawWave(pen, stem, top, width, height, scale) {
   }
 }
 
-/** The spectrogram as an image: a dot for each number, the highest band on top. `loudest` is brightest. */
+/** The spectrogram as an image: a pixel for each value, the highest band on top, `loudest` at full intensity. */
 function spectrum(lane, stem, loudest) {
   const { bands } = song;
   const columns = stem.powers.length / bands;

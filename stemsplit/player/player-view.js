@@ -1,4 +1,4 @@
-// What is seen: a lane for each stem, the ruler, the transport, the keys. Names get in as text, never as markup.
+// The view: a lane for each stem, the ruler, the transport, the keys. Names are inserted as text, never as markup.
 
 const song = JSON.parse(document.getElementById("song").textContent);
 const player = new Player(song);
@@ -8,9 +8,9 @@ const seconds = (samples) => samples / song.rate;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-let scrubbed = null; // the position under a finger that has not let go yet
-let chosen = 0; // the stem that M and S are for
-let clicked = null; // the button that has the focus because of the mouse
+let scrubbed = null; // the position while a pointer is dragged
+let chosen = 0; // the stem that M and S act on
+let clicked = null; // the button that was focused by the mouse
 
 /** 83.4 -> "1:23", or "1:23.4". */
 function clock(time, tenths = false) {
@@ -25,8 +25,8 @@ function clock(time, tenths = false) {
 function spoken(time) {
   const whole = Math.floor(time);
   const parts = [[Math.floor(whole / 3600), "hour"], [Math.floor(whole / 60) % 60, "minute"], [whole % 60, "second"]];
-  const told = parts.filter(([count], i) => count || (i === 2 && whole < 1));
-  return told.map(([count, unit]) => `${count} ${unit}${count === 1 ? "" : "s"}`).join(" ");
+  const named = parts.filter(([count], i) => count || (i === 2 && whole < 1));
+  return named.map(([count, unit]) => `${count} ${unit}${count === 1 ? "" : "s"}`).join(" ");
 }
 
 function decibels(volume) {
@@ -56,7 +56,7 @@ const lanes = hues().map((hue, i) => {
     mute: part(".mute"),
     solo: part(".solo"),
     volume: part(".volume"),
-    told: part("output"),
+    output: part("output"),
     picture: () => (drawn ??= spectrum(lane, stem, loudest())),
     repaint: () => (drawn = null),
   };
@@ -98,7 +98,7 @@ function sampleAt(track, event) {
   return (Math.min(Math.max(0, event.clientX - left), width) / width) * song.length;
 }
 
-/** Report a drag: `move` with its first event and the present one, then `end`, or `cancel`. */
+/** Report a drag: `move` with its first and its latest event, then `end`, or `cancel`. */
 function drag(track, move, end, cancel) {
   let first = null;
   track.addEventListener("pointerdown", (event) => {
@@ -135,7 +135,7 @@ function scrub(track) {
   );
 }
 
-/** Drag along the ruler for a loop, from one of its ends to change it; click to seek. */
+/** Drag along the ruler to loop a part, or drag an end of the loop to change it; click to seek. */
 function rule(track) {
   let anchor = null;
   const isClick = (first, event) => Math.abs(event.clientX - first.clientX) < 4;
@@ -157,7 +157,7 @@ function rule(track) {
   );
 }
 
-// The present state
+// The current state
 
 function paintLoop({ on, start, end }) {
   const whole = start === 0 && end === song.length;
@@ -169,12 +169,12 @@ function paintLoop({ on, start, end }) {
     : `${on ? "Loop" : "Loop off"}: ${clock(seconds(start), true)} \u2013 ${clock(seconds(end), true)}`;
 }
 
-function paintLevel(slider, told, volume) {
+function paintLevel(slider, output, volume) {
   const { min, max } = slider;
   slider.value = volume;
   slider.style.setProperty("--fill", `${(100 * (volume - min)) / (max - min)}%`);
   slider.setAttribute("aria-valuetext", decibels(volume).replace("dB", "decibels").replace("\u2212", "minus "));
-  told.textContent = decibels(volume);
+  output.textContent = decibels(volume);
 }
 
 function paintMixer() {
@@ -184,12 +184,12 @@ function paintMixer() {
     parts.mute.setAttribute("aria-pressed", muted);
     parts.solo.setAttribute("aria-pressed", solo);
     parts.lane.toggleAttribute("data-silent", levels[i] === 0);
-    paintLevel(parts.volume, parts.told, volume);
+    paintLevel(parts.volume, parts.output, volume);
   });
   paintLevel($("master"), document.querySelector(".master output"), player.master);
 }
 
-/** Where the song is: all that changes while it plays. */
+/** Show the position: everything that changes during playback. */
 function paint() {
   const position = scrubbed ?? player.position;
   document.body.style.setProperty("--at", position / song.length);
@@ -265,12 +265,12 @@ function all() {
   player.stems.forEach((_, i) => player.mix(i, { solo: false, muted: false }));
 }
 
-/** The space bar plays, also where a button was clicked: it presses only those that were reached with keys. */
+/** Whether the space bar plays: it does on a button that was clicked, and presses one that was reached with keys. */
 function isPlain({ key, target }) {
   return key === " " && target === clicked && !$("keys").open;
 }
 
-/** Whether a key belongs to what has the focus. */
+/** Whether the focused element uses a key itself. */
 function isTaken({ key, target }) {
   if (/^(Arrow|Home|End|Page)/.test(key)) return target.matches("input.volume, #view input") && target !== clicked;
   return target.matches("button, #view input") && (key === " " || key === "Enter") && !isPlain({ key, target });
@@ -289,7 +289,7 @@ function press(event) {
   event.preventDefault();
 }
 
-// Beginning
+// Start
 
 document.body.style.setProperty("--count", lanes.length);
 $("title").textContent = $("title").title = song.title;
@@ -321,7 +321,7 @@ document.addEventListener("focusin", ({ target }) => {
   if (target !== clicked) clicked = null;
 });
 document.addEventListener("keydown", press);
-// Else Firefox presses the button.
+// Otherwise Firefox presses the button.
 document.addEventListener("keyup", (event) => isPlain(event) && event.preventDefault());
 $("view").addEventListener("change", () => redraw());
 rule($("ruler"));

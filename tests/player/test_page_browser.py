@@ -291,13 +291,13 @@ def test_what_is_decoded_is_forgotten_again(show: Callable[..., Page], tones: Pa
     page = show(tones)
     read = page.run("""(async () => {
         const read = [];
-        player.tape.read = async (index) => read.push(index);
+        player.segments.read = async (index) => read.push(index);
         for (let i = 0; i < 3 * KEPT; i++) {
-            await player.tape.piece(i);
-            await player.tape.piece(0); // used again and again, and so kept
+            await player.segments.get(i);
+            await player.segments.get(0); // used again and again, and so kept
         }
-        if (player.tape.kept.size !== KEPT) throw new Error(`${player.tape.kept.size} pieces are kept`);
-        await player.tape.piece(1);
+        if (player.segments.kept.size !== KEPT) throw new Error(`${player.segments.kept.size} segments are kept`);
+        await player.segments.get(1);
         return read;
     })()""")
     assert read == [*range(3 * page.run("KEPT")), 1]
@@ -350,8 +350,8 @@ def test_keys_do_what_the_list_says(show: Callable[..., Page], tones: Path) -> N
     assert pressed(page, "mute") == [False, True, True, False], "the list is in front"
     page.press("Escape")
     assert not page.run("document.getElementById('keys').open")
-    told = page.run("[...document.querySelectorAll('#keys dt kbd')].map((key) => key.textContent)")
-    assert set("0 1 9 S M + \u2212 [ ] L ? Space Home End Esc".split()) <= set(told)
+    keys = page.run("[...document.querySelectorAll('#keys dt kbd')].map((key) => key.textContent)")
+    assert set("0 1 9 S M + \u2212 [ ] L ? Space Home End Esc".split()) <= set(keys)
 
 
 def test_the_space_bar_presses_what_was_reached_with_keys(show: Callable[..., Page], tones: Path) -> None:
@@ -536,7 +536,7 @@ def test_a_missing_sound_device_is_reported(show: Callable[..., Page], tones: Pa
     page.run("AudioContext.prototype.resume = () => new Promise((resolve) => (window.found = resolve)); undefined")
     page.press(" ")
     page.wait("!document.getElementById('notice').hidden")
-    assert "no sound device" in page.run("document.getElementById('notice').textContent")
+    assert "not found an audio device" in page.run("document.getElementById('notice').textContent")
     assert page.run("player.position") == 0
     page.run("found()")
     page.wait("document.getElementById('notice').hidden && player.position > 4410")
