@@ -148,6 +148,14 @@ def label(page: Page, element: str) -> str:
 # The sound
 
 
+def tolerance(page: Page, stems: int, exact: float = 1e-5) -> float:
+    """How far a sum of stems may be off: some browsers decode MP3 to 16 bits, with rounding and dither."""
+    decoded = "player.segments.decode(song.probe).then((probe) => probe.getChannelData(0))"
+    steps = f"{decoded}.then((samples) => [...samples].map((x) => x * (x < 0 ? 32768 : 32767)))"
+    sixteen = page.run(f"{steps}.then((steps) => steps.every((step) => Math.abs(step - Math.round(step)) < 0.01))")
+    return stems * 1.5 * 2**-15 if sixteen else exact
+
+
 def test_it_plays(show: Callable[..., Page], tones: Path) -> None:
     page = show(tones)
     assert page.run("document.title") == "A song"
@@ -209,11 +217,11 @@ def test_what_is_heard_is_what_the_segments_hold(show: Callable[..., Page], nois
     # Across the border of two segments, which must not be heard.
     start, length = SEGMENT - RATE, 4 * RATE
     expected = np.array([heard(content, i)[:, start : start + length] for i in range(3)])
-    np.testing.assert_allclose(play_offline(page, start, length), expected.sum(axis=0), atol=1e-5)
+    np.testing.assert_allclose(play_offline(page, start, length), expected.sum(axis=0), atol=tolerance(page, 3))
     for i in range(3):
         page.press(str(i + 1), f"Digit{i + 1}")
         alone = play_offline(page, start, length)
-        np.testing.assert_allclose(alone, expected[i], atol=1e-5)
+        np.testing.assert_allclose(alone, expected[i], atol=tolerance(page, 1))
         assert lag(stems[i, 0, start : start + length], alone[0]) == 0
         page.press(str(i + 1), f"Digit{i + 1}")
 
@@ -224,7 +232,7 @@ def test_the_end_is_where_it_should_be(show: Callable[..., Page], noises: tuple[
     length = 3 * RATE
     sound = play_offline(page, LENGTH - length, length)
     expected = np.array([heard(read_page(path), i)[:, -length:] for i in range(3)]).sum(axis=0)
-    np.testing.assert_allclose(sound, expected, atol=1e-5)
+    np.testing.assert_allclose(sound, expected, atol=tolerance(page, 3))
 
 
 def test_stems_are_in_the_same_sample(show: Callable[..., Page], tmp_path: Path) -> None:
@@ -233,7 +241,7 @@ def test_stems_are_in_the_same_sample(show: Callable[..., Page], tmp_path: Path)
     # A stem and its opposite cancel, sample by sample, or else they do not.
     page = show(write_song(tmp_path, {"one": samples, "opposite": -samples}))
     start = SEGMENT - RATE
-    assert np.abs(play_offline(page, start, 2 * RATE)).max() < 1e-6
+    assert np.abs(play_offline(page, start, 2 * RATE)).max() < tolerance(page, 2, exact=1e-6)
     page.press("2", "Digit2")
     assert np.abs(play_offline(page, start, 2 * RATE)).max() > 0.3
 
@@ -246,7 +254,8 @@ def test_a_loop_has_no_seam(show: Callable[..., Page], noises: tuple[Path, Sampl
     whole = np.array([heard(read_page(path), i) for i in range(3)]).sum(axis=0)
     loop = whole[:, start:end]
     expected = np.concatenate([whole[:, start - 1_000 : start], *[loop] * 5], axis=1)
-    np.testing.assert_allclose(play_offline(page, start - 1_000, expected.shape[1]), expected, atol=1e-5)
+    sound = play_offline(page, start - 1_000, expected.shape[1])
+    np.testing.assert_allclose(sound, expected, atol=tolerance(page, 3))
 
 
 def test_volumes_are_decibels(show: Callable[..., Page], noises: tuple[Path, Samples]) -> None:
