@@ -1,4 +1,4 @@
-"""The flow: a stream of a mixture -> a stream of its stems."""
+"""The flow: from a stream of a mixture to streams of its stems."""
 
 import logging
 import os
@@ -132,18 +132,24 @@ class Separator:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """The names of the stems, in the order in which `separate` gives them."""
+        """The names of the stems, in the order in which `separate` yields them."""
         return self.ensemble.header.stems
 
     @property
     def rate(self) -> int:
-        """Hz, of what `separate` gives."""
+        """The sample rate of what `separate` yields, in Hz."""
         return self.ensemble.header.rate
 
     def separate(self, blocks: Iterable[Block], rate: int) -> Iterator[Stems]:
-        """Blocks `(C, n)` of a mixture at `rate` Hz -> blocks `(S, C, n)` of its stems at the rate of the model.
+        """Separate a stream. Memory does not depend on its length.
 
-        Together they are as long as the resampled mixture. Memory does not depend on its length.
+        Args:
+            blocks: the mixture, in blocks `(C, n)` of any sizes, mono or stereo.
+            rate: of the mixture, Hz.
+
+        Yields:
+            Blocks `(S, C, n)` of the stems, with the rate and channels of the model; together they are as long as the
+            resampled mixture.
         """
         header = self.ensemble.header
         blocks = (np.require(block, np.float32, ["C", "W"]) for block in blocks)  # as torch wants them
@@ -161,14 +167,18 @@ class Separator:
         *,
         on_progress: OnProgress = lambda done, total: None,
     ) -> dict[str, Block]:
-        """Separate a song that is in memory: `(C, N)`, mono or stereo, floats nominally in [-1, 1], at `rate` Hz.
-
-        Gives the stems by name, each `(C, N)` float32 at the same rate. The mixture stays as it is.
+        """Separate a song in memory.
 
         Args:
+            mixture: `(C, N)`, mono or stereo, floats nominally in [-1, 1]; it is not changed.
+            rate: of the mixture, Hz.
             on_progress: called with the samples done so far, and N.
 
-        Raises UsageError when the array is not of this kind.
+        Returns:
+            The stems by name, each `(C, N)` float32 at the same rate.
+
+        Raises:
+            UsageError: the array has another shape or type.
         """
         samples = check_array(mixture, rate)
         channels, length = samples.shape
@@ -186,19 +196,23 @@ class Separator:
         overwrite: bool = False,
         on_progress: OnProgress = lambda done, total: None,
     ) -> Report:
-        """Separate one file. The stems keep its length, rate, alignment and channels (more than two are folded to two).
+        """Separate a file. The stems keep its length, rate, alignment and channels; surround is folded down to stereo.
 
         Args:
-            track: any audio file.
-            outputs: where each stem goes, by name; the folders are made. Besides the stems of the model there are
-                `mixture`, `no_vocals` and the like, which is the mixture without a stem, and `stem_file`, which is all
-                of them in one file.
-            delivery: how they are written; by default in the format that the outputs' names end in.
+            track: the song, in any audio format.
+            outputs: the file of each stem, by name; missing folders are made. Besides the stems of the model there are
+                `mixture`, `no_vocals` and the like for the mixture without a stem, and `stem_file` for all stems in one
+                file.
+            delivery: how they are written; by default in the format that the extensions of `outputs` say.
             overwrite: replace files that exist.
-            on_progress: called with the samples done so far and the file's own estimate of its length, if it has one.
+            on_progress: called with the samples done so far, and with the length that the header states, or None.
 
-        Raises AudioError when the file cannot be read or a stem not be written; then none of the outputs is there.
-        UsageError when the outputs, or they and `delivery`, do not go together.
+        Returns:
+            What was written.
+
+        Raises:
+            AudioError: the file cannot be read, or a stem not be written; then none of the outputs exists.
+            UsageError: the outputs contradict each other, the model, or `delivery`.
         """
         with open_reader(Path(track)) as reader:
             return self.separate_song(reader, outputs, delivery=delivery, overwrite=overwrite, on_progress=on_progress)
@@ -212,15 +226,30 @@ class Separator:
         overwrite: bool = False,
         on_progress: OnProgress = lambda done, total: None,
     ) -> Report:
-        """The same for a file that is open already, of which nothing has been read."""
+        """Separate a file that is open, but of which nothing has been read yet.
+
+        Args:
+            reader: the song.
+            outputs: the file of each stem, by name, as for `separate_file`.
+            delivery: how they are written, as for `separate_file`.
+            overwrite: replace files that exist.
+            on_progress: called with the samples done so far, and with the length that the header states, or None.
+
+        Returns:
+            What was written.
+
+        Raises:
+            AudioError: the file cannot be read, or a stem not be written; then none of the outputs exists.
+            UsageError: the outputs contradict each other, the model, or `delivery`.
+        """
         paths = {stem: Path(path) for stem, path in outputs.items()}
         delivery = delivery or Delivery(Format.of(path for stem, path in paths.items() if stem != STEM_FILE))
         if delivery.consistent and not self.ensemble.complete:
             raise UsageError("only all stems of a model can be made to add up", "leave out --consistent, or --stems")
         consistent = delivery.consistent
-        if consistent is None:  # else what the model cannot hear, as it is too high, would be in all stems alike
+        if consistent is None:  # above the model's rate, all stems would get an equal part of what it cannot separate
             consistent = self.ensemble.masks_sum_to_one and delivery.rate_for(reader.rate, self.rate) <= self.rate
-        told = len(self.warnings)
+        known_warnings = len(self.warnings)
         report = write_stems(
             reader,
             self.separate,
@@ -231,10 +260,10 @@ class Separator:
             overwrite=overwrite,
             on_progress=on_progress,
         )
-        return replace(report, warnings=(*report.warnings, *self.warnings[told:]))
+        return replace(report, warnings=(*report.warnings, *self.warnings[known_warnings:]))
 
     def _separate_once(self, blocks: Iterable[Tensor], lead: int) -> Iterator[Tensor]:
-        """`(C, n)` -> `(S, C, n)`, with `lead` zeros before the stream that are taken away again."""
+        """Separate blocks `(C, n)` into `(S, C, n)`, delayed by `lead` samples that are removed again."""
         channels = self.ensemble.header.channels
         later = chain([torch.zeros(channels, lead)], blocks) if lead else blocks
         windows = cut(later, self.plan, channels=channels, input_length=self.ensemble.input_length)
@@ -246,13 +275,13 @@ class Separator:
 
     @torch.inference_mode()
     def _estimate(self, windows: Iterable[Window]) -> Iterator[Window]:
-        """Run the networks on batches of windows: `(C, M)` -> `(S, C, length)`."""
+        """Run the networks on batches of windows `(C, M)`; yield windows `(S, C, length)`."""
         for _, alike in groupby(windows, key=lambda window: window.length):
             while batch := list(islice(alike, self.batch_size)):
                 yield from self._run(batch)
 
     def _run(self, batch: list[Window]) -> Iterator[Window]:
-        """The same for one batch, in smaller ones if it has to be."""
+        """Run the networks on a batch, or on smaller ones if the memory of the device does not suffice."""
         done = 0
         while rest := batch[done : done + self.batch_size]:
             try:
@@ -264,16 +293,16 @@ class Separator:
                 yield from (Window(estimate, rest[0].length) for estimate in stems)
                 done += len(rest)
                 continue
-            # Not above: while the error is known, so are the tensors of where it happened.
+            # Not in the except clause: the error keeps the tensors of its frames alive.
             self.batch_size = (len(rest) + 1) // 2
             if self.device == "cuda":
                 torch.cuda.empty_cache()
             if not self.warnings:
-                told = f"the {self.device} device has too little free memory for {len(rest)} windows at a time"
-                self.warnings.append(f"{told}; fewer are taken from now on")
+                message = f"the {self.device} device has too little free memory for {len(rest)} windows at a time"
+                self.warnings.append(f"{message}; using smaller batches from now on")
 
     def _run_networks(self, batch: list[Window]) -> Tensor:
-        """Windows of the same length -> `(B, S, C, length)`: each stem from the networks with a share in it."""
+        """Run each network on windows of one length, and add up the stems `(B, S, C, length)` by its shares in them."""
         header, length = self.ensemble.header, batch[0].length
         total = torch.zeros(len(batch), len(header.stems), header.channels, length)
         for member in self.ensemble.members:
