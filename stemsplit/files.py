@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stemsplit import signals
 from stemsplit.errors import AudioError, StemsplitError, UsageError
 from stemsplit.wording import one_line
 
@@ -34,12 +35,13 @@ def replacing(path: Path) -> Iterator[Path]:
     After one that does not, nothing is left, and `path` is as it was. Raises OSError when the file cannot be renamed.
     """
     part = beside(path)
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        with suppress(OSError):  # nothing is there any more if all went well
-            part.unlink()
+    with signals.deferred():
+        try:
+            yield part
+            part.replace(path)
+        finally:
+            with suppress(OSError):  # nothing is there any more if all went well
+                part.unlink()
 
 
 def beside(path: Path) -> Path:

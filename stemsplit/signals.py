@@ -1,59 +1,89 @@
-"""Ctrl-C and its kin: one exception that unwinds the work, so that nothing half-written stays behind."""
+"""Stopping on Ctrl-C and its kin, so that nothing half-written is left behind.
 
-import _thread
+The first signal raises Stopped at once where nothing can be left half-written. Inside `deferred()` it only asks to
+stop, and `check()`, which long work calls between its blocks, raises Stopped instead: in every thread, though Python
+delivers signals to the main one alone. Either way ordinary `with` and `finally` blocks clean up. A second Ctrl-C ends
+the process at once, whatever it is doing.
+
+Nothing of this happens unless a program calls `raise_on_signals()`: a library leaves signals to its caller.
+"""
+
+import os
 import signal
-import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
 
-if TYPE_CHECKING:
-    from sys import UnraisableHookArgs
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_RETRY_SECONDS = 0.02
+_handled: list[signal.Signals] = []
+_requested: int | None = None  # the signal that asked to stop
+_depth = 0  # how many deferred blocks the main thread is in
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal asked to stop; `hint` is what the user can do next."""
+class Stopped(BaseException):
+    """A signal asked to stop. Like KeyboardInterrupt it is no Exception, so that nothing takes it for a failure.
+
+    Attributes:
+        name: of the signal, as "SIGINT".
+        exit_code: 128 and the signal's number, as shells expect: 130 for Ctrl-C.
+        hint: what the user can do next.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self.number = number
         self.name = signal.Signals(number).name
-        self.exit_code = 128 + number  # as shells expect it: 130 for Ctrl-C
+        self.exit_code = 128 + number
         self.hint = ""
 
 
 def raise_on_signals() -> None:
-    """From now on SIGINT, SIGTERM and SIGHUP raise Stopped, unless the caller has them ignored, as nohup does."""
-    for number in _SIGNALS:
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, _stop)
+    """From now on let SIGINT, SIGTERM and SIGHUP raise Stopped, except those that the caller ignores, as nohup does."""
+    for name in _NAMES:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _on_signal)
+            _handled.append(number)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_leave_it_to_the_parent)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    for each in _SIGNALS:  # what is cleaned up from now on is cleaned up completely
-        signal.signal(each, signal.SIG_IGN)
-    sys.unraisablehook = _retry
-    raise Stopped(number)
+def check() -> None:
+    """Raise Stopped if a signal has asked to stop; call this between the blocks of long work, in any thread."""
+    if _requested is not None:
+        raise Stopped(_requested)
 
 
-def _retry(unraisable: "UnraisableHookArgs") -> None:
-    """Stop a little later if the signal came while an object was being deleted, where exceptions get lost.
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let signals wait for the next `check()`, or for the end of the block, while something is being written."""
+    global _depth
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield
+        return
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+        if not _depth:
+            check()  # even after an error: the signal may have caused it, by ending a child process, say
 
-    Others are not worth a word any more: objects that were just being made, such as torch's loaders, complain when they
-    are deleted.
-    """
-    if isinstance(unraisable.exc_value, Stopped):
-        number = unraisable.exc_value.number
-        signal.signal(number, _stop)
-        threading.Timer(_RETRY_SECONDS, _send, [number]).start()
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    global _requested
+    _requested = number
+    for each in _handled:
+        # Those who close a terminal or a session often send SIGHUP and SIGTERM twice; only Ctrl-C is impatience.
+        signal.signal(each, signal.SIG_DFL if each == signal.SIGINT else signal.SIG_IGN)
+    if not _depth:
+        raise Stopped(number)
 
 
-def _send(number: int) -> None:
-    """The signal once more, to the main thread, where it wakes who waits for something."""
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident or 0, number)
-    else:  # on Windows this is noticed when the waiting is over
-        _thread.interrupt_main(signal.Signals(number))
+def _leave_it_to_the_parent() -> None:
+    """Workers of a training end when their parent does; Ctrl-C in a terminal reaches them as well."""
+    global _requested, _depth
+    _requested, _depth = None, 0
+    for each in _handled:
+        signal.signal(each, signal.SIG_IGN if each == signal.SIGINT else signal.SIG_DFL)

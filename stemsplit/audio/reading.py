@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from stemsplit import signals
 from stemsplit.audio.decoding import Block, FFmpegSource, SndfileSource, open_source, undecodable
 from stemsplit.errors import AudioError
 from stemsplit.wording import one_line
@@ -74,6 +75,7 @@ class Reader:
         decoded = invalid = 0
         try:
             for block in _regroup(self._source.blocks(), size):
+                signals.check()
                 finite = np.isfinite(block)
                 if not finite.all():
                     invalid += block.size - int(np.count_nonzero(finite))

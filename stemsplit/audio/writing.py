@@ -2,13 +2,13 @@
 
 import contextlib
 import errno
-import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
+from stemsplit import signals
 from stemsplit.audio.decoding import Stems
 from stemsplit.audio.encoders import Encoder, ResamplingEncoder, SndfileEncoder
 from stemsplit.audio.formats import Format
@@ -84,36 +84,31 @@ class StemWriter:
         if stem_file:
             self._parts.append(_part_of(stem_file, rate, channels))
         self.warnings = list(dict.fromkeys(part.warning for part in self._parts if part.warning))
-        # A signal may strike anywhere, even where `__exit__` begins: at the latest when the program ends, this runs.
-        self._discard = weakref.finalize(self, _discard, self._parts, self._folders)
+        self._open = contextlib.ExitStack()
         self._check_free()
 
     def __enter__(self) -> "StemWriter":
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(signals.deferred())
+            stack.push(self._discard_after)
             for part in self._parts:
                 with reporting(part.path.parent):
                     self._make_folder(part.path.parent)
                 sweep(part.path)
                 part.open()
-        except BaseException:
-            self._discard()
-            raise
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is not None:
-            self._discard()
+            self._open.__exit__(kind, error, at)
             return
-        try:
+        with self._open:
             for part in self._parts:
                 part.finish(self.length)
             self._check_free()
             for part in self._parts:
                 part.publish()
-            self._discard.detach()
-        except BaseException:
-            self._discard()
-            raise
 
     def write(self, stems: Stems) -> None:
         """Append (S, C, n), row by row to the files. AudioError: the disk or a WAV is full, or it is not all numbers.
@@ -121,6 +116,7 @@ class StemWriter:
         Integer formats round to the nearest step, 16 bits with dither, and 1.0 is 2^(bits - 1) steps as in `audio`, so
         that what was read from such a file is written back unchanged.
         """
+        signals.check()
         if stems.shape[:2] != self._shape:
             raise ValueError(f"stems of shape {stems.shape} for {self._shape[0]} rows of {self._shape[1]} channels")
         tops = [max(float(row.max(initial=0)), -float(row.min(initial=0))) for row in stems]
@@ -141,6 +137,16 @@ class StemWriter:
         for path in self._paths:
             with reporting(path):
                 check_free(path, overwrite=self._overwrite)
+
+    def _discard_after(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
+        """Leave nothing after an exception: no file, and no folder that was made for them."""
+        if kind is None:
+            return
+        for part in self._parts:
+            part.discard()
+        for folder in reversed(self._folders):
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
 
     def _make_folder(self, folder: Path) -> None:
         for parent in reversed((folder, *folder.parents)):
@@ -235,14 +241,6 @@ def _part_of(stem_file: StemFile, rate: int, channels: int) -> _Part:
         new_rate=stem_file.rate_for(rate),
         names=["mixture", *stem_file.names],
     )
-
-
-def _discard(parts: Sequence[_Part], folders: Sequence[Path]) -> None:
-    for part in parts:
-        part.discard()
-    for folder in reversed(folders):
-        with contextlib.suppress(OSError):  # somebody else has put something there
-            folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stemsplit import devices
+from stemsplit import devices, signals
 from stemsplit.audio.formats import Format
 from stemsplit.audio.read_ahead import PrefetchReader
 from stemsplit.audio.reading import AudioInfo, Reader, open_reader
@@ -417,9 +417,9 @@ class _Batch:
 
     def _load(self, model: LocalModel) -> "Separator":
         self._emit(ModelLoading(model.spec.name))
-        # Here, as they import torch, which takes seconds.
-        from stemsplit.models.ensemble import load_ensemble
-        from stemsplit.separation.separator import Separator
+        with signals.deferred():  # these import torch, which takes seconds, and aborts if it is interrupted
+            from stemsplit.models.ensemble import load_ensemble
+            from stemsplit.separation.separator import Separator
 
         _log.info("model %s: %s", model.spec.name, ", ".join(map(str, model.paths)))
         device = devices.choose(self.device)
@@ -452,7 +452,8 @@ class _Batch:
                 reader, ahead = ahead, None
                 if number < len(ready):
                     ahead = PrefetchReader(ready[number].source, self._open)
-                self._finish(separate(track, number, reader))
+                with signals.deferred():  # a song with complete stems gets its manifest, and is reported
+                    self._finish(separate(track, number, reader))
         finally:
             if ahead:
                 ahead.close()
@@ -460,7 +461,8 @@ class _Batch:
     def _side_by_side(self, ready: Sequence[Track], separate: "_SeparateTrack") -> None:
         """Separate several songs at a time, each with its share of the threads."""
         jobs = min(self.jobs, len(ready))
-        with ThreadPoolExecutor(jobs, "song", devices.use_threads, (devices.count_threads(jobs),)) as pool:
+        threads = (devices.count_threads(jobs),)
+        with signals.deferred(), ThreadPoolExecutor(jobs, "song", devices.use_threads, threads) as pool:
             try:
                 started = [pool.submit(separate, track, number, None) for number, track in enumerate(ready, start=1)]
                 for future in as_completed(started):
@@ -562,7 +564,7 @@ _SeparateTrack = Callable[[Track, int, PrefetchReader | None], Result]
 
 
 class _Stop(BaseException):
-    """Ends the work on a song in a thread, as Ctrl-C does in the main one."""
+    """Ends the work on a song in a thread after an error in the main one."""
 
 
 def partition_existing(

@@ -18,6 +18,7 @@ from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
+from stemsplit import signals
 from stemsplit.cli.progress import Bars
 from stemsplit.errors import StemsplitError
 from stemsplit.wording import decibels, duration, printable, speed_of, to_json
@@ -112,6 +113,12 @@ class Messages:
         with self._bars() as bars:
             task = bars.add_task(printable(text), total=None, state="")
             yield lambda done, total: bars.update(task, completed=done, total=total)
+
+    @contextmanager
+    def loading(self, text: str) -> Iterator[None]:
+        """Show that libraries and models are being loaded; signals wait, as PyTorch aborts if its import is stopped."""
+        with signals.deferred(), self.progress(text):
+            yield
 
     @contextmanager
     def songs(self, lengths: Sequence[float | None]) -> Iterator["SongsProgress"]:

@@ -40,9 +40,9 @@ def check(
     if not names:
         raise UsageError("--stems names none", f"for instance --stems {USUAL}")
     messages = console.Messages(quiet=quiet)
-    with messages.progress(f"checking {folder}") as on_progress:
+    with messages.loading("starting"):
         from stemsplit.datasets import check as faults
-
+    with messages.progress(f"checking {folder}") as on_progress:
         survey = faults.survey(folder, names, thorough=not quick, missing_ok=missing_ok, on_progress=on_progress)
     if as_json:
         rows = [{"song": fault.song, "kind": fault.kind, "told": fault.told} for fault in survey.faults]

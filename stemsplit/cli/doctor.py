@@ -35,7 +35,7 @@ def doctor(
 
     found = diagnosis.Diagnosis()
     messages = console.Messages()
-    with messages.progress("looking around"):
+    with messages.loading("looking around"):
         _examine_settings(found, context)
         known = registry.read()
         with found.noted(fatal=True):

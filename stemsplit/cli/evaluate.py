@@ -64,7 +64,7 @@ def evaluate(
     names = [local.spec.name for local in models]
     _check_comparable(models)
     stems = models[0].spec.stems
-    with messages.progress(f"loading {' and '.join(names)}"):
+    with messages.loading(f"loading {' and '.join(names)}"):
         from stemsplit import devices
         from stemsplit.evaluation import results, score_tables, scoring
         from stemsplit.models.ensemble import load_ensemble

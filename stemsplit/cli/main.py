@@ -38,17 +38,9 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; when it is told to stop, end with one line and the exit code that shells expect."""
+        """Run a command, and say of a value that is refused where it was set."""
         try:
             return super().invoke(ctx)
-        except Stopped as stop:
-            print(
-                f"stemsplit: stopped by {stop.name}",
-                *([f"hint: {stop.hint}"] if stop.hint else []),
-                sep="\n",
-                file=sys.stderr,
-            )
-            raise typer.Exit(stop.exit_code) from None
         except typer.BadParameter as error:
             defaults.explain(error)
             raise
@@ -91,10 +83,11 @@ app = typer.Typer(
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"stemsplit {__version__}")  # at once: what follows takes seconds, as torch has to be imported
-        from stemsplit import devices
+        from stemsplit import devices, signals
 
-        for line in devices.describe_versions():
-            typer.echo(line)
+        with signals.deferred():
+            for line in devices.describe_versions():
+                typer.echo(line)
         raise typer.Exit
 
 
@@ -134,6 +127,10 @@ def main() -> None:
     atexit.register(gc.freeze)
     try:
         app()
+    except Stopped as stop:
+        lines = [f"stemsplit: stopped by {stop.name}", *([f"hint: {stop.hint}"] if stop.hint else [])]
+        print(*lines, sep="\n", file=sys.stderr)
+        sys.exit(stop.exit_code)
     except StemsplitError as error:
         from stemsplit.cli.console import Messages
 

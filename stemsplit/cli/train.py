@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from stemsplit import signals
 from stemsplit.cli.download import obtain
 from stemsplit.cli.options import Device, RegistryFile
 from stemsplit.models.loading import find, read_registry
@@ -52,7 +53,7 @@ def train(
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started; it reports for all
     messages = console.Messages(quiet=not first)
     local = obtain(find(read_registry(own), start), messages) if start else None
-    with messages.progress("starting"):
+    with messages.loading("starting"):
         from stemsplit import devices
         from stemsplit.datasets.multitracks import find_songs
         from stemsplit.datasets.splits import split_songs
@@ -75,7 +76,11 @@ def train(
     if split.kept:
         messages.note(f"not trained on: {', '.join(split.kept)} in {data}")
     try:
-        with messages.training(settings.epochs, settings.steps) as progress, devices.memory_checked(chosen):
+        with (
+            messages.training(settings.epochs, settings.steps) as progress,
+            devices.memory_checked(chosen),
+            signals.deferred(),  # a step ends before the loader of the next one is torn down
+        ):
             run = partial(fit.fit, start=model, resume=resume, device=chosen, workers=workers)
             run = partial(run, validate_every=validate_every, tensorboard=tensorboard)
             for epoch in run(settings, split.train, valid_songs, output, on_step=progress.step):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stemsplit import devices
+from stemsplit import devices, signals
 from stemsplit.audio.decoding import Block, Stems
 from stemsplit.audio.formats import Format
 from stemsplit.audio.reading import Reader, match_channels, open_reader
@@ -306,6 +306,7 @@ class Separator:
         header, length = self.ensemble.header, batch[0].length
         total = torch.zeros(len(batch), len(header.stems), header.channels, length)
         for member in self.ensemble.members:
+            signals.check()
             mix = torch.stack([window.center_crop(member.input_length(length)) for window in batch]).to(self.device)
             with self._low_precision():
                 estimate = member.ready(wiener=self.options.wiener)(mix)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from stemsplit import signals
 from stemsplit.datasets.multitracks import Multitrack, require_format
 from stemsplit.errors import DeviceError, UsageError
 from stemsplit.evaluation.scoring import SongScores, evaluate, mean_scores, mean_sdr
@@ -127,6 +128,7 @@ def fit(
             began = time.monotonic()
             losses, norms = [], []
             for step, stems in enumerate(loader.epoch(run.epoch), start=1):
+                signals.check()
                 loss, norm = run.step(stems)
                 losses.append(loss)
                 norms.append(norm)

@@ -1,16 +1,13 @@
 """Stems on disk: exact, complete or not there, never over something else."""
 
 import os
-import shutil
 import struct
 import subprocess
 import sys
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import av
@@ -20,7 +17,6 @@ import pytest
 import soundfile  # type: ignore[import-untyped]
 
 import stemsplit.audio.writing
-from stemsplit.audio import encoders, ffmpeg_encoder, lame_header, stem_file, vorbis_comments
 from stemsplit.audio.formats import FORMATS, Format
 from stemsplit.audio.reading import open_reader
 from stemsplit.audio.resampling import resample
@@ -124,70 +120,6 @@ def test_an_exception_leaves_nothing(tmp_path: Path, error: type[BaseException])
     with pytest.raises(error):
         work()
     assert everything(tmp_path) == []
-
-
-WRITING = {
-    module.__file__
-    for module in (
-        stemsplit.audio.writing,
-        encoders,
-        ffmpeg_encoder,
-        lame_header,
-        vorbis_comments,
-        stem_file,
-    )
-}
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("kind", ["wav", "ogg", "mp3", "resampled", "stem file"])
-def test_ctrl_c_at_any_line_leaves_all_or_nothing(tmp_path: Path, kind: str) -> None:
-    folder = tmp_path / "new/song"
-    together = StemFile(folder / "all.stem.mp4", 0, {"a": 1, "b": 2, "c": 3, "d": 4}) if kind == "stem file" else None
-    format = Format("wav" if kind == "stem file" else "opus" if kind == "resampled" else kind, bits=None)
-    stems = noise(5 if together else 2, 1, 10)
-
-    def write() -> None:
-        with StemWriter(names(folder), rate=RATE, channels=1, format=format, tags=TAGS, stem_file=together) as writer:
-            writer.write(stems)
-
-    def stop_at(number: int) -> bool:
-        """Whether there was such a line to be stopped at."""
-        count = 0
-        visits: Counter[tuple[str, int]] = Counter()
-
-        def trace(frame: FrameType, event: str, argument: object) -> "Callable[..., Any] | None":
-            nonlocal count
-            line = (frame.f_code.co_filename, frame.f_lineno)
-            if line[0] not in WRITING:
-                return None
-            if event == "line":
-                visits[line] += 1
-                count += visits[line] <= 2  # not every turn of every loop
-                if count == number and visits[line] <= 2:
-                    raise KeyboardInterrupt
-            return trace
-
-        before = sys.gettrace()  # that of a measurement of coverage
-        sys.settrace(trace)
-        try:
-            write()
-        except KeyboardInterrupt:
-            return True
-        finally:
-            sys.settrace(before)
-        return False
-
-    write()  # once for what is done only once, such as importing modules
-    shutil.rmtree(tmp_path / "new")
-    number, seen = 1, set()
-    while stop_at(number):
-        seen.add(tuple(everything(tmp_path)))
-        shutil.rmtree(tmp_path / "new", ignore_errors=True)
-        number += 1
-    assert number > 100
-    assert seen == {()}
-    assert len(everything(folder)) == (3 if together else 2)
 
 
 def test_an_abandoned_generator_leaves_nothing(tmp_path: Path) -> None:

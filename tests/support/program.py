@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile  # type: ignore[import-untyped]
@@ -45,12 +45,13 @@ def files_in(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in paths if path.is_file() or not any(path.iterdir())]
 
 
-def start(*arguments: str, **options: object) -> "subprocess.Popen[str]":
+def start(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
     """`python -m stemsplit`, in its own group, with signals as a shell leaves them."""
     command = [sys.executable, "-m", "stemsplit", *arguments, "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
+    streams = {"stdout": pipe, "stderr": pipe, **options}
+    return subprocess.Popen(command, text=True, env=environment, start_new_session=True, **streams)
 
 
 def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
