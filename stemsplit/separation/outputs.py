@@ -1,4 +1,4 @@
-"""What is written of a song: which rows, how they follow from the stems and the mixture, and in which files they go."""
+"""The outputs of a separation: how they are mixed from stems and mixture, and which files they go to."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,22 +18,22 @@ from stemsplit.errors import UsageError
 __all__ = ["MIXTURE", "REST", "STEM_FILE", "Clip", "Delivery", "Rows"]
 
 MIXTURE = "mixture"
-REST = "no_"  # before a stem's name: what is left of the mixture without it
+REST = "no_"  # prefix of a stem's name: the mixture without that stem
 Clip = Literal["clamp", "gain"]
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How the stems of songs are written.
+    """How stems are written.
 
-    Args:
+    Attributes:
         format: of the files.
         rate: Hz of the files, or "model" for the rate of the model; that of the song if None.
-        consistent: spread what the stems lack of the mixture over them, so that they add up to it; None to leave that
-            to the model: those whose stems are masked parts of the mixture do it, as it changes next to nothing.
-        clip: what happens to a song of which a stem goes beyond full scale: "clamp" cuts off what is beyond it, "gain"
-            turns all of its stems down by the same factor.
-        tags: whether the files get the tags and the cover of the song.
+        consistent: make the stems add up to the mixture, by spreading the difference over them; None does so for models
+            whose masks sum to one, which it changes hardly at all.
+        clip: what to do if a stem exceeds full scale: "clamp" clips it, "gain" turns all stems of the song down by the
+            same factor.
+        tags: copy the tags and the cover of the song to the files.
     """
 
     format: Format = field(default_factory=Format)
@@ -57,18 +57,20 @@ class Delivery:
 
 
 class Rows:
-    """What is written of a song, each row a weighted sum of the model's stems and of the mixture.
-
-    Args:
-        outputs: the file of each stem by its name, in which `mixture` stands for the mixture, `no_vocals` for the
-            mixture without the vocals, and `stem_file` for all stems together in one file.
-        stems: those that the model gives.
-        consistent: whether the stems are made to add up to the mixture.
-
-    Raises UsageError for a name that is none of these, and for a stem file that cannot be.
-    """
+    """What is written of a song: rows, each a weighted sum of the model's stems and the mixture."""
 
     def __init__(self, outputs: Mapping[str, Path], stems: Sequence[str], *, consistent: bool = False) -> None:
+        """Choose the rows.
+
+        Args:
+            outputs: the file of each row by name: a stem, `mixture`, `no_vocals` and the like for the mixture without a
+                stem, or `stem_file` for all stems in one file.
+            stems: of the model.
+            consistent: make the stems add up to the mixture.
+
+        Raises:
+            UsageError: a name is none of these, or a stem file lacks stems.
+        """
         self.stem_file = outputs.get(STEM_FILE) if STEM_FILE not in stems else None
         self.paths = {name: path for name, path in outputs.items() if path is not self.stem_file}
         self._together = [name for name in stems if name in self.paths] if self.stem_file else []
@@ -78,21 +80,29 @@ class Rows:
         self.names = [*self.paths, *([MIXTURE] if missing_mixture else [])]
         weights = np.eye(len(stems), len(stems) + 1, dtype=np.float32)
         if consistent:
-            # Each stem gets the same share of the difference, which brings them as near to the truth as it can be told
-            # without knowing more: Wisdom et al., "Differentiable Consistency Constraints for Improved Deep Speech
-            # Enhancement" (2019), section 3.2.
+            # Each stem gets the same share of the difference: the least-squares projection onto consistent stems.
+            # Wisdom et al., "Differentiable Consistency Constraints for Improved Deep Speech Enhancement" (2019),
+            # section 3.2.
             weights[:, :-1] -= 1 / len(stems)
             weights[:, -1] = 1 / len(stems)
-        found = [self._weights_of(name, stems, weights) for name in self.names]
-        self.weights = np.array(found, np.float32).reshape(len(found), len(stems) + 1)
+        rows = [self._weights_of(name, stems, weights) for name in self.names]
+        self.weights = np.array(rows, np.float32).reshape(len(rows), len(stems) + 1)
         self.need_mixture = bool(self.weights[:, -1].any())
-        self._as_they_are = np.array_equal(self.weights, np.eye(len(stems), len(stems) + 1))
+        self._is_identity = np.array_equal(self.weights, np.eye(len(stems), len(stems) + 1))
 
     def mix(self, stems: Block, mixture: Block | None) -> Block:
-        """Stems `(S, C, n)` and the mixture `(C, n)`, which may be None if it is not needed -> rows `(R, C, n)`."""
+        """Mix the rows.
+
+        Args:
+            stems: `(S, C, n)`.
+            mixture: `(C, n)`; may be None unless `need_mixture`.
+
+        Returns:
+            `(R, C, n)`.
+        """
         rows: Block = stems
-        if not self._as_they_are:
-            # Not as a product of matrices: NumPy's threads for it would wait beside torch's, and halve their speed.
+        if not self._is_identity:
+            # Not a matrix product: NumPy's threads for it would compete with torch's, and halve their speed.
             rows = np.einsum("rs,scn->rcn", self.weights[:, :-1], stems)
             if mixture is not None:
                 rows += self.weights[:, -1, None, None] * mixture
@@ -108,7 +118,19 @@ class Rows:
         tags: Tags | None = None,
         overwrite: bool = False,
     ) -> StemWriter:
-        """What writes these rows, at `rate` Hz. Raises what StemWriter raises."""
+        """Return the writer of these rows.
+
+        Args:
+            delivery: how they are written.
+            rate: of the rows, Hz.
+            channels: of each row.
+            expected_length: samples of each row, as far as known.
+            tags: of the song.
+            overwrite: replace files that exist.
+
+        Raises:
+            AudioError: a file exists, or the format cannot have this rate.
+        """
         tags = tags or Tags()
         stem_file = None
         if self.stem_file:

@@ -1,4 +1,4 @@
-"""The last part of the flow: stems and mixture, as they come -> rows -> files."""
+"""The last part of the flow: from stems and mixture, as they come, to files."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -22,14 +22,16 @@ Separate = Callable[[Iterable[Block], int], Iterator[Stems]]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `Separator.separate_file` did.
+    """What `Separator.separate_file` wrote.
 
-    Args:
-        rate: Hz. channels: of each stem. length: samples of each stem.
-        clipped: samples beyond full scale, over all stems.
-        warnings: sentences about what was folded down, missing or damaged in the input, and about memory.
-        peak: the greatest magnitude of a sample before anything was clipped or turned down, over all stems.
-        gain: the factor by which all stems were turned down, so that none clips; 1 if they were not.
+    Attributes:
+        rate: of the stems, Hz.
+        channels: of each stem.
+        length: samples of each stem.
+        clipped: samples beyond full scale that were clipped, over all stems.
+        warnings: sentences about what was folded down, missing or damaged in the song, and about memory.
+        peak: the largest magnitude of a sample before clipping and gain, over all stems.
+        gain: the factor that all stems were turned down by, so that none clips; 1 for none.
     """
 
     rate: int
@@ -52,7 +54,22 @@ def write_stems(
     overwrite: bool,
     on_progress: OnProgress,
 ) -> Report:
-    """Separate one song into files; `Separator.separate_file` says how. separate: blocks at a rate -> stems."""
+    """Separate a song into files, for `Separator.separate_song`.
+
+    Args:
+        reader: the song, of which nothing has been read.
+        separate: turns blocks `(C, n)` at a rate into blocks `(S, C, n)` at the model's rate.
+        header: of the model.
+        outputs: the file of each row, by name.
+        delivery: how they are written.
+        consistent: make the stems add up to the mixture.
+        overwrite: replace files that exist.
+        on_progress: called with the samples of the song done so far, and their number if the header states it.
+
+    Raises:
+        AudioError: the song cannot be read, or a stem not be written.
+        UsageError: the outputs contradict the model or `delivery`.
+    """
     rows = Rows(outputs, header.stems, consistent=consistent)
     rate = delivery.rate_for(reader.rate, header.rate)
     scale = rate / reader.rate
@@ -83,12 +100,12 @@ def write_stems(
             for block in spool.blocks():
                 writer.write(block if gain == 1 else block * np.float32(gain))
         peak = float(spool.peaks.max(initial=0)) if spool else writer.peak
-        told = (*reader.warnings, *writer.warnings)
-        return Report(rate, reader.channels, writer.length, writer.clipped, told, peak, gain)
+        warnings = (*reader.warnings, *writer.warnings)
+        return Report(rate, reader.channels, writer.length, writer.clipped, warnings, peak, gain)
 
 
 def _rows_of(rows: Rows, reader: Reader, rate: int, separate: Separate, header: Header) -> Iterator[Stems]:
-    """Blocks `(R, C, n)` at `rate`, together as long as the song is then."""
+    """Yield blocks `(R, C, n)` at `rate`, together as long as the song is at that rate."""
     resampled = resample(reader.blocks(), reader.rate, rate, channels=reader.channels)
     mixture = MixtureTap(resampled, keep=rows.need_mixture)
     done, count = 0, len(header.stems)
@@ -96,7 +113,7 @@ def _rows_of(rows: Rows, reader: Reader, rate: int, separate: Separate, header: 
         stems = stems[..., : mixture.length - done]
         done += stems.shape[-1]
         yield rows.mix(stems, mixture.take(stems.shape[-1]))
-    # Resampling there and back may end a sample early.
+    # Resampling twice may give a sample less.
     if missing := mixture.length - done:
         yield rows.mix(np.zeros((count, reader.channels, missing), np.float32), mixture.take(missing))
 
@@ -104,5 +121,5 @@ def _rows_of(rows: Rows, reader: Reader, rate: int, separate: Separate, header: 
 def _tags(reader: Reader) -> Tags | None:
     try:
         return read_tags(reader.path)
-    except OSError:  # the song is open, but its file is gone
+    except OSError:  # the file was deleted while it is open
         return None

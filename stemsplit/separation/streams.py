@@ -1,4 +1,4 @@
-"""Streams of samples and of stems: joined, averaged, counted, and given the shape of what they were made from."""
+"""Streams of samples and stems: averaged, counted, fitted to the rate and channels of the song, and joined."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -17,7 +17,7 @@ _BLOCK = 65_536  # samples of an array at a time
 
 
 def mean(passes: list[Iterator[Tensor]]) -> Iterator[Tensor]:
-    """The mean of streams `(..., n)` that are equally long, cut differently."""
+    """Average streams of blocks `(..., n)` that are equally long, but cut differently."""
     if len(passes) == 1:
         yield from passes[0]
         return
@@ -32,9 +32,14 @@ def mean(passes: list[Iterator[Tensor]]) -> Iterator[Tensor]:
 
 
 class MixtureTap:
-    """An iterable of blocks that counts what passes: a header's length is only an estimate. It may keep it as well."""
+    """Passes the blocks of a mixture on, and counts their samples, as the length in a header is only an estimate.
+
+    Attributes:
+        length: samples that have passed so far.
+    """
 
     def __init__(self, blocks: Iterable[Block], *, keep: bool = False) -> None:
+        """Tap blocks `(C, n)`; `keep` them for `take`."""
         self.length = 0
         self._blocks, self._keep = blocks, keep
         self._kept: list[Block] = []
@@ -47,7 +52,7 @@ class MixtureTap:
             yield block
 
     def take(self, count: int) -> Block | None:
-        """The next `count` of the samples `(C, count)` that have passed; None if they were not kept."""
+        """Return the next `count` samples `(C, count)` of those that have passed, or None if they were not kept."""
         if not self._keep:
             return None
         taken: list[Block] = []
@@ -61,7 +66,18 @@ class MixtureTap:
 
 
 def as_the_input(stems: Iterable[Stems], count: int, header: Header, rate: int, channels: int) -> Iterator[Stems]:
-    """Stems at the model's rate and channels -> at `rate` Hz in `channels`, resampled side by side in one stream."""
+    """Give stems the rate and channels of the song.
+
+    Args:
+        stems: blocks `(S, C, n)` with the rate and channels of the model.
+        count: S.
+        header: of the model.
+        rate: of the song, Hz.
+        channels: of the song.
+
+    Yields:
+        Blocks `(S, channels, n)` at `rate`.
+    """
     side_by_side = (block.reshape(-1, block.shape[-1]) for block in stems)
     for flat in resample(side_by_side, header.rate, rate, channels=count * header.channels):
         block = flat.reshape(count, header.channels, -1)
@@ -72,30 +88,29 @@ def as_the_input(stems: Iterable[Stems], count: int, header: Header, rate: int, 
 
 
 def check_array(mixture: npt.ArrayLike, rate: int) -> npt.NDArray[Any]:
-    """A song in memory, if it is `(C, N)` with one or two channels, of floats, and finite; UsageError otherwise."""
+    """Return a song in memory as an array; raise UsageError unless it is `(1, N)` or `(2, N)` finite floats."""
     samples = np.asarray(mixture)
     if rate < 1:
         raise UsageError(f"the sample rate must be at least 1 Hz, not {rate}")
     if samples.ndim != 2 or len(samples) not in (1, 2):
-        shape = f"an array of the shape {samples.shape} is no song, which has (1, N) or (2, N)"
-        raise UsageError(
-            shape, "if it is (N, C), as from libraries that read files, pass its .T; if it is (N,), [None]"
-        )
+        message = f"an array of shape {samples.shape} is no song, which has (1, N) or (2, N)"
+        hint = "if it is (N, C), as from libraries that read files, pass its .T; if it is (N,), pass it[None]"
+        raise UsageError(message, hint)
     if not np.issubdtype(samples.dtype, np.floating):
-        raise UsageError(f"samples of the type {samples.dtype} are no floats", "divide those of 16 bits by 32768")
+        raise UsageError(f"samples of type {samples.dtype} are not floats", "divide 16-bit samples by 32768")
     if not np.isfinite(samples).all():
-        raise UsageError("there are samples that are infinite or not a number", "see numpy.nan_to_num")
+        raise UsageError("some samples are infinite or not a number", "see numpy.nan_to_num")
     return samples
 
 
 def blocks_of(samples: npt.NDArray[Any]) -> Iterator[Block]:
-    """An array `(C, N)` in blocks of float32, which are copies."""
+    """Cut an array `(C, N)` into float32 blocks, which are copies."""
     for start in range(0, samples.shape[1], _BLOCK):
         yield np.array(samples[:, start : start + _BLOCK], np.float32)
 
 
 def join(stems: Iterable[Stems], shape: tuple[int, int, int], on_progress: Callable[[int, int | None], None]) -> Stems:
-    """Blocks `(S, C, n)` as one array of a `shape`: resampling there and back may end a sample early, or late."""
+    """Join blocks `(S, C, n)` to an array of a `shape`: resampling twice may give a sample less or more."""
     whole, done, length = np.zeros(shape, np.float32), 0, shape[-1]
     for block in stems:
         size = min(block.shape[-1], length - done)
