@@ -5,11 +5,13 @@ import runpy
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.program import write_song
 
 import stemsplit
 from stemsplit.cli.main import app
@@ -116,6 +118,7 @@ def test_the_description_of_the_wheel_has_no_relative_links() -> None:
 # Examples
 
 
+@pytest.mark.full
 def test_the_python_examples_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,16 +151,27 @@ def run_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
 
     def run(name: str, *arguments: object) -> list[str]:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+        with suppress(SystemExit):
+            runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
         return capsys.readouterr().out.splitlines()
 
     return run
 
 
 def test_the_example_that_separates_a_file(run_example: Callable[..., list[str]], tmp_path: Path) -> None:
-    assert run_example("separate_file.py", DEMO, tmp_path / "out")[0].endswith(" samples clipped")
+    song = write_song(tmp_path / "song.wav")
+    assert run_example("separate_file.py", song, tmp_path / "out")[0].endswith(" samples clipped")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"vocals.flac", "drums.flac", "bass.flac", "other.flac"}
+
+
+def test_the_example_that_separates_a_folder(run_example: Callable[..., list[str]], tmp_path: Path) -> None:
+    song = write_song(tmp_path / "album/song.wav")
+    (tmp_path / "album/broken.wav").write_bytes(b"no audio")
+    again = [run_example("separate_folder.py", tmp_path / "album", tmp_path / "stems") for _ in range(2)]
+    for (failed, done), what in zip(map(sorted, again), ["separated in", "complete already"], strict=True):
+        assert "broken.wav" in failed
+        assert done.startswith(f"{song}: {what}")
 
 
 def test_the_example_that_evaluates_a_model(

@@ -117,6 +117,7 @@ def test_people_are_told_the_same(run: Run) -> None:
 # Settings
 
 
+@pytest.mark.full
 def test_settings_that_are_heeded(
     run: Run, here: Path, examine: Callable[..., tuple[int, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

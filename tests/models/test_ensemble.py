@@ -55,6 +55,7 @@ def whole(separator: Separator, mix: Tensor) -> Tensor:
     return torch.from_numpy(np.concatenate(list(separator.separate(blocks, RATE)), axis=-1))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", SMALL)
 def test_whole_songs(name: str) -> None:
     theirs, model = couple(name)
@@ -63,6 +64,7 @@ def test_whole_songs(name: str) -> None:
         assert difference(whole(Separator(model), mix), apply_model(theirs, mix[None], shifts=0)[0]) <= TOLERANCE
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["htdemucs", "hdemucs", "demucs"])
 @pytest.mark.parametrize("overlap", [0, 0.1, 0.5, 0.8])
 def test_whole_songs_with_other_overlaps(name: str, overlap: float) -> None:

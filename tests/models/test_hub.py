@@ -539,6 +539,7 @@ def program(
     return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, cwd=folder)
 
 
+@pytest.mark.full
 def test_two_programs_at_once_download_once(server: Hub, spec: ModelSpec, tmp_path: Path) -> None:
     own = str(write_registry(tmp_path / "own.toml", spec))
     server.faults.delay_seconds = 0.3
@@ -550,6 +551,7 @@ def test_two_programs_at_once_download_once(server: Hub, spec: ModelSpec, tmp_pa
     assert left_in(tmp_path / "hf") == ["a.safetensors", "b.safetensors"]
 
 
+@pytest.mark.full
 def test_ctrl_c_leaves_nothing(server: Hub, spec: ModelSpec, tmp_path: Path) -> None:
     own = str(write_registry(tmp_path / "own.toml", spec))
     server.faults.drip = True
@@ -566,6 +568,7 @@ def test_ctrl_c_leaves_nothing(server: Hub, spec: ModelSpec, tmp_path: Path) -> 
     assert left_in(tmp_path / "hf") == []
 
 
+@pytest.mark.full
 def test_the_settings_of_the_client_are_heeded(server: Hub, spec: ModelSpec, tmp_path: Path) -> None:
     own = str(write_registry(tmp_path / "own.toml", spec))
     pull = ("models", "pull", "mine", "--registry", own, "--json")

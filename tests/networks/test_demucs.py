@@ -18,6 +18,7 @@ from stemsplit.networks.families import build
 TOLERANCE = 1e-4  # of the peak
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("stems", "channels"), [(4, 2), (6, 1)])
 @pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
@@ -31,6 +32,7 @@ def test_parity(name: str, stems: int, channels: int) -> None:
         assert difference(ours(mix), theirs(mix)) <= TOLERANCE
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("gain", [1.0, 8.0, 40.0])
 @torch.no_grad()
 def test_parity_of_the_residual_branches(gain: float) -> None:
@@ -58,6 +60,7 @@ def test_parity_of_resampling(old: int, new: int) -> None:
             assert difference(Resampling(old, new)(x), resample(x, old, new)) <= 1e-6
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", SMALL)
 def test_parity_of_the_gradient(name: str) -> None:
     theirs, ours = pair(name, stems=4, channels=2)
@@ -116,6 +119,7 @@ def test_published_weights_have_a_place(
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == digest
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("family", "config", "settings"),
     [

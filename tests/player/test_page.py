@@ -48,6 +48,7 @@ def short(make_song: Song, tmp_path: Path) -> dict[str, Path]:
 # The page
 
 
+@pytest.mark.full
 def test_the_sound_is_exact(song: tuple[dict[str, Path], dict[str, Samples]], tmp_path: Path) -> None:
     paths, samples = song
     write_player(tmp_path / "player.html", "A song", paths)
