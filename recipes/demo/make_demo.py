@@ -34,7 +34,7 @@ LEAD = synths.Patch("fm", ratio=2, index=1.6, decay=0.4, sustain=0.5, release=0.
 
 
 def _balance(audio: Audio, level: float) -> Audio:
-    """To an RMS of `level` dB over what is not silent."""
+    """Scale audio to an RMS of `level` dB over its non-silent parts."""
     sounding = audio[np.abs(audio) > 1e-3]
     return audio * np.float32(10 ** (level / 20) / max(1e-6, float(np.sqrt((sounding**2).mean()))))
 
@@ -71,7 +71,7 @@ def _play(patch: synths.Patch, notes: list[Note], rng: np.random.Generator) -> A
 
 
 def compose(font: Path, seed: int) -> Song:
-    """The four stems (2, N), which add up to the song."""
+    """Render the four stems (2, N), whose sum is the song."""
     rng = np.random.default_rng(seed)
     hits = score.drums()
     kicks = [time for time, role, _ in hits if role == "kick" and time >= score.HOOK * score.BAR]
@@ -99,7 +99,7 @@ def compose(font: Path, seed: int) -> Song:
 
 
 def _master(stems: Song) -> Song:
-    """Limit the sum with one gain curve for all the stems, so that they still add up; fade the last second out."""
+    """Limit the song with one gain curve for all stems, so that it stays their sum; fade out the last second."""
     mixture = sum(stems.values(), np.zeros((2, 1), np.float32))
     loudness = np.abs(mixture).max(axis=0)
     drive = np.float32(PEAK / np.percentile(loudness, 99.93))
@@ -121,7 +121,7 @@ def main() -> None:
     stems = compose(options.font, options.seed)
     mixture = sum(stems.values(), np.zeros((2, 1), np.float32))
     with sf.SoundFile(options.out, "w", RATE, 2, "VORBIS", format="OGG") as file:
-        for start in range(0, mixture.shape[1], RATE):  # libsndfile's Vorbis writer wants small pieces
+        for start in range(0, mixture.shape[1], RATE):  # libsndfile's Vorbis encoder needs small blocks
             file.write(mixture[:, start : start + RATE].T)
     print(f"{options.out}: {mixture.shape[1] / RATE:.1f} s, {options.out.stat().st_size / 1024:.0f} KiB")
     if options.stems:

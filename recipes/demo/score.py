@@ -8,12 +8,12 @@ from midi import Note
 
 BPM = 108.0
 BARS = 14
-VERSE, HOOK = 2, 6  # the bars they begin in
+VERSE, HOOK = 2, 6  # first bars
 STEP = 60 / BPM / 4  # seconds of a sixteenth
 BAR = 16 * STEP
-SECONDS = BARS * BAR + 2.0  # with what rings on at the end
+SECONDS = BARS * BAR + 2.0  # with the final decay
 
-# A chord a bar, from the lowest tone; the bass plays the first name's tone.
+# One chord per bar, from the lowest note; the bass plays the root.
 CHORDS = (
     ("F", (57, 60, 65)), ("G", (59, 62, 67)),
     ("A", (57, 60, 64)), ("F", (57, 60, 65)), ("C", (55, 60, 64)), ("G", (55, 59, 62)),
@@ -27,7 +27,7 @@ _SCALE = sorted(_NAMES.values())
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the lyrics: the bar it begins in, a place (sixteenth) and a tone for each syllable."""
+    """A line of the lyrics: its first bar, and the position (in sixteenths) and note of each syllable."""
 
     bar: int
     text: str

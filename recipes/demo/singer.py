@@ -1,4 +1,4 @@
-"""The demo's singer: flite's voice slt, its syllables taken from the phones that flite says it spoke."""
+"""The demo's singer: flite's voice slt, cut into syllables by the phones that flite reports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _speak(text: str) -> Phrase:
 
 
 def _syllables(phones: list[tuple[str, float, float]]) -> list[Syllable]:
-    """A syllable a vowel; of the consonants between two vowels the last belongs to the second one."""
+    """Split phones into syllables, one for each vowel; the last consonant between two vowels belongs to the second."""
     vowels = [index for index, (name, _, _) in enumerate(phones) if name in _VOWELS]
     firsts = [0] + [max(index - 1, before + 1) for before, index in pairwise(vowels)]
     syllables = []

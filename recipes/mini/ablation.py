@@ -2,9 +2,9 @@
 
     python recipes/mini/ablation.py DATA --valid DATA --recipe FILE --steps 1000 [--from MODEL] [--seeds 1 2]
 
-A recipe says how much of each there is; what it has not is not tried. All runs of a seed begin with the same weights.
-Prints the SDR of the songs to validate on as a table in Markdown. The spread over the seeds tells which differences
-mean something; in few steps they are small.
+The recipe sets the amount of each; those that it does not use are not tried. All runs of a seed begin with the same
+weights. Prints the SDR of the songs to validate on as a table in Markdown. The spread over the seeds shows which
+differences are significant; with few steps they are small.
 """
 
 import argparse

@@ -30,16 +30,16 @@ _INSTRUMENTS = {  # programs that may stand in for each other, by General MIDI f
 @lru_cache
 def files(sources: Path) -> tuple[Path, ...]:
     """The arrangements, each once (some are there under several names), longer than half a minute."""
-    found: dict[str, Path] = {}
+    distinct: dict[str, Path] = {}
     for path in sorted((sources / "midi" / "freedoom" / "musics").glob("d_*.mid")):
         events = midi.read_events(path)
         starts = [event for event in events if midi.is_start(event)]
         if len(starts) < 100 or starts[-1].time < 30:
             continue
         print_of = hashlib.sha256(repr([(round(e.time, 2), e.message.note) for e in starts]).encode()).hexdigest()
-        if path.stem in HELD_OUT or print_of not in found:
-            found[print_of] = path
-    return tuple(sorted(found.values()))
+        if path.stem in HELD_OUT or print_of not in distinct:
+            distinct[print_of] = path
+    return tuple(sorted(distinct.values()))
 
 
 def reorchestrate(events: list[midi.Event], rng: np.random.Generator) -> list[midi.Event]:

@@ -1,11 +1,11 @@
-"""What separation without learning reaches: harmonic/percussive separation and a split by frequency.
+"""Separation without learning: harmonic/percussive separation, and a split by frequency.
 
     python recipes/mini/baseline.py DATA
 
-Median filters over time and over frequency tell what is steady from what is sudden (Fitzgerald, "Harmonic/percussive
-separation using median filtering", DAFx 2010): the sudden part is the drums. Of the steady part, what lies below 160 Hz
-is the bass, what lies between 160 Hz and 8 kHz and sounds alike in both channels is the vocals, and the rest is other.
-The model beside it has to beat this. It goes through the same windows and is scored by the same code.
+Median filters over time and over frequency separate steady from sudden sounds (Fitzgerald, "Harmonic/percussive
+separation using median filtering", DAFx 2010): the sudden part is the drums. Of the steady part, everything below
+160 Hz is the bass, what is between 160 Hz and 8 kHz and alike in both channels is the vocals, and the rest is other.
+This is the baseline for the model. It uses the same windows, and the same code scores it.
 """
 
 import argparse
@@ -56,8 +56,8 @@ def main() -> None:
     header = Header("", {}, STEMS, RATE, 2, length=3 * RATE, hop=9 * RATE // 4)
     scores = list(evaluate(Separator(Model(header, Heuristic(Stft(4096, 1024)))), songs))
     for score in scores:
-        told = "  ".join(f"{stem} {value:6.2f}" for stem, value in score.sdr.items())
-        print(f"{score.song:24} {told}  mean {mean_sdr(score.sdr):6.2f}")
+        cells = "  ".join(f"{stem} {value:6.2f}" for stem, value in score.sdr.items())
+        print(f"{score.song:24} {cells}  mean {mean_sdr(score.sdr):6.2f}")
     means = mean_scores(scores)
     print(
         f"{'mean':24} "

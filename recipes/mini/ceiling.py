@@ -1,4 +1,4 @@
-"""What the masks of a STFT and a number of bands could reach at best: the choice of both, by measurement.
+"""The best that masks can reach with an STFT and a number of bands, measured to choose both.
 
     python recipes/mini/ceiling.py DATA/train/lithium DATA/train/rubidium
 
@@ -41,11 +41,11 @@ def main() -> None:
     for (n_fft, hop), bands in product([(2048, 512), (4096, 1024), (6144, 1024)], [None, 256, 320, 448]):
         if bands and round(LINEAR_HZ * n_fft / songs[0].rate) > 0.8 * bands:
             continue
-        told = []
+        cells = []
         for song in songs:
             stems = read_stems(song, STEMS, MINUTE[0] * song.rate, MINUTE[1] * song.rate)
-            told.append(" ".join(f"{value:5.1f}" for value in ceiling(stems, Stft(n_fft, hop), bands, song.rate)))
-        print(f"{n_fft:6} {hop:5} {bands or 'bins':>6}   " + "   ".join(told), flush=True)
+            cells.append(" ".join(f"{value:5.1f}" for value in ceiling(stems, Stft(n_fft, hop), bands, song.rate)))
+        print(f"{n_fft:6} {hop:5} {bands or 'bins':>6}   " + "   ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

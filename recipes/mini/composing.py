@@ -18,7 +18,7 @@ _PROGRESSIONS = {
 
 @dataclass(frozen=True)
 class Piece:
-    """`root` is the MIDI key of the tonic between 0 and 11; a chord (scale degree) for each bar of four beats."""
+    """A piece: `root` is the MIDI key of the tonic, from 0 to 11; there is a chord (scale degree) for each 4/4 bar."""
 
     bpm: float
     root: int
@@ -50,7 +50,7 @@ class Piece:
 
 
 def random_piece(rng: np.random.Generator, seconds: float) -> Piece:
-    """Of about `seconds`, in whole four-bar groups."""
+    """Make a piece of about `seconds`, in groups of four bars."""
     scales = (MAJOR, MINOR, MINOR, DORIAN)
     scale = scales[int(rng.integers(len(scales)))]
     options = _PROGRESSIONS[scale]
@@ -68,7 +68,7 @@ def melody(
 
     `contour` gives the steps of an earlier line to resemble; they are taken in order.
     """
-    grid = 8 if count <= 7 * bars else 16  # places in a bar
+    grid = 8 if count <= 7 * bars else 16  # positions in a bar
     places = np.arange(bars * grid - grid // 4)
     weight = np.where(places % (grid // 4) == 0, 3.0, np.where(places % (grid // 8) == 0, 1.6, 0.5))
     weight[: grid // 2] *= 1.5
@@ -128,7 +128,7 @@ def chord_notes(piece: Piece, bars: range, low: int, rng: np.random.Generator) -
 
 
 def arpeggio(piece: Piece, bars: range, low: int, rng: np.random.Generator) -> list[Note]:
-    """The chord's tones one after another in eighths or sixteenths, over one or two octaves."""
+    """Arpeggiate the chords in eighths or sixteenths, over one or two octaves."""
     step = int(rng.choice([1, 1, 2]))
     order = rng.permutation(int(rng.choice([4, 6, 8])))
     hold, unit = rng.uniform(0.4, 1.2), piece.beat / 4

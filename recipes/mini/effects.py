@@ -82,7 +82,7 @@ def saturate(audio: Audio, drive: float) -> Audio:
 
 
 def reverberate(audio: Audio, rng: np.random.Generator, *, seconds: float, wet: float) -> Audio:
-    """A room of decaying noise, other in each channel, whose treble dies first. `seconds` is its 60 dB decay time."""
+    """Reverb of decaying noise, independent in each channel, whose treble decays first; `seconds` is its RT60."""
     length = int(seconds * RATE)
     time = np.arange(length) / RATE
     noise = rng.standard_normal((2, length))
@@ -97,7 +97,7 @@ def reverberate(audio: Audio, rng: np.random.Generator, *, seconds: float, wet: 
 
 
 def echo(audio: Audio, *, seconds: float, feedback: float, wet: float, crossed: bool = True) -> Audio:
-    """Repeats `seconds` apart that change sides when `crossed`, each darker and `feedback` as loud."""
+    """Echoes `seconds` apart, each darker and quieter by the factor `feedback`; `crossed` ones alternate sides."""
     step, out, repeat, gain = int(seconds * RATE), audio.copy(), audio, wet
     while gain > 0.02 and step < audio.shape[1]:
         repeat = low_pass(np.pad(repeat, ((0, 0), (step, 0)))[:, : audio.shape[1]], 5000, 1)
@@ -114,14 +114,14 @@ def widen(audio: Audio, width: float) -> Audio:
 
 
 def pan(audio: Audio, place: float) -> Audio:
-    """Constant-power balance; `place` from -1 (left) to 1 (right), 0 leaves the levels as they are."""
+    """Constant-power balance; `place` goes from -1 (left) to 1 (right), and 0 keeps the levels."""
     angle = (place + 1) * np.pi / 4
     gains = np.array([[np.cos(angle)], [np.sin(angle)]]) * np.sqrt(2)
     return np.asarray(audio * gains, dtype=np.float32)
 
 
 def detune_double(audio: Audio, rng: np.random.Generator, *, depth: float = 0.004) -> Audio:
-    """Chorus: on each side a copy whose delay sways by `depth` seconds."""
+    """Chorus: a copy on each side, whose delay is modulated by `depth` seconds."""
     time = np.arange(audio.shape[1])
     out = audio.copy()
     for channel in range(len(audio)):
@@ -132,12 +132,12 @@ def detune_double(audio: Audio, rng: np.random.Generator, *, depth: float = 0.00
 
 
 def produce(stem: str, audio: Audio, rng: np.random.Generator) -> Audio:
-    """A random chain as a producer might put on this kind of stem, ending at a typical level."""
-    audio = high_pass(audio, 20)  # some samples have an offset, which an equalizer would raise further
+    """Apply a random production chain for this kind of stem, ending at a typical level."""
+    audio = high_pass(audio, 20)  # some samples have a DC offset, which an equalizer would raise further
     audio = equalize(audio, rng, depth=2.5 if stem == "vocals" else 3.5)
     if stem == "vocals":
         audio = high_pass(audio, rng.uniform(60, 140))
-        # Real mixes' singers have some 10 dB more above 8 kHz than these voices.
+        # Singers in real mixes have about 10 dB more above 8 kHz than these voices.
         audio = filter_with(_shelf(rng.uniform(4000, 8000), rng.uniform(2, 14), high=True)[None], audio)
     if rng.random() < {"vocals": 0.8, "drums": 0.5, "bass": 0.6, "other": 0.3}[stem]:
         audio = compress(
@@ -160,5 +160,5 @@ def produce(stem: str, audio: Audio, rng: np.random.Generator) -> Audio:
         audio = widen(audio, rng.uniform(0.3, 1.4) if stem == "drums" else rng.uniform(0.6, 1.8))
     if stem == "other":
         audio = pan(audio, float(np.clip(rng.normal(0, 0.15), -0.6, 0.6)))
-    audio = high_pass(audio, 20)  # saturation makes new ones
+    audio = high_pass(audio, 20)  # saturation adds new offsets
     return at_level(audio, rng.normal(*LEVELS[stem]))

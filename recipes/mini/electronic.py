@@ -69,7 +69,7 @@ def duck(audio: Audio, times: list[float], *, depth: float, seconds: float) -> A
 
 
 def _layers(bars: int, rng: np.random.Generator, chance: float) -> NDArray[np.bool_]:
-    """In which bars a layer plays: decided for four bars at a time."""
+    """Choose the bars in which a layer plays, four at a time."""
     return np.repeat(rng.random(-(-bars // 4)) < chance, 4)[:bars]
 
 
@@ -106,7 +106,7 @@ def other(piece: Piece, rng: np.random.Generator) -> Audio:
 
 
 def bass(patch: synths.Patch, line: list[Note], seconds: float, rng: np.random.Generator) -> Audio:
-    """A line; in two of five songs with a second sound, one to three octaves above: by itself it would be a lead."""
+    """A bass line; in two of five songs with a second sound one to three octaves above, which could be a lead."""
     audio = synths.play(patch, line, seconds, rng, slow=float(rng.choice([0, 0, 1.5])))
     if rng.random() >= 0.4:
         return audio
@@ -146,6 +146,6 @@ def _song(sources: Path, test: bool, rng: np.random.Generator) -> Song:
 
 
 def jobs(sources: Path, *, count: int) -> list[Job]:
-    """`count` songs to train with and two to test with, sung by the voice kept for that."""
+    """`count` songs for training, and two for testing, sung by the held-out voice."""
     tests = [Job("test", f"electronic-test-{index}", partial(_song, sources, True)) for index in range(2)]
     return tests + [Job("train", f"electronic-{index:03d}", partial(_song, sources, False)) for index in range(count)]

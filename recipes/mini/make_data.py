@@ -1,4 +1,4 @@
-"""Make the training and test songs of the bundled model `mini`; DATA.md says from what.
+"""Make the training and test songs of the bundled model `mini` from the sources in DATA.md.
 
 python recipes/mini/make_data.py --sources DIR --out DIR [--seed 1] [--only PART ...] [--processes 2]
 """
@@ -36,7 +36,7 @@ PARTS = {
 
 
 def make(job: Job, *, out: Path, seed: int) -> str:
-    """Make one song unless it is there already; a line about it."""
+    """Make one song unless it exists, and return a line about it."""
     folder = out / job.split / job.name
     if folder.exists():
         return f"{job.split}/{job.name}: there already"
@@ -58,7 +58,7 @@ def main() -> None:
     )
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    # A job of each part in turn, so that what there is at any time is varied.
+    # One job of each part in turn, so that the data is varied at any time.
     rows = zip_longest(*(PARTS[part](options) for part in options.only))
     jobs = [job for row in rows for job in row if job is not None]
     failures = 0

@@ -19,7 +19,7 @@ _TICKS = 960  # to the half second at the 120 beats per minute everything is wri
 
 @dataclass(frozen=True)
 class Event:
-    """A channel message at `time` seconds; notes also tell the stem they belong to."""
+    """A channel message at `time` seconds; notes also have their stem."""
 
     time: float
     message: mido.Message
@@ -45,7 +45,7 @@ def stem_of(channel: int, program: int) -> str:
 
 
 def read_events(path: Path) -> list[Event]:
-    """All the channel messages of a file in order of time."""
+    """Read all channel messages of a file, in order of time."""
     events, programs, now = [], [0] * 16, 0.0
     for message in mido.MidiFile(path, clip=True):
         now += message.time
@@ -76,7 +76,7 @@ def busiest_excerpt(events: list[Event], seconds: float) -> float:
 
 
 def excerpt(events: list[Event], start: float, seconds: float) -> list[Event]:
-    """From `start` on for `seconds`, shifted to 0; controllers set before count from the start."""
+    """Cut an excerpt, shifted to 0; controllers that were set before it are set at its start."""
     kept = []
     for event in events:
         if event.stem == "" and event.time < start + seconds:
@@ -87,7 +87,7 @@ def excerpt(events: list[Event], start: float, seconds: float) -> list[Event]:
 
 
 def vary(events: list[Event], *, speed: float, transpose: int) -> list[Event]:
-    """Another tempo, and another key for all but the drums."""
+    """Change the tempo, and transpose everything but the drums."""
     varied = []
     for event in events:
         message = event.message
@@ -126,7 +126,7 @@ def render(events: list[Event], font: Path, seconds: float, *, stem: str = "", g
         tick = round(event.time * 2 * _TICKS)
         track.append(event.message.copy(time=tick - before))
         before = tick
-    # All sound off on every channel: fluidsynth plays on for as long as anything sounds.
+    # All sound off on every channel: fluidsynth keeps playing while anything sounds.
     rest = max(0, round(seconds * 2 * _TICKS) - before)
     for channel in range(16):
         time = rest if channel == 0 else 0
@@ -136,7 +136,7 @@ def render(events: list[Event], font: Path, seconds: float, *, stem: str = "", g
         mido.MidiFile(tracks=[track], ticks_per_beat=_TICKS).save(score)
         command = ["fluidsynth", "-niq", "-R0", "-C0", f"-g{gain}", f"-r{RATE}", "-Twav", "-Ofloat", f"-F{audio}"]
         command += ["-o", "synth.dynamic-sample-loading=1", str(font), str(score)]
-        # Many times faster than real time, so the limit only catches a renderer that never ends.
+        # Rendering is much faster than real time, so the limit only catches a renderer that hangs.
         limit = 60 + 2 * seconds
         subprocess.run(command, check=True, timeout=limit, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         rendered, _ = read(audio)

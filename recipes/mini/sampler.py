@@ -33,7 +33,7 @@ _GENERAL_MIDI = {35: "kick", 36: "kick", 37: "percussion", 38: "snare", 39: "sna
 _GENERAL_MIDI |= {44: "closed", 46: "open", 49: "crash", 52: "crash", 55: "crash", 57: "crash"}
 _GENERAL_MIDI |= {51: "ride", 53: "ride", 59: "ride", 41: "tom", 43: "tom", 45: "tom", 47: "tom", 48: "tom", 50: "tom"}
 _LOUDNESS = {"kick": 1.0, "snare": 0.8, "closed": 0.35, "open": 0.35, "crash": 0.45, "ride": 0.35, "tom": 0.7}
-_ROOM = RATE * 4  # samples that a mix is longer inside, for what still rings at its end
+_ROOM = RATE * 4  # samples added to a mix while it is made, for the decay at its end
 
 Kit = Mapping[str, Audio]  # role -> one-shot (2, N)
 
@@ -48,7 +48,7 @@ def _sample(path: Path) -> Audio:
 
 
 def _shape(audio: Audio, rng: np.random.Generator) -> Audio:
-    """Another tuning, a shorter decay, some drive; peak 1."""
+    """Vary a one-shot: tuning, decay, drive; its peak becomes 1."""
     audio = resample(audio, RATE * float(np.exp(rng.normal(0, 0.12))))
     if rng.random() < 0.5:
         audio = audio * np.exp(-np.arange(audio.shape[1]) / (RATE * rng.uniform(0.06, 0.5))).astype(np.float32)
@@ -88,7 +88,7 @@ def play_hits(kit: Kit, hits: Iterable[tuple[float, str, float]], seconds: float
 
 
 def play_drums(kit: Kit, notes: list[Note], seconds: float, rng: np.random.Generator) -> Audio:
-    """General MIDI drum notes on a kit; in some renderings every hit is equally hard, as drum machines are."""
+    """Play General MIDI drum notes on a kit; in some renderings with constant velocity, like a drum machine."""
     hardness = rng.uniform(0.3, 1.5)
     hits = [
         (note.start, _GENERAL_MIDI.get(note.key, "percussion"), (note.velocity / 127) ** hardness) for note in notes
@@ -98,7 +98,7 @@ def play_drums(kit: Kit, notes: list[Note], seconds: float, rng: np.random.Gener
 
 @dataclass(frozen=True)
 class Zone:
-    """A sample and the keys and velocities it is for."""
+    """A sample, and its range of keys and velocities."""
 
     path: Path
     center: int
@@ -111,10 +111,10 @@ _NAMES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 
 def _key(text: str) -> int:
     """A MIDI key given as a number or a name such as c#4."""
-    found = re.fullmatch(r"([a-g])([#b]?)(-?\d)", text.lower())
-    if not found:
+    match = re.fullmatch(r"([a-g])([#b]?)(-?\d)", text.lower())
+    if not match:
         return int(text)
-    letter, accidental, octave = found.groups()
+    letter, accidental, octave = match.groups()
     return _NAMES[letter] + {"#": 1, "b": -1, "": 0}[accidental] + 12 * (int(octave) + 1)
 
 
@@ -158,7 +158,7 @@ def _pitched(path: Path, semitones: float) -> Audio:
 
 
 def play_notes(zones: list[Zone], notes: list[Note], seconds: float, rng: np.random.Generator) -> Audio:
-    """Notes on a multisampled instrument: audio (2, N). Keys out of its range are moved by octaves."""
+    """Notes on a multisampled instrument: audio (2, N). Keys outside its range are moved by octaves."""
     out = np.zeros((2, int(seconds * RATE) + _ROOM), np.float32)
     low = min(zone.keys.start for zone in zones)
     high = max(zone.keys.stop for zone in zones) - 1

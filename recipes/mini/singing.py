@@ -97,7 +97,7 @@ def _synthesize(frequency: Curve, envelope: Curve, noise: Curve) -> Audio:
 
 
 def _resize(envelope: Curve, size: float) -> Curve:
-    """A vocal tract `size` times as long: formants move down as it grows."""
+    """Scale the vocal tract by `size`: formants move down as it grows."""
     bins = np.arange(envelope.shape[1])
     at = np.minimum(bins * size, bins[-1])
     before = np.floor(at).astype(int)

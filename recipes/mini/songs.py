@@ -1,4 +1,4 @@
-"""What the parts of the recipe share: a song as stems, its random generator, and writing it to disk in one step."""
+"""Shared by the parts of the recipe: a song as stems, its random generator, and writing it atomically."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-RATE = 44_100  # Hz, of everything that is made
+RATE = 44_100  # Hz
 STEMS = ("vocals", "drums", "bass", "other")
 
 Audio = NDArray[np.float32]  # (C, N)
@@ -22,7 +22,7 @@ Song = Mapping[str, Audio]  # stem name -> (2, N), all of one length
 
 @dataclass(frozen=True)
 class Job:
-    """One song still to be made: `make` gets the song's own generator, so neither order nor parallelism matters."""
+    """A song to make: `make` gets the song's own random generator, so neither order nor parallelism matters."""
 
     split: str  # "train" or "test"
     name: str
@@ -48,12 +48,12 @@ def resample(audio: Audio, rate: float, *, to: float = RATE) -> Audio:
 
 
 def stereo(audio: Audio) -> Audio:
-    """Mono (1, N) on both channels; stereo as it is."""
+    """Copy mono (1, N) to both channels; return stereo unchanged."""
     return np.repeat(audio, 2, axis=0) if len(audio) == 1 else audio[:2]
 
 
 def fit(audio: Audio, length: int) -> Audio:
-    """Cut or padded with silence to `length` samples."""
+    """Cut audio, or pad it with silence, to `length` samples."""
     return np.pad(audio[:, :length], ((0, 0), (0, max(0, length - audio.shape[1]))))
 
 
@@ -72,13 +72,13 @@ def active_level(audio: Audio) -> float:
 
 
 def at_level(audio: Audio, level: float) -> Audio:
-    """Scaled so that its active RMS is `level` dB; quiet audio is first raised so that the threshold finds it."""
+    """Scale audio to an active RMS of `level` dB; quiet audio is first raised above the threshold."""
     peak = float(np.abs(audio).max(initial=0))
     if peak < 1e-5:
         return audio
     audio = audio * np.float32(0.5 / peak)
-    found = active_level(audio)
-    return audio if found == -np.inf else audio * np.float32(10 ** ((level - found) / 20))
+    present = active_level(audio)
+    return audio if present == -np.inf else audio * np.float32(10 ** ((level - present) / 20))
 
 
 def write_song(folder: Path, song: Song) -> None:

@@ -1,4 +1,4 @@
-"""What is in a made data folder: songs and minutes of each source and stem, levels, and whether anything is wrong.
+"""Summarise a data folder: songs and minutes of each source and stem, levels, and problems.
 
 python recipes/mini/survey.py DIR
 """
@@ -17,7 +17,7 @@ from songs import RATE, STEMS, active_level, active_powers, read
 
 @dataclass
 class Total:
-    """Of one stem of one source."""
+    """Totals for one stem of one source."""
 
     songs: int = 0
     seconds: float = 0.0
@@ -26,7 +26,7 @@ class Total:
 
 
 def _source(name: str) -> str:
-    """songs are named <source>-<which>; the real ones carry their names."""
+    """Return the source of a song, which is called <source>-<number>, or by its own name if it is real."""
     first = name.split("-")[0].split("@")[0]
     return f"{first} varied" if name.endswith("-varied") else first
 

@@ -49,7 +49,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Syllable:
-    """Frame numbers: where it begins, its vowel's steady core, and where it ends."""
+    """A syllable, in frames: its start, the steady part of its vowel, and its end."""
 
     start: int
     core_start: int
@@ -68,7 +68,7 @@ class Phrase:
 
 
 def random_voice(rng: np.random.Generator) -> Voice:
-    """Any speaker but the test one, made bigger or smaller."""
+    """Choose a speaker other than the test one, with another vocal tract."""
     size, breath = float(np.exp(rng.normal(0, 0.08))), float(rng.choice([0.0, 0.0, 0.1, 0.3]))
     if rng.random() < 0.5:
         name = str(rng.choice(_FLITE))
@@ -82,12 +82,12 @@ def random_voice(rng: np.random.Generator) -> Voice:
 
 
 def test_voice(rng: np.random.Generator) -> Voice:
-    """The speaker that no training song has."""
+    """Return the speaker that is held out from training."""
     return Voice("flite", FLITE_TEST, float(np.exp(rng.normal(0, 0.05))), 46, 0.0)
 
 
 def random_text(voice: Voice, rng: np.random.Generator) -> str:
-    """A line to sing: English words, or invented ones that the voice reads in its own language's way."""
+    """Make a line to sing: English words, or invented ones that the voice reads in its own language."""
     if voice.engine == "flite" or (voice.name.startswith("en") and rng.random() < 0.7):
         return " ".join(rng.choice(_WORDS.split(), size=int(rng.integers(4, 8))))
     words = []
@@ -98,7 +98,7 @@ def random_text(voice: Voice, rng: np.random.Generator) -> str:
 
 
 def speak(voice: Voice, text: str) -> Phrase:
-    """Let the voice say the text, and analyse that at our rate."""
+    """Synthesise the text, and analyse it at `RATE`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "speech.wav")
         if voice.engine == "flite":

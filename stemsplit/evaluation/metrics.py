@@ -70,10 +70,3 @@ class SiSdr:
         ratio = 10 * torch.log10(target / rest)
         ratio = torch.where((target > 0) & rest.isfinite(), ratio, -torch.inf)
         return torch.where(self.signal > 0, ratio, torch.nan)
-
-
-def si_sdr(reference: Tensor, estimate: Tensor) -> Tensor:
-    """Return the SI-SDR of whole stems, both `(S, C, N)` -> `(S,)` dB; see `SiSdr`."""
-    total = SiSdr(reference.shape[0])
-    total.update(reference, estimate)
-    return total.result()

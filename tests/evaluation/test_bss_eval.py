@@ -40,8 +40,8 @@ def expected(reference: Tensor, estimate: Tensor, window: int) -> npt.NDArray[np
     true, estimated = (each.numpy().transpose(0, 2, 1).astype(np.float64) for each in (reference, estimate))
     with warnings.catch_warnings():  # of divisions by zero
         warnings.simplefilter("ignore")
-        found: Any = museval.bss_eval(true, estimated, window=window, hop=window, filters_len=projection.TAPS)
-    order = (found[0], found[2], found[1], found[3])
+        ratios: Any = museval.bss_eval(true, estimated, window=window, hop=window, filters_len=projection.TAPS)
+    order = (ratios[0], ratios[2], ratios[1], ratios[3])
     return np.stack(order)
 
 
@@ -70,9 +70,9 @@ def separated(reference: Tensor, seed: int = 9) -> Tensor:
 
 
 def check(reference: Tensor, estimate: Tensor, window: int = RATE) -> Tensor:
-    found = bss_eval(reference, estimate, window)
-    np.testing.assert_allclose(found.numpy(), expected(reference, estimate, window), rtol=0, atol=CLOSE)
-    return found
+    ratios = bss_eval(reference, estimate, window)
+    np.testing.assert_allclose(ratios.numpy(), expected(reference, estimate, window), rtol=0, atol=CLOSE)
+    return ratios
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -82,19 +82,19 @@ def check(reference: Tensor, estimate: Tensor, window: int = RATE) -> Tensor:
 )
 def test_against_museval(channels: int, length: int) -> None:
     reference = band(channels=channels, length=length)
-    found = check(reference, separated(reference))
-    assert found.shape == (4, 3, max(1, length // RATE))
-    assert found.isfinite().all()
+    ratios = check(reference, separated(reference))
+    assert ratios.shape == (4, 3, max(1, length // RATE))
+    assert ratios.isfinite().all()
 
 
 @pytest.mark.parametrize("stems", [1, 2, 4, 6])
 def test_any_number_of_stems(stems: int) -> None:
     reference = band(stems, length=2 * RATE)
-    found = bss_eval(reference, separated(reference), RATE)
+    ratios = bss_eval(reference, separated(reference), RATE)
     if stems == 1:  # there is nothing to interfere: museval has what is left by rounding
         exact = expected(reference, separated(reference), RATE)
-        np.testing.assert_allclose(found[[0, 2, 3]].numpy(), exact[[0, 2, 3]], rtol=0, atol=CLOSE)
-        assert (found[1] > 150).all()
+        np.testing.assert_allclose(ratios[[0, 2, 3]].numpy(), exact[[0, 2, 3]], rtol=0, atol=CLOSE)
+        assert (ratios[1] > 150).all()
     else:
         check(reference, separated(reference))
 
@@ -121,9 +121,9 @@ def test_windows_in_which_a_stem_is_silent() -> None:
     reference[1, :, : RATE + 7] = 0  # the first
     estimate[2, :, 2 * RATE : 3 * RATE] = 0  # the third
     estimate[0, 1, 4 * RATE :] = -estimate[0, 0, 4 * RATE :]  # the last
-    found = check(reference, estimate)
-    assert found.isnan().all(1).tolist() == [[True, False, True, False, True]] * 4
-    assert not found[..., [1, 3]].isnan().any()
+    ratios = check(reference, estimate)
+    assert ratios.isnan().all(1).tolist() == [[True, False, True, False, True]] * 4
+    assert not ratios[..., [1, 3]].isnan().any()
 
 
 def test_a_stem_that_is_not_in_the_song() -> None:
@@ -131,17 +131,17 @@ def test_a_stem_that_is_not_in_the_song() -> None:
     reference = band()
     estimate = separated(reference)
     reference[1] = 0
-    found = bss_eval(reference, estimate, RATE)
-    assert found[:, 1].isnan().all()
+    ratios = bss_eval(reference, estimate, RATE)
+    assert ratios[:, 1].isnan().all()
     np.testing.assert_allclose(
-        found[:, [0, 2]].numpy(), expected(reference[[0, 2]], estimate[[0, 2]], RATE), atol=CLOSE
+        ratios[:, [0, 2]].numpy(), expected(reference[[0, 2]], estimate[[0, 2]], RATE), atol=CLOSE
     )
 
 
 def test_nothing_but_silence() -> None:
-    found = bss_eval(torch.zeros(2, 2, 3 * RATE), band(2, length=3 * RATE), RATE)
-    assert found.shape == (4, 2, 3)
-    assert found.isnan().all()
+    ratios = bss_eval(torch.zeros(2, 2, 3 * RATE), band(2, length=3 * RATE), RATE)
+    assert ratios.shape == (4, 2, 3)
+    assert ratios.isnan().all()
     assert bss_eval(band(2), torch.zeros(2, 2, 5 * RATE), RATE).isnan().all()
 
 
@@ -156,20 +156,20 @@ def test_stems_in_mono_and_on_one_side() -> None:
 
 def test_a_perfect_estimate() -> None:
     reference = band(2)
-    found = bss_eval(reference, reference, RATE)
-    assert (found[0] == torch.inf).all()
-    assert (found[1:] > 150).all()
+    ratios = bss_eval(reference, reference, RATE)
+    assert (ratios[0] == torch.inf).all()
+    assert (ratios[1:] > 150).all()
 
 
 def test_broken_estimates() -> None:
     """What is no number gives no ratio, and the others keep theirs."""
     reference = band()
     estimate = separated(reference)
-    usual = bss_eval(reference, estimate, RATE)
+    before = bss_eval(reference, estimate, RATE)
     estimate[1, 0, 5] = torch.nan
-    found = bss_eval(reference, estimate, RATE)
-    assert found[1:, 1].isnan().all()
-    torch.testing.assert_close(found[:, [0, 2]], usual[:, [0, 2]])
+    ratios = bss_eval(reference, estimate, RATE)
+    assert ratios[1:, 1].isnan().all()
+    torch.testing.assert_close(ratios[:, [0, 2]], before[:, [0, 2]])
 
 
 def without_highs() -> Tensor:
@@ -184,13 +184,13 @@ def test_what_rounding_would_decide_is_decided() -> None:
     """Not so in museval: with stems that a lossy format has cut off, the last bits change its ratios by several dB."""
     reference = without_highs()
     estimate = separated(reference)
-    found = bss_eval(reference, estimate, RATE)
+    ratios = bss_eval(reference, estimate, RATE)
     nearly = reference * (1 + 1e-6)
-    assert (bss_eval(nearly, estimate, RATE) - found).abs().max() < 0.01
+    assert (bss_eval(nearly, estimate, RATE) - ratios).abs().max() < 0.01
     assert np.abs(expected(nearly, estimate, RATE) - expected(reference, estimate, RATE)).max() > 1
     # Those that filters do not touch are museval's, and the others are no worse than with stems of 16 bits.
-    np.testing.assert_allclose(found[0].numpy(), expected(reference, estimate, RATE)[0], atol=CLOSE)
-    assert (found >= bss_eval(sixteen_bits(reference), estimate, RATE) - 1).all()
+    np.testing.assert_allclose(ratios[0].numpy(), expected(reference, estimate, RATE)[0], atol=CLOSE)
+    assert (ratios >= bss_eval(sixteen_bits(reference), estimate, RATE) - 1).all()
 
 
 @pytest.mark.parametrize("block", [333, 1024, 100_000])
@@ -206,10 +206,10 @@ def test_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """How much is worked on at a time does not matter."""
     reference = band(length=9 * RATE + 5)
     estimate = separated(reference)
-    usual = bss_eval(reference, estimate, RATE)
+    before = bss_eval(reference, estimate, RATE)
     monkeypatch.setattr(projection, "BATCH", 1)
     monkeypatch.setattr(projection, "SPECTRUM", 2**8)
-    torch.testing.assert_close(bss_eval(reference, estimate, RATE), usual, rtol=0, atol=1e-6)
+    torch.testing.assert_close(bss_eval(reference, estimate, RATE), before, rtol=0, atol=1e-6)
 
 
 def test_the_first_ratio_is_the_sdr_of_the_window() -> None:
@@ -226,10 +226,10 @@ def test_estimates_of_another_length_are_a_mistake() -> None:
 
 def test_the_temporary_files_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_files: list[object] = []
-    usual: Callable[..., Any] = tempfile.TemporaryFile
+    temporary_file: Callable[..., Any] = tempfile.TemporaryFile
 
     def opened(**options: Any) -> Any:
-        open_files.append(usual(**{**options, "dir": tmp_path}))
+        open_files.append(temporary_file(**{**options, "dir": tmp_path}))
         return open_files[-1]
 
     monkeypatch.setattr(tempfile, "TemporaryFile", opened)

@@ -167,7 +167,7 @@ def report() -> str:
     return render_evaluation(HOSTILE, f"6 songs of {HOSTILE}", tables, [f"{HOSTILE} is better."], compared)
 
 
-class Seen(HTMLParser):
+class Content(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.tags: list[str] = []
@@ -182,11 +182,11 @@ class Seen(HTMLParser):
 
 def test_a_page_is_one_file_and_no_name_breaks_it() -> None:
     text = report()
-    seen = Seen()
-    seen.feed(text)
-    assert seen.tags.count("svg") == 6
-    assert not {"script", "b", "img", "iframe"} & set(seen.tags)
-    assert "<script>x</script>" in seen.text
+    content = Content()
+    content.feed(text)
+    assert content.tags.count("svg") == 6
+    assert not {"script", "b", "img", "iframe"} & set(content.tags)
+    assert "<script>x</script>" in content.text
     assert not re.search("[\x00-\x08\x0e-\x1f\ud800-\udfff]", text)
     assert not re.findall(r'(?:src|href)="(?!data:,)', text)
     text.encode()  # whatever the names are

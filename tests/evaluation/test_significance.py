@@ -19,30 +19,30 @@ def differences(count: int, *, shift: float = 0.3, digits: int = 9, seed: int = 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 16, 50])
 @pytest.mark.parametrize("seed", range(3))
 def test_against_scipy(count: int, seed: int) -> None:
-    found = differences(count, seed=seed)
-    assert signed_rank(found) == pytest.approx(stats.wilcoxon(found, method="exact").pvalue, rel=1e-9)
+    sample = differences(count, seed=seed)
+    assert signed_rank(sample) == pytest.approx(stats.wilcoxon(sample, method="exact").pvalue, rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_ties_are_exact_too(seed: int) -> None:
     """All signs that there could be, one by one."""
-    found = [each for each in differences(10, digits=0, seed=seed) if each]
-    ranks = stats.rankdata(np.abs(found))
+    sample = [each for each in differences(10, digits=0, seed=seed) if each]
+    ranks = stats.rankdata(np.abs(sample))
     middle = ranks.sum() / 2
-    off = abs(ranks[np.array(found) > 0].sum() - middle)
-    signs = itertools.product((0, 1), repeat=len(found))
+    off = abs(ranks[np.array(sample) > 0].sum() - middle)
+    signs = itertools.product((0, 1), repeat=len(sample))
     expected = np.mean([abs(np.dot(sign, ranks) - middle) >= off - 1e-9 for sign in signs])
-    assert signed_rank(found) == pytest.approx(expected, rel=1e-12)
-    assert signed_rank([*found, 0.0, 0.0]) == signed_rank(found)  # what does not differ takes no part
+    assert signed_rank(sample) == pytest.approx(expected, rel=1e-12)
+    assert signed_rank([*sample, 0.0, 0.0]) == signed_rank(sample)  # what does not differ takes no part
 
 
 @pytest.mark.parametrize("digits", [9, 0])
 def test_many_songs(digits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [each for each in differences(400, shift=0.1, digits=digits) if each]
-    approximate = signed_rank(found)
-    assert approximate == pytest.approx(stats.wilcoxon(found, method="approx").pvalue, rel=1e-9)
+    sample = [each for each in differences(400, shift=0.1, digits=digits) if each]
+    approximate = signed_rank(sample)
+    assert approximate == pytest.approx(stats.wilcoxon(sample, method="approx").pvalue, rel=1e-9)
     monkeypatch.setattr(significance, "EXACT", 1000)
-    assert signed_rank(found) == pytest.approx(approximate, rel=0.1)
+    assert signed_rank(sample) == pytest.approx(approximate, rel=0.1)
 
 
 def test_nothing_differs() -> None:
@@ -51,20 +51,20 @@ def test_nothing_differs() -> None:
 
 
 def test_two_series() -> None:
-    found = compare([1.0, 2.0, NAN, 4.0, 5.0, math.inf], [0.0, 3.0, 1.0, 1.0, NAN, math.inf])
-    assert (found.songs, found.ahead, found.behind) == (4, 2, 1)  # differences 1, -1, 3, 0
-    assert found.difference == 0.75  # of the means -1, -0.5, 0, 0, 0.5, 1, 1, 1.5, 2, 3
-    assert found.p == signed_rank([1, -1, 3])
+    result = compare([1.0, 2.0, NAN, 4.0, 5.0, math.inf], [0.0, 3.0, 1.0, 1.0, NAN, math.inf])
+    assert (result.songs, result.ahead, result.behind) == (4, 2, 1)  # differences 1, -1, 3, 0
+    assert result.difference == 0.75  # of the means -1, -0.5, 0, 0, 0.5, 1, 1, 1.5, 2, 3
+    assert result.p == signed_rank([1, -1, 3])
     assert compare([], []).songs == 0
     assert math.isnan(compare([NAN], [1.0]).difference)
 
 
 def test_shifted_series_differ_by_the_shift() -> None:
     first = differences(20)
-    found = compare([each + 1.25 for each in first], first)
-    assert found.difference == pytest.approx(1.25)
-    assert (found.ahead, found.behind) == (20, 0)
-    assert found.p == pytest.approx(2 / 2**20)
+    result = compare([each + 1.25 for each in first], first)
+    assert result.difference == pytest.approx(1.25)
+    assert (result.ahead, result.behind) == (20, 0)
+    assert result.p == pytest.approx(2 / 2**20)
 
 
 def test_quantiles() -> None:
@@ -76,7 +76,7 @@ def test_quantiles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "told"),
+    ("result", "sentence"),
     [
         (
             Comparison(16, 14, 2, 0.8, 0.004),
@@ -99,5 +99,5 @@ def test_quantiles() -> None:
         (Comparison(0, 0, 0, NAN, 1.0), "No song has a figure of both new and old."),
     ],
 )
-def test_words(result: Comparison, told: str) -> None:
-    assert told in verdict("new", "old", result)
+def test_words(result: Comparison, sentence: str) -> None:
+    assert sentence in verdict("new", "old", result)

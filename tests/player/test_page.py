@@ -209,9 +209,9 @@ def test_long_songs_are_encoded_more_coarsely(
 
 
 def test_progress_is_reported(short: dict[str, Path], tmp_path: Path) -> None:
-    seen: list[tuple[int, int | None]] = []
-    write_player(tmp_path / "player.html", "A song", short, on_progress=lambda *now: seen.append(now))
-    assert seen[-1] == (RATE, RATE)
+    reports: list[tuple[int, int | None]] = []
+    write_player(tmp_path / "player.html", "A song", short, on_progress=lambda *now: reports.append(now))
+    assert reports[-1] == (RATE, RATE)
 
 
 # What is refused, and what is left then
@@ -472,6 +472,6 @@ def test_colours_can_be_told_apart(scheme: str) -> None:
     for hue in [*hues, "blue"]:
         assert contrast(colours[hue], colours["card"]) > 4.5, hue  # the letter on a pressed button
         assert contrast(colours[hue], colours["ground"]) > 3, hue  # a waveform
-    usual = [[int(colours[hue][i : i + 2], 16) for i in (1, 3, 5)] for hue in ("rose", "amber", "indigo", "teal")]
-    for one, other in itertools.combinations(np.array(usual), 2):
+    common = [[int(colours[hue][i : i + 2], 16) for i in (1, 3, 5)] for hue in ("rose", "amber", "indigo", "teal")]
+    for one, other in itertools.combinations(np.array(common), 2):
         assert np.abs(one - other).max() > 50

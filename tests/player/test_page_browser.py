@@ -141,8 +141,8 @@ def pressed(page: Page, kind: str) -> list[bool]:
 
 
 def label(page: Page, element: str) -> str:
-    found: str = page.run(f"document.querySelector({element!r}).getAttribute('aria-label')")
-    return found
+    text: str = page.run(f"document.querySelector({element!r}).getAttribute('aria-label')")
+    return text
 
 
 # The sound
@@ -417,16 +417,16 @@ def test_the_mouse_seeks_and_loops(show: Callable[..., Page], tones: Path) -> No
 def test_screen_readers_find_a_name_for_everything(show: Callable[..., Page], tones: Path) -> None:
     page = show(tones)
     nodes = page.command("Accessibility.getFullAXTree")["nodes"]
-    found = []
+    nodes = []
     for node in nodes:
         properties = {each["name"]: each["value"].get("value") for each in node.get("properties", [])}
         if properties.get("focusable") and node["role"]["value"] != "RootWebArea":
             assert node["name"]["value"].strip(), node
-            found.append((node["role"]["value"], node["name"]["value"]))
+            nodes.append((node["role"]["value"], node["name"]["value"]))
     for stem in TONES:
         expected = [("button", f"Mute {stem}"), ("button", f"Solo {stem}"), ("slider", f"Volume of {stem}")]
-        assert [each for each in found if stem in each[1] and each[0] != "group"] == expected
-    assert {("button", "Play"), ("button", "Loop"), ("slider", "Position"), ("radio", "Waveform")} <= set(found)
+        assert [each for each in nodes if stem in each[1] and each[0] != "group"] == expected
+    assert {("button", "Play"), ("button", "Loop"), ("slider", "Position"), ("radio", "Waveform")} <= set(nodes)
     page.run("player.seek(62 * song.rate)")
     assert page.run("document.getElementById('position').getAttribute('aria-valuetext')") == "14 seconds of 14 seconds"
     assert page.run("[spoken(0), spoken(61), spoken(7322), spoken(3600)]") == [
@@ -452,10 +452,10 @@ function pixels(lane) {
 
 def pixel(page: Page, lane: int, height: float) -> list[int]:
     """A dot in the middle of a lane."""
-    found: list[int] = page.run(
+    pixels: list[int] = page.run(
         f"{PIXELS} pixels({lane})(0.5, Math.floor({height} * document.querySelector('.lane canvas').height))"
     )
-    return found
+    return pixels
 
 
 def test_waveforms_and_spectrograms_are_drawn(show: Callable[..., Page], tones: Path) -> None:

@@ -1,7 +1,6 @@
-"""A headless Chromium for tests, driven over a pair of pipes: no port, no network, no other package.
+"""A headless Chromium for tests, controlled over a pair of pipes: no port, no network, no other package.
 
-The protocol: https://chromedevtools.github.io/devtools-protocol/, one JSON object after the other, with a zero byte
-after each.
+The protocol is https://chromedevtools.github.io/devtools-protocol/: JSON objects, each followed by a zero byte.
 """
 
 import base64
@@ -21,7 +20,7 @@ from typing import Any
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OPTIONS = [
     "--headless=new",
-    "--no-sandbox",  # it may be run by root in a container
+    "--no-sandbox",  # tests may run as root in a container
     "--no-first-run",
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -44,7 +43,12 @@ PATIENCE_SECONDS = 60
 
 
 class Page:
-    """A tab. problems: what the page has complained about. requests: the addresses that it asked for."""
+    """A tab.
+
+    Attributes:
+        problems: errors and warnings of the page.
+        requests: addresses that the page requested.
+    """
 
     def __init__(self, process: "subprocess.Popen[bytes]", reading: int, writing: int) -> None:
         self.problems: list[str] = []
@@ -59,7 +63,7 @@ class Page:
             self.command(f"{domain}.enable")
 
     def command(self, method: str, **parameters: Any) -> Any:
-        """Do something, and return what came of it."""
+        """Send a command, and return its result."""
         self._count += 1
         message = {"id": self._count, "method": method, "params": parameters}
         if self._session:
@@ -71,25 +75,25 @@ class Page:
         return answer["result"]
 
     def open(self, path: Path) -> None:
-        """Show a file, and wait until it is read to its end."""
+        """Open a file, and wait until it is loaded."""
         self.command("Page.navigate", url=path.as_uri())
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
     def run(self, script: str) -> Any:
-        """The value of an expression, or of what it promises."""
+        """Return the value of an expression, or of the promise that it returns."""
         done = self.command("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Until an expression is true."""
+        """Wait until an expression is true."""
         end = time.monotonic() + PATIENCE_SECONDS
         while not self.run(condition):
             assert time.monotonic() < end, f"never came true: {condition}"
             time.sleep(0.02)
 
     def press(self, key: str, code: str = "", *, shift: bool = False) -> None:
-        """Press a key and let it go, as a person does."""
+        """Press and release a key."""
         text = key if len(key) == 1 else {"Enter": "\r"}.get(key, "")
         virtual = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "Home": 36, "End": 35}.get(key, 0)
         common = {"key": key, "code": code or key, "modifiers": 8 * shift, "windowsVirtualKeyCode": virtual}
@@ -97,12 +101,12 @@ class Page:
         self.command("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def point(self, kind: str, x: float, y: float) -> None:
-        """A mouse event: pressed, moved, released."""
+        """Send a mouse event: pressed, moved or released."""
         button = {"button": "left", "buttons": int(kind != "released"), "clickCount": 1}
         self.command("Input.dispatchMouseEvent", type=f"mouse{kind.capitalize()}", x=x, y=y, **button)
 
     def drag(self, element: str, start: float, end: float) -> None:
-        """Draw the mouse along an element, from and to parts of its width; a click where both are the same."""
+        """Drag the mouse along an element between two fractions of its width; click if they are equal."""
         left, top, width, height = self.run(
             f"(({{x, y, width, height}}) => [x, y, width, height])(document.querySelector({element!r})"
             ".getBoundingClientRect())"
@@ -115,21 +119,21 @@ class Page:
         self.point("released", left + end * width, middle)
 
     def click(self, element: str) -> None:
-        """Click in the middle of an element."""
+        """Click the middle of an element."""
         self.run(f"document.querySelector({element!r}).scrollIntoView({{block: 'center'}})")
         self.drag(element, 0.5, 0.5)
 
     def resize(self, width: int, height: int, *, dark: bool = False, scale: float = 1) -> None:
-        """Another window, in CSS pixels, and another taste."""
+        """Set the size of the window in CSS pixels, the colour scheme, and the device pixels in a CSS pixel."""
         size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
         self.command("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.command("Emulation.setEmulatedMedia", features=[scheme])
-        # The page draws in the frame after it has learnt of its new size.
+        # The page draws in the frame after it is resized.
         self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
     def picture(self) -> bytes:
-        """A PNG of what the window shows."""
+        """Return a screenshot as PNG."""
         return base64.b64decode(self.command("Page.captureScreenshot", format="png")["data"])
 
     def _receive(self) -> dict[str, Any]:
@@ -157,11 +161,11 @@ class Page:
 
 @contextmanager
 def chromium(profile: Path, *options: str) -> Iterator[Page]:
-    """A tab in a Chromium of its own; `profile` is an empty folder for its settings and its messages."""
+    """Run Chromium for the time of a context, and open a tab; `profile` is an empty folder for its settings and log."""
     assert PROGRAM
     from_us, writing = os.pipe()
     reading, to_us = os.pipe()
-    # Numbers that are not those which it wants, 3 and 4.
+    # Chromium expects the pipes at 3 and 4, so these numbers must be free.
     passed = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 10) for each in (from_us, to_us)]
     command = [*map(str, passed), PROGRAM, *OPTIONS, f"--user-data-dir={profile}", *options]
     with (profile / "messages.txt").open("wb") as messages:
@@ -182,7 +186,7 @@ def chromium(profile: Path, *options: str) -> Iterator[Page]:
         page._session = ""
         page.command("Browser.close")
     finally:
-        os.close(writing)  # that ends it, too
+        os.close(writing)  # this ends it, too
         os.close(reading)
         try:
             process.wait(20)

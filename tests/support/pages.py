@@ -1,4 +1,4 @@
-"""The player page as a browser reads it: its elements, its data, its sound."""
+"""The player page as a browser reads it: its elements, its data, its audio."""
 
 import base64
 import io
@@ -14,11 +14,14 @@ import numpy.typing as npt
 Samples = npt.NDArray[np.float32]
 
 
-HOSTILE = "</script><script>alert(1)</script><!-- {{song}} & \"quoted\" 'too' \u2028 \u202e \x00 \x1b \udce9"
+HOSTILE = (
+    "</script><script>alert(1)</script><!-- {{ song }} {% endblock %} <!-- the segments come here -->\n"
+    " & \"quoted\" 'too' \u2028 \u202e \x00 \x1b \udce9"
+)
 
 
 class Content(HTMLParser):
-    """What a page has: its elements with their attributes, and the text of each."""
+    """The elements of a page, with their attributes and text."""
 
     EMPTY = ("meta", "link", "input", "path", "br")
 
@@ -45,18 +48,18 @@ class Content(HTMLParser):
             self.elements[self.open[-1]][2].append(data)
 
     def texts(self, tag: str, **attributes: str) -> list[str]:
-        """The texts of all such elements."""
+        """Return the texts of all elements with a tag and attributes."""
         wanted = attributes.items()
-        return ["".join(text) for name, found, text in self.elements if name == tag and wanted <= found.items()]
+        return ["".join(text) for name, has, text in self.elements if name == tag and wanted <= has.items()]
 
     def song(self) -> dict[str, Any]:
-        """What the page knows of its song."""
+        """Return the song's description in the page."""
         (text,) = self.texts("script", id="song")
         song: dict[str, Any] = json.loads(text)
         return song
 
     def segments(self) -> list[list[bytes]]:
-        """MP3, of each segment and stem."""
+        """Return the MP3 of each segment and stem."""
         texts = self.texts("script", type="text/plain")
         return [[base64.b64decode(line, validate=True) for line in text.strip().split("\n")] for text in texts]
 
@@ -66,14 +69,14 @@ def read_page(path: Path) -> Content:
 
 
 def decode(mp3: bytes) -> Samples:
-    """`(C, n)`: all that a decoder gives, which knows of no delay."""
+    """Decode MP3 to `(C, n)`, without compensating any delay."""
     with av.open(io.BytesIO(mp3), "r", format="mp3") as container:
         container.streams.audio[0].codec_context.flags2 |= 1 << 29  # AV_CODEC_FLAG2_SKIP_MANUAL
         return np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
 
 
 def heard(content: Content, stem: int) -> Samples:
-    """A stem as a browser makes it out of its segments, `(C, N)`."""
+    """Assemble a stem from its segments as a browser does, `(C, N)`."""
     song = content.song()
     delay = int(np.abs(decode(base64.b64decode(song["probe"]))[0]).argmax())
     parts = [decode(segment[stem])[:, delay : delay + song["segment"]] for segment in content.segments()]
@@ -82,7 +85,7 @@ def heard(content: Content, stem: int) -> Samples:
 
 
 def lag(one: Samples, other: Samples) -> int:
-    """By how many samples `other` is late."""
+    """Return by how many samples `other` is late."""
     size = 2 * len(one)
     likeness = np.fft.irfft(np.fft.rfft(other, size) * np.fft.rfft(one, size).conj())
     best = int(likeness.argmax())

@@ -97,8 +97,8 @@ def test_a_data_set_is_split_and_the_best_weights_are_named(run: Run, data: Path
 
 
 def test_songs_to_validate_on_can_be_named(run: Run, data: Path) -> None:
-    told = train_by_hand(run, "-o", "run", "--recipe", "recipe.toml", "--valid", "musdb/test")
-    assert "3 songs to train on, 1 to validate on" in told
+    output = train_by_hand(run, "-o", "run", "--recipe", "recipe.toml", "--valid", "musdb/test")
+    assert "3 songs to train on, 1 to validate on" in output
 
 
 @pytest.mark.parametrize(("family", "config"), [("unet", TINY_UNET), ("demucs", DEMUCS)])
@@ -251,8 +251,8 @@ def test_two_processes_do_what_one_does(run: Run, data: Path, here: Path) -> Non
     assert done.stdout == f"{Path('two', BEST)}\n"  # one speaks for both
     assert done.stderr.count("epoch 1/1") == 1
 
-    def figures(told: str) -> list[str]:
-        return re.findall(r"(?:loss|SDR|vocals|drums|bass|other) (-?[\d.]+)", told)
+    def figures(output: str) -> list[str]:
+        return re.findall(r"(?:loss|SDR|vocals|drums|bass|other) (-?[\d.]+)", output)
 
     assert [float(x) for x in figures(done.stderr)] == pytest.approx([float(x) for x in figures(alone)], abs=0.02)
     one, two = (checkpoint.load(here / name / WEIGHTS).network.state_dict() for name in ("alone", "two"))
@@ -401,7 +401,7 @@ def test_a_worker_that_is_killed_is_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("table", "told", "hint"),
+    ("table", "message", "hint"),
     [
         ({"pitches": 2.0}, "unknown setting 'pitches'", "did you mean pitch?"),
         ({"pitch": -1.0}, "pitch = -1.0 should be from 0 to 24", ""),
@@ -413,10 +413,10 @@ def test_a_worker_that_is_killed_is_one_sentence(
         ({"schedule": "step"}, "schedule = 'step' should be one of trapezoid, cosine, constant", ""),
     ],
 )
-def test_new_settings_are_checked(table: dict[str, object], told: str, hint: str) -> None:
+def test_new_settings_are_checked(table: dict[str, object], message: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         make_recipe(table, "here")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert hint in caught.value.hint
 
 

@@ -83,18 +83,18 @@ def origins(stems: Tensor) -> list[tuple[int, int]]:
 
 def test_remixed_stems_come_from_several_songs(signed_songs: list[Multitrack]) -> None:
     crops = Crops(signed_songs, replace(PLAIN, remix=1.0))
-    seen = [origins(crop(crops, index)) for index in range(40)]
-    assert all([stem for _, stem in rows] == [1, 2, 3, 4] for rows in seen)
-    assert np.mean([len({song for song, _ in rows}) for rows in seen]) > 2
-    assert {song for rows in seen for song, _ in rows} == {1, 2, 3, 4, 5}
+    drawn = [origins(crop(crops, index)) for index in range(40)]
+    assert all([stem for _, stem in rows] == [1, 2, 3, 4] for rows in drawn)
+    assert np.mean([len({song for song, _ in rows}) for rows in drawn]) > 2
+    assert {song for rows in drawn for song, _ in rows} == {1, 2, 3, 4, 5}
 
 
 def test_without_remixing_a_crop_is_one_song(signed_songs: list[Multitrack]) -> None:
     crops = Crops(signed_songs, replace(PLAIN, remix=0.0))
-    seen = [origins(crop(crops, index)) for index in range(40)]
-    assert all([stem for _, stem in rows] == [1, 2, 3, 4] for rows in seen)
-    assert all(len({song for song, _ in rows}) == 1 for rows in seen)
-    assert {rows[0][0] for rows in seen} == {1, 2, 3, 4, 5}
+    drawn = [origins(crop(crops, index)) for index in range(40)]
+    assert all([stem for _, stem in rows] == [1, 2, 3, 4] for rows in drawn)
+    assert all(len({song for song, _ in rows}) == 1 for rows in drawn)
+    assert {rows[0][0] for rows in drawn} == {1, 2, 3, 4, 5}
 
 
 def test_crops_begin_anywhere(songs: list[Multitrack]) -> None:
@@ -502,8 +502,8 @@ def test_a_run_cannot_begin_with_weights_that_do_not_fit(songs: list[Multitrack]
     demucs = {"width": 8, "depth": 2, "norm_starts": 1, "memory_starts": 1}
     other = replace(RECIPE, family="demucs", config=demucs, loss="waveform")
     cases = ((wider, "do not fit"), (swapped, "the recipe other, bass"), (other, "of family 'unet', .* of 'demucs'"))
-    for recipe, told in cases:
-        with pytest.raises(UsageError, match=told):
+    for recipe, message in cases:
+        with pytest.raises(UsageError, match=message):
             list(fit(recipe, songs, (), tmp_path / "second", start=first, workers=0))
     assert not (tmp_path / "second").exists()
 
@@ -583,7 +583,7 @@ def test_lengths_are_whole_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("epoch = 3", "unknown setting 'epoch'"),
         ('epochs = "3"', "epochs = '3'"),
@@ -611,12 +611,12 @@ def test_lengths_are_whole_samples() -> None:
         ("\N{COMBINING ACUTE ACCENT}= 1", "is not valid TOML"),
     ],
 )
-def test_recipes_that_make_no_sense(tmp_path: Path, text: str, told: str) -> None:
+def test_recipes_that_make_no_sense(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "my recipe.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError) as caught:
         load_recipe(path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "my recipe.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
 
