@@ -16,7 +16,7 @@ import torch
 from stemsplit.datasets.splits import split_songs
 from stemsplit.training.data import Crops, Loader
 from stemsplit.training.ranks import Ranks
-from stemsplit.training.recipe import Recipe, load_recipe
+from stemsplit.training.recipe import Recipe, read_recipe
 
 WARM_UP_BATCHES = 4  # for each worker
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    recipe = Recipe() if arguments.recipe is None else load_recipe(arguments.recipe)
+    recipe = Recipe() if arguments.recipe is None else read_recipe(arguments.recipe)
     recipe = replace(recipe, batch_size=4)
     start = time.perf_counter()
     songs = split_songs(arguments.data, recipe.stems).train

@@ -20,7 +20,7 @@ from stemsplit.evaluation.scoring import mean_scores, mean_sdr
 from stemsplit.models import checkpoint
 from stemsplit.models.checkpoint import Model
 from stemsplit.training.fit import finetuning_recipe, fit
-from stemsplit.training.recipe import Recipe, load_recipe
+from stemsplit.training.recipe import Recipe, read_recipe
 
 AUGMENTATIONS = (
     *("remix", "drop", "gain_db", "swap", "mono", "speed", "pitch", "tempo"),
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     start = checkpoint.load(arguments.start) if arguments.start else None
-    recipe = load_recipe(arguments.recipe, finetuning_recipe(start) if start else Recipe())
+    recipe = read_recipe(arguments.recipe, finetuning_recipe(start) if start else Recipe())
     recipe = replace(recipe, epochs=1, steps=arguments.steps, patience=0)
     songs = find_songs(arguments.data, recipe.stems)
     limit = round(arguments.seconds * recipe.rate)

@@ -117,7 +117,8 @@ def _check_comparable(models: Sequence[LocalModel]) -> None:
     """Raise UsageError unless the models are different ones with the same stems."""
     names = [local.spec.name for local in models]
     if len(set(names)) < len(names):
-        raise UsageError(f"the model {names[0]!r} cannot be compared with itself", "name another one with --against")
+        message = f"the model {names[0]!r} cannot be compared with itself"
+        raise UsageError(message, "name another one with --against", model=names[0])
     stems = [local.spec.stems for local in models]
     if len({frozenset(each) for each in stems}) > 1:
         both = " and ".join(f"{name!r} gives {', '.join(each)}" for name, each in zip(names, stems, strict=True))

@@ -59,12 +59,12 @@ def train(
         from stemsplit.datasets.splits import split_songs
         from stemsplit.evaluation import scoring
         from stemsplit.training import fit
-        from stemsplit.training.recipe import Recipe, load_recipe
+        from stemsplit.training.recipe import Recipe, read_recipe
 
         model = fit.load_start(local) if local else None
         settings = Recipe() if model is None else fit.finetuning_recipe(model)
         if recipe is not None:
-            settings = load_recipe(recipe, settings)
+            settings = read_recipe(recipe, settings)
         if epochs is not None:
             settings = replace(settings, epochs=epochs)
         split = split_songs(data, settings.stems, validate=valid is None)

@@ -102,7 +102,7 @@ def fit(
         stack.enter_context(_out_of_memory_explained(device, recipe))
         summary_writer = load_summary_writer() if tensorboard else None
         torch.manual_seed(recipe.seed)
-        header = make_header(recipe)
+        header = _header_of(recipe)
         crops = Crops(songs, recipe)
         require_format(valid, recipe.rate, recipe.channels)
         if recipe.patience and not valid:
@@ -165,19 +165,6 @@ def fit(
             yield Epoch(run.epoch, row["loss"], scores, row["seconds"], best, last)
 
 
-def make_header(recipe: Recipe) -> Header:
-    """Return the header of the model that a recipe describes."""
-    return Header(
-        family=recipe.family,
-        config=dict(recipe.config),
-        stems=recipe.stems,
-        rate=recipe.rate,
-        channels=recipe.channels,
-        length=recipe.length,
-        hop=recipe.hop,
-    )
-
-
 def load_start(local: LocalModel) -> Model:
     """Load a model of any family to begin with.
 
@@ -210,6 +197,19 @@ def finetuning_recipe(model: Model) -> Recipe:
         batch_size=4,
         learning_rate=1e-4,
         loss="magnitude" if isinstance(model.network, MaskNetwork) else "waveform",
+    )
+
+
+def _header_of(recipe: Recipe) -> Header:
+    """The header of the model that a recipe describes."""
+    return Header(
+        family=recipe.family,
+        config=dict(recipe.config),
+        stems=recipe.stems,
+        rate=recipe.rate,
+        channels=recipe.channels,
+        length=recipe.length,
+        hop=recipe.hop,
     )
 
 

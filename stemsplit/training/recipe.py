@@ -136,7 +136,7 @@ CHOICES = {
 }
 
 
-def load_recipe(path: Path, base: Recipe | None = None) -> Recipe:
+def read_recipe(path: Path, base: Recipe | None = None) -> Recipe:
     """Read a recipe from a TOML file.
 
     Args:

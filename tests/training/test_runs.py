@@ -38,7 +38,7 @@ from stemsplit.training.data import Crops, Loader
 from stemsplit.training.fit import BEST, REPORT, STATE, WEIGHTS, fit, load_start
 from stemsplit.training.loss import compute
 from stemsplit.training.ranks import Ranks
-from stemsplit.training.recipe import load_recipe, make_recipe
+from stemsplit.training.recipe import make_recipe, read_recipe
 from stemsplit.training.report import render_training
 
 pytestmark = pytest.mark.full
@@ -171,7 +171,7 @@ def test_a_loss_of_masks_needs_a_network_with_masks(songs: list[Multitrack], tmp
 def test_losses_can_be_combined(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text("loss = { waveform = 2, stft = 0.5 }")
-    assert load_recipe(path).loss == {"waveform": 2.0, "stft": 0.5}
+    assert read_recipe(path).loss == {"waveform": 2.0, "stft": 0.5}
     network = nn.Module()
     network.forward = lambda mix: mix.unsqueeze(1).expand(-1, 4, -1, -1) / 4
     stems = torch.randn(2, 4, 2, 3000)
@@ -187,11 +187,11 @@ def test_combinations_that_make_no_sense(tmp_path: Path, table: str) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(f"loss = {table}")
     with pytest.raises(UsageError, match=r"recipe.toml': loss = .* should give each loss a weight") as caught:
-        load_recipe(path)
+        read_recipe(path)
     assert caught.value.hint
     path.write_text("loss = { volume = 1.0 }")
     with pytest.raises(UsageError, match="unknown loss 'volume'"):
-        load_recipe(path)
+        read_recipe(path)
 
 
 def test_a_loss_in_decibels_counts_in_decibels() -> None:
@@ -217,7 +217,7 @@ def test_the_recipe_for_musdb18_runs_on_a_tiny_one(run: Run, here: Path) -> None
         r"^steps = .*", "steps = 1", re.sub(r"^batch_size = .*", "batch_size = 2", text, flags=re.M), flags=re.M
     )
     (here / "recipe.toml").write_text(re.sub(r"^widths = .*", "widths = [4, 8]", text, flags=re.M))
-    assert load_recipe(here / "recipe.toml").loss == "magnitude"
+    assert read_recipe(here / "recipe.toml").loss == "magnitude"
     arguments = ("--recipe", "recipe.toml", "--output", "run", "--device", "cpu", "--workers", "0", "--epochs", "1")
     outcome = run("train", "musdb18", *arguments, model=False)
     assert outcome.code == 0, outcome.err

@@ -28,7 +28,7 @@ from stemsplit.training.augmentation import augment, distort, equalize
 from stemsplit.training.data import Crops
 from stemsplit.training.fit import REPORT, STATE, WEIGHTS, fit
 from stemsplit.training.loss import LOSSES, compute
-from stemsplit.training.recipe import Recipe, load_recipe, make_recipe
+from stemsplit.training.recipe import Recipe, make_recipe, read_recipe
 from stemsplit.training.run import Run
 
 MakeSong = Callable[..., dict[str, np.ndarray]]
@@ -433,8 +433,8 @@ import torch
 torch.set_num_threads(1)
 from stemsplit.datasets.multitracks import find_songs
 from stemsplit.training.fit import fit
-from stemsplit.training.recipe import load_recipe
-recipe = load_recipe(Path(sys.argv[1]))
+from stemsplit.training.recipe import read_recipe
+recipe = read_recipe(Path(sys.argv[1]))
 for epoch in fit(recipe, find_songs(Path(sys.argv[2]), recipe.stems), (), Path(sys.argv[3]), workers=0,
                  on_step=lambda step, loss: time.sleep(0.1)):
     pass
@@ -460,7 +460,7 @@ def test_a_killed_process_can_be_resumed(songs: list[Multitrack], tmp_path: Path
     finally:
         process.kill()
     assert process.wait() == -signal.SIGKILL
-    recipe = load_recipe(recipe_file)
+    recipe = read_recipe(recipe_file)
     epochs = train(folder, recipe, songs, resume=True)
     assert epochs[-1].number == 6
     train(tmp_path / "whole", recipe, songs)
@@ -570,11 +570,11 @@ def test_a_loss_that_is_no_number_ends_the_run(songs: list[Multitrack], tmp_path
 def test_a_recipe_file(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text('stems = ["vocals", "rest"]\nepochs = 3\nlearning_rate = 1\n[config]\nwidths = [4, 6]\n')
-    recipe = load_recipe(path)
+    recipe = read_recipe(path)
     assert recipe == replace(Recipe(), stems=("vocals", "rest"), epochs=3, learning_rate=1.0, config={"widths": [4, 6]})
     assert isinstance(recipe.learning_rate, float)
     path.write_text("")
-    assert load_recipe(path) == Recipe()
+    assert read_recipe(path) == Recipe()
 
 
 def test_lengths_are_whole_samples() -> None:
@@ -615,7 +615,7 @@ def test_recipes_that_make_no_sense(tmp_path: Path, text: str, message: str) -> 
     path = tmp_path / "my recipe.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError) as caught:
-        load_recipe(path)
+        read_recipe(path)
     assert message in str(caught.value)
     assert "my recipe.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -623,12 +623,12 @@ def test_recipes_that_make_no_sense(tmp_path: Path, text: str, message: str) -> 
 
 def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read the recipe .*none"):
-        load_recipe(tmp_path / "none")
+        read_recipe(tmp_path / "none")
     with pytest.raises(UsageError, match="cannot read the recipe"):
-        load_recipe(tmp_path)
+        read_recipe(tmp_path)
     (tmp_path / "latin").write_bytes(b"# caf\xe9\n")
     with pytest.raises(UsageError, match=r"cannot read the recipe in .*: it is not UTF-8 text"):
-        load_recipe(tmp_path / "latin")
+        read_recipe(tmp_path / "latin")
 
 
 def test_an_unknown_setting_is_answered_with_the_known_ones() -> None:
