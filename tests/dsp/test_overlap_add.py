@@ -24,69 +24,69 @@ def without_context(windows: Iterable[Window]) -> Iterator[Window]:
         yield Window(window.center_crop(window.length), window.length)
 
 
-def there_and_back(samples: Tensor, plan: WindowPlan, size: int) -> Tensor:
+def round_trip(samples: Tensor, plan: WindowPlan, size: int) -> Tensor:
     windows = without_context(cut(blocks(samples, size), plan, channels=len(samples)))
-    pieces = list(overlap_add(windows, plan))
-    assert all(0 < piece.shape[-1] <= plan.hop for piece in pieces)
-    return torch.cat([samples[:, :0], *pieces], dim=-1)
+    output = list(overlap_add(windows, plan))
+    assert all(0 < block.shape[-1] <= plan.hop for block in output)
+    return torch.cat([samples[:, :0], *output], dim=-1)
 
 
 @pytest.mark.parametrize(("length", "hop"), PLANS)
-def test_what_is_cut_and_added_is_the_stream(length: int, hop: int) -> None:
+def test_cut_and_overlap_add_give_back_the_stream(length: int, hop: int) -> None:
     plan = WindowPlan(length, hop)
     lengths = {0, 1, 2, hop - 1, hop, hop + 1, length - 1, length, length + 1, length + hop, 3 * length + hop // 2 + 1}
     for samples in map(stream, sorted(lengths)):
         for size in {1, 3, hop, length, length + 1, 10_000}:
-            result = there_and_back(samples, plan, size)
+            result = round_trip(samples, plan, size)
             assert result.shape == samples.shape
             torch.testing.assert_close(result, samples, rtol=0, atol=1e-5)
 
 
 def test_an_empty_stream_has_no_windows() -> None:
     plan = WindowPlan(10, 4)
-    for nothing in ([], [torch.zeros(2, 0)]):
-        assert not list(cut(nothing, plan, channels=2))
-        assert not list(overlap_add(without_context(cut(nothing, plan, channels=2)), plan))
+    for empty in ([], [torch.zeros(2, 0)]):
+        assert not list(cut(empty, plan, channels=2))
+        assert not list(overlap_add(without_context(cut(empty, plan, channels=2)), plan))
 
 
-def test_irregular_and_empty_blocks_make_no_difference() -> None:
+def test_block_sizes_make_no_difference() -> None:
     plan, samples = WindowPlan(50, 37), stream(333)
     borders = [0, 0, 1, 101, 101, 108, 308, 333, 333]
-    pieces = [samples[:, start:end] for start, end in pairwise(borders)]
+    irregular = [samples[:, start:end] for start, end in pairwise(borders)]
     expected = list(cut([samples], plan, channels=2))
-    for window, other in zip(cut(pieces, plan, channels=2), expected, strict=True):
+    for window, other in zip(cut(irregular, plan, channels=2), expected, strict=True):
         assert window.length == other.length
         assert torch.equal(window.samples, other.samples)
 
 
-ROOMS: dict[str, Callable[[int], int]] = {
-    "as much as there is": lambda length: length,
-    "a little more": lambda length: length + 3,
-    "steps": lambda length: -(-length // 16) * 16,
+INPUT_LENGTHS: dict[str, Callable[[int], int]] = {
+    "no context": lambda length: length,
+    "constant context": lambda length: length + 3,
+    "multiples of 16": lambda length: -(-length // 16) * 16,
 }
 
 
 @pytest.mark.parametrize(("length", "hop"), PLANS)
 @pytest.mark.parametrize("total", [1, 5, 64, 333, 2500])
-@pytest.mark.parametrize("input_length", [None, *ROOMS.values()], ids=["always the same", *ROOMS])
-def test_windows_are_where_the_plan_says(
+@pytest.mark.parametrize("input_length", [None, *INPUT_LENGTHS.values()], ids=["default", *INPUT_LENGTHS])
+def test_positions_and_context_of_windows(
     length: int, hop: int, total: int, input_length: Callable[[int], int] | None
 ) -> None:
-    """Window k begins after k hops, in the middle of its context; zeros stand in for what lies outside the stream."""
-    plan, samples, beyond = WindowPlan(length, hop), stream(total), length + 16
-    padded = torch.nn.functional.pad(samples, (beyond, beyond))
+    """Window k starts after k hops, in the centre of its context; beyond the ends of the stream are zeros."""
+    plan, samples, margin = WindowPlan(length, hop), stream(total), length + 16
+    padded = torch.nn.functional.pad(samples, (margin, margin))
     windows = list(cut(blocks(samples, 64), plan, channels=2, input_length=input_length))
     assert len(windows) == -(-total // hop)
     for start, window in zip(range(0, total, hop), windows, strict=True):
         assert window.length == min(length, total - start)
         size = input_length(window.length) if input_length else length
-        first = beyond + start - (size - window.length) // 2
+        first = margin + start - (size - window.length) // 2
         assert torch.equal(window.samples, padded[:, first : first + size])
         assert torch.equal(window.center_crop(size), window.samples)
         assert torch.equal(window.center_crop(window.length), samples[:, start : start + length])
 
 
-def test_less_context_is_the_middle_of_more() -> None:
+def test_a_center_crop_equals_a_window_with_less_context() -> None:
     samples = stream(100)
     narrow = cut([samples], WindowPlan(10, 7), channels=2, input_length=lambda length: length + 3)
     wide = cut([samples], WindowPlan(10, 7), channels=2, input_length=lambda length: length + 8)
@@ -120,7 +120,7 @@ def test_the_fade_is_a_triangle(length: int) -> None:
     torch.testing.assert_close(fade.diff().abs()[: length // 2 - 1], fade[0].expand(max(length // 2 - 1, 0)))
 
 
-def test_windows_take_turns_linearly() -> None:
+def test_the_cross_fade_is_linear() -> None:
     plan = WindowPlan(4000, 3000)
     windows = [Window(torch.full((1, 4000), float(k % 2)), 4000) for k in range(4)]
     result = torch.cat(list(overlap_add(windows, plan)), dim=-1)[0]
@@ -131,17 +131,17 @@ def test_windows_take_turns_linearly() -> None:
 
 def test_without_overlap_there_is_no_fade() -> None:
     plan, samples = WindowPlan(9, 9), stream(30)
-    torch.testing.assert_close(there_and_back(samples, plan, 9), samples, rtol=0, atol=1e-7)
+    torch.testing.assert_close(round_trip(samples, plan, 9), samples, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("length", "hop"), PLANS)
 @pytest.mark.parametrize("size", [1, 16, 700])
-def test_cut_reads_no_further_than_the_window_it_gives(length: int, hop: int, size: int) -> None:
+def test_cut_reads_no_further_than_the_end_of_the_window(length: int, hop: int, size: int) -> None:
     allowed = 0
 
     def source() -> Iterator[Tensor]:
         for start in range(0, 4 * length, size):
-            assert start < allowed, "read ahead"
+            assert start < allowed, "read too far ahead"
             yield torch.ones(1, size)
 
     plan, windows = WindowPlan(length, hop), 0
@@ -155,7 +155,7 @@ def test_cut_reads_no_further_than_the_window_it_gives(length: int, hop: int, si
     assert windows >= 4
 
 
-def test_overlap_add_takes_one_window_at_a_time() -> None:
+def test_overlap_add_gives_a_block_for_every_window() -> None:
     plan, taken = WindowPlan(10, 6), 0
 
     def source() -> Iterator[Window]:
@@ -168,7 +168,7 @@ def test_overlap_add_takes_one_window_at_a_time() -> None:
         assert taken == given
 
 
-def test_windows_keep_their_samples_when_the_source_reuses_its_block() -> None:
+def test_the_source_may_reuse_the_memory_of_its_blocks() -> None:
     plan, samples = WindowPlan(7, 5), stream(60)
 
     def source() -> Iterator[Tensor]:
@@ -183,6 +183,6 @@ def test_windows_keep_their_samples_when_the_source_reuses_its_block() -> None:
 
 
 @pytest.mark.parametrize(("length", "hop"), [(10, 0), (10, 11), (10, -1), (0, 0)])
-def test_impossible_plans(length: int, hop: int) -> None:
+def test_impossible_plans_are_refused(length: int, hop: int) -> None:
     with pytest.raises(ValueError, match="hop must be in"):
         WindowPlan(length, hop)

@@ -28,8 +28,8 @@ def test_round_trip(n_fft: int, hop: int) -> None:
 
 
 @pytest.mark.parametrize(("n_fft", "hop"), SIZES)
-def test_the_inverse_of_what_is_no_spectrum_of_anything(n_fft: int, hop: int) -> None:
-    """As masked ones are: PyTorch's inverse, shorter and longer as well."""
+def test_the_inverse_of_a_modified_spectrum_agrees_with_pytorch(n_fft: int, hop: int) -> None:
+    """As after masking; also for shorter and longer outputs than the frames cover."""
     stft, length = Stft(n_fft, hop), 3 * n_fft + 1
     spectrum = stft(torch.randn(2, length, generator=torch.Generator().manual_seed(1)))
     spectrum = spectrum * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(2))
@@ -45,7 +45,7 @@ def test_the_inverse_of_what_is_no_spectrum_of_anything(n_fft: int, hop: int) ->
 @pytest.mark.parametrize(("n_fft", "hop"), [(64, 16), (62, 20)])
 @pytest.mark.parametrize("frame", [0, 1, 5])
 def test_frames_against_the_definition(n_fft: int, hop: int, frame: int) -> None:
-    """Frame t is centred on sample t * hop; before the first sample the signal is mirrored."""
+    """Frame t is centred on sample t * hop; the signal is reflected at its start."""
     samples = torch.rand(200, generator=torch.Generator().manual_seed(1)).double() * 2 - 1
     values = []
     for k in range(n_fft // 2 + 1):
@@ -65,11 +65,11 @@ def test_the_window_is_not_saved_with_the_weights() -> None:
 
 
 @pytest.mark.parametrize(("n_fft", "hop"), [(512, 0), (512, 171), (512, -1), (0, 0), (2, 1)])
-def test_hops_without_a_good_inverse_are_refused(n_fft: int, hop: int) -> None:
+def test_hops_without_a_stable_inverse_are_refused(n_fft: int, hop: int) -> None:
     with pytest.raises(ValueError, match="hop must be in"):
         Stft(n_fft, hop)
 
 
-def test_odd_frames_are_refused() -> None:
+def test_an_odd_frame_length_is_refused() -> None:
     with pytest.raises(ValueError, match="even, not 511"):
         Stft(511, 128)

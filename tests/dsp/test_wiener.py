@@ -33,13 +33,13 @@ def complex_noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(seed))
 
 
-def shares(*shape: int, seed: int = 0) -> Tensor:
-    """Masks that add up to one over dimension 1."""
+def random_masks(*shape: int, seed: int = 0) -> Tensor:
+    """Masks that sum to one over dimension 1."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).mul(2).softmax(1)
 
 
 def by_norbert(norbert: Any, masks: Tensor, mixture: Tensor, iterations: int) -> Tensor:
-    """In double precision, with the noise that it adds for single precision."""
+    """norbert's result in double precision, with the regularization that it has in single precision."""
     results = []
     for mask, spectrum in zip(masks, mixture, strict=True):
         magnitudes = (mask * spectrum.abs()).permute(3, 2, 1, 0).double().numpy()
@@ -50,18 +50,18 @@ def by_norbert(norbert: Any, masks: Tensor, mixture: Tensor, iterations: int) ->
     return torch.stack(results)
 
 
-def near(mixture: Tensor) -> Tensor:
-    """The same with all of its channels next to the first: covariances that are hard to invert."""
+def nearly_mono(mixture: Tensor) -> Tensor:
+    """`mixture` with channels that hardly differ, so that covariances are nearly singular."""
     return mixture[:, :1] + 1e-3 * mixture
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("gain", [0.01, 1.0, 300.0])
 @pytest.mark.parametrize("iterations", [1, 3])
-@pytest.mark.parametrize("change", [torch.clone, near])
+@pytest.mark.parametrize("change", [torch.clone, nearly_mono])
 def test_parity(norbert: Any, channels: int, gain: float, iterations: int, change: Callable[[Tensor], Tensor]) -> None:
     mixture = change(complex_noise(2, channels, 70, 21)) * gain * torch.tensor([1.0, 0.3])[:, None, None, None]
-    masks = shares(2, 3, channels, 70, 21)
+    masks = random_masks(2, 3, channels, 70, 21)
     expected = by_norbert(norbert, masks, mixture, iterations)
     result = refine(masks * mixture.unsqueeze(1), mixture, iterations)
     assert result.dtype == torch.complex64
@@ -70,9 +70,9 @@ def test_parity(norbert: Any, channels: int, gain: float, iterations: int, chang
 
 
 @pytest.mark.parametrize("bins", [1, 63, 64, 65, 129])
-def test_every_bin_is_by_itself(bins: int) -> None:
+def test_bins_are_independent(bins: int) -> None:
     mixture = complex_noise(1, 2, bins, 9) / 4
-    stems = shares(1, 4, 2, bins, 9) * mixture.unsqueeze(1)
+    stems = random_masks(1, 4, 2, bins, 9) * mixture.unsqueeze(1)
     result = refine(stems, mixture, 2)
     assert result.shape == stems.shape
     for start in range(0, bins, 50):
@@ -80,9 +80,9 @@ def test_every_bin_is_by_itself(bins: int) -> None:
         assert torch.allclose(refine(stems[..., some, :], mixture[..., some, :], 2), result[..., some, :], atol=1e-6)
 
 
-def test_one_by_one() -> None:
+def test_examples_are_independent() -> None:
     mixture = complex_noise(2, 2, 20, 9) * torch.tensor([100.0, 0.1])[:, None, None, None]
-    stems = shares(2, 4, 2, 20, 9) * mixture.unsqueeze(1)
+    stems = random_masks(2, 4, 2, 20, 9) * mixture.unsqueeze(1)
     both = refine(stems, mixture, 1)
     for number in (0, 1):
         one = slice(number, number + 1)
@@ -91,7 +91,7 @@ def test_one_by_one() -> None:
 
 def test_nothing_is_changed_in_place_or_by_no_iterations() -> None:
     mixture = complex_noise(1, 2, 20, 9)
-    stems = shares(1, 4, 2, 20, 9) * mixture.unsqueeze(1)
+    stems = random_masks(1, 4, 2, 20, 9) * mixture.unsqueeze(1)
     kept, kept_mixture = stems.clone(), mixture.clone()
     assert torch.allclose(refine(stems, mixture, 0), stems, rtol=1e-6)
     refine(stems, mixture, 2)
@@ -101,7 +101,7 @@ def test_nothing_is_changed_in_place_or_by_no_iterations() -> None:
 
 def test_stems_add_up_to_the_mixture() -> None:
     mixture = complex_noise(1, 2, 100, 50) * 100
-    result = refine(0.5 * shares(1, 4, 2, 100, 50) * mixture.unsqueeze(1), mixture, 1)
+    result = refine(0.5 * random_masks(1, 4, 2, 100, 50) * mixture.unsqueeze(1), mixture, 1)
     assert (result.sum(1) - mixture).abs().max() < 2e-3 * mixture.abs().max()
 
 
@@ -124,7 +124,9 @@ def test_sounds_from_different_directions_get_clearer() -> None:
     stft = Stft(512, 128)
     spectra = stft(stems)
     mixture = spectra.sum(1)
-    power = spectra.abs().square().mean(dim=(2, 3), keepdim=True)  # the masks know when, but nothing of where
+    power = (
+        spectra.abs().square().mean(dim=(2, 3), keepdim=True)
+    )  # so the masks depend on the level only, not on the direction
     masked = (power / power.sum(1, keepdim=True)) * mixture.unsqueeze(1)
     before = sdr(stems[0], stft.inverse(masked, 40_000)[0])
     after = sdr(stems[0], stft.inverse(refine(masked, mixture, 1), 40_000)[0])
@@ -136,7 +138,7 @@ def test_sounds_from_different_directions_get_clearer() -> None:
 
 
 @torch.no_grad()
-def test_the_option_of_a_network(unet_model: Callable[..., Model]) -> None:
+def test_the_option_of_mask_networks(unet_model: Callable[..., Model]) -> None:
     network = unet_model().network
     assert isinstance(network, UNet)
     mix = 0.1 * torch.randn(2, 2, 5000, generator=torch.Generator().manual_seed(0))

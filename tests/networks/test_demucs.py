@@ -1,4 +1,4 @@
-"""The Demucs families against the package of their author: the same weights give the same stems."""
+"""The Demucs families against the demucs package: the same weights give the same stems."""
 
 import hashlib
 import importlib
@@ -26,7 +26,7 @@ def test_parity(name: str, stems: int, channels: int) -> None:
     theirs, ours = pair(name, stems=stems, channels=channels)
     theirs.eval()
     ours.eval()
-    # Long enough for the LSTMs to cut, odd, and shorter than a frame.
+    # Long enough for LSTMs to cut their input into segments; odd; shorter than a frame.
     for length in (5001, 4096, 301, 5):
         mix = noise(2, channels, length)
         assert difference(ours(mix), theirs(mix)) <= TOLERANCE
@@ -36,7 +36,7 @@ def test_parity(name: str, stems: int, channels: int) -> None:
 @pytest.mark.parametrize("gain", [1.0, 8.0, 40.0])
 @torch.no_grad()
 def test_parity_of_the_residual_branches(gain: float) -> None:
-    """By themselves, as little of what they do is heard through a whole network: steep fading, firm attention."""
+    """By themselves, as a whole network hides most of what they do: with steep decays and sharp attention."""
     theirs = importlib.import_module("demucs.demucs").DConv(16, compress=2, lstm=True, attn=True)
     shuffle(theirs)
     for name, parameter in theirs.named_parameters():
@@ -89,9 +89,9 @@ def test_parity_of_the_published_sizes(family: str) -> None:
     ours = build(family, {}, stems=4, channels=2).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     mix = noise(1, 2, 343_980 if family == "htdemucs" else 88_201)
-    share = difference(ours(mix), theirs(mix))
-    print(f"{family}: {share:.1e} of the peak")
-    assert share <= TOLERANCE
+    error = difference(ours(mix), theirs(mix))
+    print(f"{family}: {error:.1e} of the peak")
+    assert error <= TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,10 @@ def test_parity_of_the_published_sizes(family: str) -> None:
         ("hdemucs", {}, 4, 395, "e4989c964ed4f237ebd95eedf051430d88bb5717854ab7eceef7869088804372"),
     ],
 )
-def test_published_weights_have_a_place(
+def test_names_and_shapes_of_published_weights(
     family: str, config: dict[str, Any], stems: int, count: int, digest: str
 ) -> None:
-    """Names and shapes, in a line each, sorted: `name 1x2x3`."""
+    """The digest is of sorted lines, one for each tensor: `name 1x2x3`."""
     with torch.device("meta"):
         state = build(family, config, stems=stems, channels=2).state_dict()
     assert len(state) == count
@@ -148,14 +148,14 @@ def small(name: str) -> nn.Module:
 
 @pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
-def test_a_single_sample_is_a_mixture_too(name: str) -> None:
+def test_a_mixture_of_one_sample(name: str) -> None:
     result = small(name)(noise(1, 1, 1))
     assert result.shape == (1, 4, 1, 1)
     assert result.isfinite().all()
 
 
 @torch.no_grad()
-def test_htdemucs_takes_no_more_than_it_was_trained_for() -> None:
+def test_htdemucs_refuses_inputs_longer_than_in_training() -> None:
     network = small("htdemucs")
     with pytest.raises(ValueError, match="5002 samples are more than the 5001"):
         network(noise(1, 1, 5002))
@@ -163,13 +163,13 @@ def test_htdemucs_takes_no_more_than_it_was_trained_for() -> None:
 
 
 @torch.no_grad()
-def test_htdemucs_sees_shorter_mixtures_followed_by_silence() -> None:
+def test_htdemucs_pads_shorter_mixtures_with_zeros() -> None:
     network, mix = small("htdemucs"), noise(1, 1, 3001)
     padded = nn.functional.pad(mix, (0, 2000))
     assert torch.equal(network(mix), network(padded)[..., :3001])
 
 
-def test_fresh_convolutions_are_rescaled() -> None:
+def test_new_convolutions_are_rescaled() -> None:
     torch.manual_seed(0)
     layer = nn.Conv1d(4, 8, 3)
     before = {key: parameter.detach().clone() for key, parameter in layer.named_parameters()}
@@ -185,7 +185,7 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any]]] = [
     *[(family, {"compress": compress}) for family in CLASSES for compress in (0, 1000, 0.5)],
     ("htdemucs", {"n_fft": 4000}),
     ("htdemucs", {"n_fft": 10**9}),
-    ("htdemucs", {"depth": 5}),  # narrows frequency to one bin
+    ("htdemucs", {"depth": 5}),  # strides frequency down to one bin
     ("htdemucs", {"bottom_channels": 513}),
     ("htdemucs", {"bottom_channels": -1}),
     ("htdemucs", {"layers": 0}),
@@ -194,7 +194,7 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any]]] = [
     ("htdemucs", {"length": 7.8}),
     ("hdemucs", {"n_fft": 2048}),
     ("hdemucs", {"n_fft": 16}),
-    ("hdemucs", {"depth": 4}),  # the branches do not meet
+    ("hdemucs", {"depth": 4}),  # the branches are not merged
     ("hdemucs", {"width": 6, "norm_starts": 0}),
     ("hdemucs", {"width": 24, "memory_starts": 0}),
     ("hdemucs", {"memory_starts": -1}),
@@ -206,8 +206,8 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any]]] = [
     ("hdemucs", {"bands": [0.0]}),
     ("hdemucs", {"bands": [1.0]}),
     ("hdemucs", {"bands": [float("nan")]}),
-    ("hdemucs", {"bands": [1e-9]}),  # not a bin
-    ("hdemucs", {"bands": [0.01 * share for share in range(1, 50)]}),
+    ("hdemucs", {"bands": [1e-9]}),  # narrower than a bin
+    ("hdemucs", {"bands": [0.01 * percent for percent in range(1, 50)]}),
     ("hdemucs", {"bands": [0.5], "norm_starts": 1}),
     ("hdemucs", {"bands": [0.5], "n_fft": 64, "depth": 3}),
     ("demucs", {"width": 6, "norm_starts": 0}),

@@ -1,4 +1,4 @@
-"""The contract of every network family; a new module in `stemsplit/networks` is tested without a change here."""
+"""The contract of network families. A new module in `stemsplit/networks` is tested without a change here."""
 
 import importlib
 import json
@@ -19,7 +19,7 @@ from stemsplit.models.checkpoint import Header, Model
 from stemsplit.networks.families import MASK_FAMILIES, build, families
 from stemsplit.networks.masking import MaskNetwork
 
-TINY: dict[str, dict[str, Any]] = {  # families not here are built as they come
+TINY: dict[str, dict[str, Any]] = {  # configurations; families that are missing have their default one
     "unet": TINY_UNET,
     "demucs": {"width": 8, "depth": 2, "norm_starts": 1, "memory_starts": 1},
     "hdemucs": {"n_fft": 64, "width": 8, "depth": 3, "norm_starts": 1, "memory_starts": 2},
@@ -40,7 +40,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make(family: str) -> Callable[..., nn.Module]:
-    """Makes a network in eval mode whose batch statistics, if it has any, are not those of a fresh one."""
+    """A function that builds a network in eval mode, after one batch for its batch statistics."""
 
     def make(channels: int = 2, stems: int = 4) -> nn.Module:
         torch.manual_seed(1)
@@ -56,7 +56,7 @@ def make(family: str) -> Callable[..., nn.Module]:
 @pytest.mark.parametrize("stems", [2, 4])
 @pytest.mark.parametrize("length", [LENGTH, 512, 513, 1023])
 @torch.no_grad()
-def test_shape_and_kind(make: Callable[..., nn.Module], channels: int, stems: int, length: int) -> None:
+def test_shape_and_type(make: Callable[..., nn.Module], channels: int, stems: int, length: int) -> None:
     result = make(channels, stems)(noise(3, channels, length))
     assert result.shape == (3, stems, channels, length)
     assert result.dtype == torch.float32
@@ -65,7 +65,7 @@ def test_shape_and_kind(make: Callable[..., nn.Module], channels: int, stems: in
 
 
 @torch.no_grad()
-def test_a_batch_is_as_good_as_one_by_one(make: Callable[..., nn.Module]) -> None:
+def test_examples_in_a_batch_are_independent(make: Callable[..., nn.Module]) -> None:
     network, loud, soft = make(), noise(1, seed=1), noise(1, seed=2) * 0.01
     both = network(torch.cat([loud, soft]))
     torch.testing.assert_close(both, torch.cat([network(loud), network(soft)]), rtol=0, atol=1e-6)
@@ -77,7 +77,7 @@ def test_silence_stays_silent(make: Callable[..., nn.Module]) -> None:
 
 
 @torch.no_grad()
-def test_calls_leave_no_trace(make: Callable[..., nn.Module]) -> None:
+def test_no_state_is_kept_between_calls(make: Callable[..., nn.Module]) -> None:
     network, mix = make(), noise(2)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     first = network(mix)
@@ -99,7 +99,7 @@ def test_the_gradient_reaches_every_parameter(make: Callable[..., nn.Module]) ->
     assert not unreached
 
 
-def test_the_seed_decides_the_weights(make: Callable[..., nn.Module]) -> None:
+def test_the_seed_determines_the_weights(make: Callable[..., nn.Module]) -> None:
     for one, other in zip(make().state_dict().values(), make().state_dict().values(), strict=True):
         assert torch.equal(one, other)
 
@@ -123,10 +123,10 @@ def test_a_saved_network_is_the_same(make: Callable[..., nn.Module], family: str
 
 
 @torch.no_grad()
-def test_masks_share_out_the_mixture(make: Callable[..., nn.Module]) -> None:
+def test_masks_sum_to_one(make: Callable[..., nn.Module]) -> None:
     network, mix = make(), noise(2)
     if not isinstance(network, MaskNetwork):
-        pytest.skip("not a family of masks")
+        pytest.skip("not a mask network")
     masks = network.masks(network.stft(mix))
     assert masks.shape == (2, 4, 2, network.stft.bins, 1 + LENGTH // network.stft.hop)
     assert masks.min() >= 0
@@ -135,7 +135,7 @@ def test_masks_share_out_the_mixture(make: Callable[..., nn.Module]) -> None:
     torch.testing.assert_close(network(mix).sum(1), mix, rtol=0, atol=1e-5)
 
 
-def test_which_families_estimate_masks_is_known_without_them(make: Callable[..., nn.Module], family: str) -> None:
+def test_mask_families_are_listed(make: Callable[..., nn.Module], family: str) -> None:
     assert isinstance(make(), MaskNetwork) == (family in MASK_FAMILIES)
 
 

@@ -1,7 +1,7 @@
-"""Spleeter's networks against what Spleeter 2.4.2 itself gave with the same weights.
+"""Spleeter's networks against the output of Spleeter 2.4.2 with the same weights.
 
-data/spleeter.npz: random weights of a small network under the names of the published files, two mixtures `(N, C)`, as
-long as one and two pieces of frames, and every 25th sample of the stems that Spleeter made of them.
+data/spleeter.npz has random weights of a small network, named as in the published files, two mixtures `(N, C)` of one
+and two segments, and every 25th sample of the stems that Spleeter separated them into.
 """
 
 from collections.abc import Callable
@@ -38,9 +38,9 @@ def small(**change: Any) -> Network:
         for stem, _, part in [name.partition("/")]
         if stem in STEMS
     }
-    odd = network.load_state_dict(weights, strict=False)
-    assert not odd.unexpected_keys
-    assert all(name.endswith("num_batches_tracked") for name in odd.missing_keys)
+    keys = network.load_state_dict(weights, strict=False)
+    assert not keys.unexpected_keys
+    assert all(name.endswith("num_batches_tracked") for name in keys.missing_keys)
     return network.eval()
 
 
@@ -49,7 +49,7 @@ def mixture(case: str) -> Tensor:
 
 
 def difference(stems: Tensor, case: str, extension: str) -> float:
-    """The largest one between `(S, C, N)` and what Spleeter gave; the mixtures are near full scale."""
+    """The largest difference between stems `(S, C, N)` and Spleeter's; the mixtures are near full scale."""
     expected = np.stack([GOLDEN[f"{case}/{extension}/{stem}"].T for stem in STEMS])
     return float((stems[..., ::STEP] - torch.from_numpy(expected)).abs().max())
 
@@ -70,14 +70,14 @@ def test_parity(case: str, extension: str) -> None:
     assert difference(stems[..., before : before + mix.shape[1]], case, extension) <= TOLERANCE
 
 
-def test_parity_of_a_song_that_fits_a_window() -> None:
-    """The windows of the flow begin and end where Spleeter's do."""
+def test_parity_of_a_song_of_one_window() -> None:
+    """`Separator` begins and ends its windows where Spleeter does."""
     header = Header("spleeter", SMALL, STEMS, rate=44_100, channels=2, length=LENGTH, hop=LENGTH)
     stems = Separator(Model(header, small())).separate([mixture("one_split").numpy()], 44_100)
     assert difference(torch.from_numpy(np.concatenate(list(stems), axis=-1)), "one_split", "average") <= TOLERANCE
 
 
-def test_the_quick_way_is_the_one_that_has_gradients() -> None:
+def test_inference_agrees_with_the_differentiable_path() -> None:
     network, mix = small(), noise(2, 2, 8000)
     plain = network(mix)
     assert plain.requires_grad
@@ -86,26 +86,26 @@ def test_the_quick_way_is_the_one_that_has_gradients() -> None:
 
 
 @torch.no_grad()
-def test_a_full_window_is_one_piece() -> None:
+def test_a_full_window_is_one_segment() -> None:
     network = small()
     assert network.stft(torch.zeros(1, network.input_length(LENGTH))).shape[-1] == SMALL["frames"]
 
 
 @torch.no_grad()
-def test_pieces_of_frames_are_separated_by_themselves() -> None:
+def test_segments_are_independent() -> None:
     network = small()
     spectrum = network.stft(noise(2, 2, 139 * 256))
     masks = network.masks(spectrum)
     for start in (0, 64, 128):
-        piece = network.masks(spectrum[..., start : start + 64])
-        torch.testing.assert_close(masks[..., start : start + 64], piece, rtol=0, atol=1e-6)
+        segment = network.masks(spectrum[..., start : start + 64])
+        torch.testing.assert_close(masks[..., start : start + 64], segment, rtol=0, atol=1e-6)
     assert (masks[..., 60:68] - network.masks(spectrum[..., 60:68])).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("maps", [1, 3, 16])
 @pytest.mark.parametrize("large", [False, True])
 @torch.no_grad()
-def test_convolutions_do_what_a_transposed_one_does(maps: int, large: bool) -> None:
+def test_upsampling_agrees_with_a_transposed_convolution(maps: int, large: bool) -> None:
     layer = nn.ConvTranspose2d(6, maps, 5, stride=2)
     for shape in ((1, 6, 2, 2), (2, 6, 4, 10), (1, 6, 32, 6)):
         x = noise(*shape)
@@ -113,17 +113,17 @@ def test_convolutions_do_what_a_transposed_one_does(maps: int, large: bool) -> N
 
 
 @pytest.mark.parametrize("maps", [1, 3])
-def test_their_gradients_are_those_of_a_transposed_one(maps: int) -> None:
+def test_gradients_of_upsampling_agree_with_a_transposed_convolution(maps: int) -> None:
     layer = nn.ConvTranspose2d(6, maps, 5, stride=2)
     x, weight = noise(1, 6, 8, 8), noise(1, maps, 16, 16, seed=1)
-    wanted = torch.autograd.grad((layer(x)[..., 1:-2, 1:-2] * weight).sum(), list(layer.parameters()))
-    found = torch.autograd.grad((_upsample(x, layer, large=False) * weight).sum(), list(layer.parameters()))
-    for one, other in zip(found, wanted, strict=True):
+    expected = torch.autograd.grad((layer(x)[..., 1:-2, 1:-2] * weight).sum(), list(layer.parameters()))
+    result = torch.autograd.grad((_upsample(x, layer, large=False) * weight).sum(), list(layer.parameters()))
+    for one, other in zip(result, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
-def test_above_the_band() -> None:
+def test_masks_above_the_band() -> None:
     mix = noise(1, 2, 8000)
     zeros, average = small(extension="zeros"), small()
     masks, spectrum = average.masks(average.stft(mix)), average.stft(mix)
@@ -137,7 +137,7 @@ def test_above_the_band() -> None:
 
 
 @torch.no_grad()
-def test_some_stems() -> None:
+def test_selected_stems() -> None:
     network, mix = small(), noise(2, 2, 8000)
     every = network(mix)
     assert torch.equal(network(mix, [0]), every[:, :1])
@@ -149,7 +149,7 @@ def test_some_stems() -> None:
 
 @torch.no_grad()
 def test_loud_mixtures_in_half_precision() -> None:
-    """Their magnitudes are beyond float16."""
+    """Their magnitudes exceed the range of float16."""
     network, mix = small(), noise(1, 2, 8000) * 1000
     with torch.autocast("cpu", torch.float16):
         half = network(mix)

@@ -19,7 +19,7 @@ def noise(batch: int, channels: int, length: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("gain", [100.0, 0.01, 1e-4])
 @torch.no_grad()
-def test_a_softer_mixture_gives_softer_stems(unet_model: Callable[..., Model], gain: float) -> None:
+def test_stems_scale_with_the_mixture(unet_model: Callable[..., Model], gain: float) -> None:
     network, mix = unet_model().network, noise(1, 2, 8000)
     torch.testing.assert_close(network(mix * gain), network(mix) * gain, rtol=0, atol=1e-5 * gain)
 
@@ -34,7 +34,7 @@ def test_the_masks_depend_on_the_mixture(unet_model: Callable[..., Model]) -> No
 
 
 @torch.no_grad()
-def test_stereo_position_is_seen(unet_model: Callable[..., Model]) -> None:
+def test_stereo_position_matters(unet_model: Callable[..., Model]) -> None:
     """The difference of the channels is a feature: the same spectra in and out of phase give different masks."""
     network = unet_model().network
     assert isinstance(network, Network)
@@ -66,14 +66,14 @@ def test_odd_sizes(config: dict[str, Any], channels: int) -> None:
 
 
 @pytest.mark.parametrize(("bins", "bands", "linear"), [(257, 24, 8), (2049, 320, 140), (129, 128, 127), (33, 33, 32)])
-def test_bands(bins: int, bands: int, linear: int) -> None:
+def test_band_weights(bins: int, bands: int, linear: int) -> None:
     weights = band_weights(bins, bands, linear)
     assert weights.shape == (bins, bands)
     assert weights.min() >= 0
     torch.testing.assert_close(weights.sum(1), torch.ones(bins), rtol=0, atol=1e-6)
     assert weights.sum(0).min() > 0
     assert torch.equal(weights[:linear, :linear], torch.eye(linear))
-    # Triangles: a bin lies between two neighbouring bands at most, and the bands come in order.
+    # Triangles: a bin belongs to at most two bands, which are neighbours, and bands ascend.
     for row in weights:
         touched = row.nonzero().flatten()
         assert len(touched) <= 2
@@ -93,14 +93,14 @@ def test_a_flat_spectrum_has_flat_bands() -> None:
 
 @pytest.mark.parametrize(("bins", "bands", "linear"), [(257, 24, 8), (2049, 320, 140), (33, 5, 2), (33, 33, 32)])
 @torch.no_grad()
-def test_bands_are_gathered_and_spread_as_by_the_whole_matrix(bins: int, bands: int, linear: int) -> None:
+def test_band_matrices_agree_with_full_matrices(bins: int, bands: int, linear: int) -> None:
     config = Config(n_fft=2 * bins - 2, hop=8, bands=bands, linear_bands=linear, widths=[4, 6], bottleneck=2)
     network, weights = Network(config, stems=2, channels=2), band_weights(bins, bands, linear)
     generator = torch.Generator().manual_seed(0)
-    spectrum, shares = (torch.rand(2, 3, size, 7, generator=generator) for size in (bins, bands))
+    spectrum, masks = (torch.rand(2, 3, size, 7, generator=generator) for size in (bins, bands))
     means = weights.T / weights.sum(0).unsqueeze(1)
     torch.testing.assert_close(network.gather(spectrum), means @ spectrum, rtol=0, atol=1e-5)
-    torch.testing.assert_close(network.spread(shares), weights @ shares, rtol=0, atol=1e-5)
+    torch.testing.assert_close(network.spread(masks), weights @ masks, rtol=0, atol=1e-5)
     assert not [name for name in network.state_dict() if "gather" in name or "spread" in name]
 
 
@@ -148,21 +148,21 @@ def test_impossible_networks_are_refused(change: dict[str, Any]) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_tables_of_bands_have_a_limit() -> None:
+def test_the_number_of_band_weights_is_limited() -> None:
     with pytest.raises(ModelError, match="32000 bands of 32769 bins are out of range"):  # they would take 8 GB
         build("unet", {**TINY_UNET, "n_fft": 2**16, "bands": 32_000}, stems=4, channels=2)
 
 
-def test_bands_agree_with_interpolation() -> None:
-    """A spectrum that is linear between the centres of the bands is what its bands spread back."""
+def test_band_weights_interpolate() -> None:
+    """Values at the centres of bands are interpolated linearly to bins."""
     weights = band_weights(257, 24, 8).numpy()
     centres = np.concatenate([np.arange(8), np.geomspace(8, 256, 16)])
     values = np.random.default_rng(0).random(24)
     np.testing.assert_allclose(weights @ values, np.interp(np.arange(257), centres, values), atol=1e-6)
 
 
-def test_the_energy_of_the_error_is_the_same_with_and_without_masks() -> None:
-    """Of very different stems, one of them silent; so are its gradients, and half precision changes neither."""
+def test_error_energy_agrees_with_the_base_class() -> None:
+    """So do its gradients, for stems of very different levels, one of them silent, and under half precision."""
     torch.manual_seed(0)
     network = build("unet", TINY_UNET, stems=4, channels=2)
     assert isinstance(network, Network)

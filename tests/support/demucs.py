@@ -1,4 +1,4 @@
-"""Small networks of the demucs package, the reference for its families, and ours with the same weights."""
+"""Pairs of small networks with the same weights: one of the demucs package, the reference, and one of stemsplit."""
 
 import importlib
 from fractions import Fraction
@@ -15,7 +15,7 @@ STEMS = ("drums", "bass", "other", "vocals", "guitar", "piano")
 CLASSES = {"demucs": "Demucs", "hdemucs": "HDemucs", "htdemucs": "HTDemucs"}
 
 
-# The settings of all published checkpoints that the classes have other defaults for.
+# Arguments of the published checkpoints where they differ from the defaults of the classes.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "demucs": {"channels": 64, "rewrite": False},
     "hdemucs": {"dconv_init": 1e-3},
@@ -23,7 +23,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 
 
-# Small networks: the settings of ours, and what the same is called in the reference.
+# Small networks: family, its settings here, and the same settings in the reference.
 SMALL: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "htdemucs": (
         "htdemucs",
@@ -40,7 +40,7 @@ SMALL: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"n_fft": 64, "width": 8, "depth": 4, "norm_starts": 1, "memory_starts": 1},
         {"nfft": 64, "channels": 8, "depth": 4, "norm_starts": 1, "dconv_attn": 1, "dconv_lstm": 1},
     ),
-    "hdemucs whose branches meet at the bottom": (
+    "hdemucs whose branches merge in the last layer": (
         "hdemucs",
         {"n_fft": 64, "width": 8, "depth": 2},
         {"nfft": 64, "channels": 8, "depth": 2},
@@ -75,7 +75,7 @@ def reference(family: str, settings: dict[str, Any], *, stems: int, channels: in
 
 
 def shuffle(network: nn.Module, seed: int = 0) -> None:
-    """Weights unlike those of a fresh network, where many parts do nothing: norms, scales, biases, fading attention."""
+    """Randomize the weights that do nothing in a new network: norms, layer scales, biases, decays of attention."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -91,11 +91,13 @@ def noise(*shape: int) -> Tensor:
 
 
 def pair(name: str, *, stems: int, channels: int) -> tuple[Any, nn.Module]:
-    """The reference and ours, with the same weights."""
+    """The reference and our network, with the same weights."""
     family, config, settings = SMALL[name]
     if family == "htdemucs":
         settings = {**settings, "segment": Fraction(config["length"], 44_100)}
-    torch.manual_seed(0)  # with some weights a ReLU lets nothing through, and no gradient reaches what is before it
+    torch.manual_seed(
+        0
+    )  # with some other seeds a ReLU is zero everywhere, and no gradient reaches the layers before it
     theirs = reference(family, settings, stems=stems, channels=channels)
     shuffle(theirs)
     ours = build(family, config, stems=stems, channels=channels)
@@ -104,7 +106,7 @@ def pair(name: str, *, stems: int, channels: int) -> tuple[Any, nn.Module]:
 
 
 def difference(result: Tensor, expected: Tensor) -> float:
-    """The largest one, as a share of the peak."""
+    """The largest absolute difference, relative to the peak of `expected`."""
     assert result.shape == expected.shape
     assert result.dtype == torch.float32
     return float((result - expected).abs().max() / expected.abs().max())

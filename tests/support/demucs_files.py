@@ -1,4 +1,4 @@
-"""Checkpoints as the author of Demucs publishes them, made from small networks with random weights."""
+"""Checkpoints in the format in which Demucs is published, of small networks with random weights."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ SOURCES = ["drums", "bass", "other", "vocals"]
 TINY: dict[str, Any] = {"sources": SOURCES, "samplerate": 8000, "segment": Fraction(39, 50), "channels": 8}
 
 
-# Small networks by name: the class, and what it is made with.
+# Small networks by name: the class and its arguments.
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "htdemucs": (
         "HTDemucs",
@@ -50,13 +50,13 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def as_json(value: Any) -> Any:
-    """Fractions as the author writes them."""
+    """A fraction as in the metadata of published checkpoints."""
     return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
 
 
 @cache
 def reference(name: str) -> Any:
-    """A network of the demucs package whose weights lose nothing in half precision."""
+    """A network of the demucs package whose weights are exact in half precision."""
     kind, kwargs = NETWORKS[name]
     torch.manual_seed(0)
     network = getattr(importlib.import_module(f"demucs.{kind.lower()}"), kind)(**kwargs).eval()
@@ -66,7 +66,7 @@ def reference(name: str) -> Any:
 
 
 def publish(name: str, path: Path, **changes: str) -> Path:
-    """Half precision, plain names, three strings of metadata."""
+    """Write a checkpoint: weights in half precision under their own names, and three strings of metadata."""
     kind, kwargs = NETWORKS[name]
     metadata = {"klass": f"demucs.{kind.lower()}.{kind}", "args": "[]", "kwargs": json.dumps(kwargs, default=as_json)}
     tensors = {key: tensor.half().contiguous() for key, tensor in reference(name).state_dict().items()}
