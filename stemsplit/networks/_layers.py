@@ -1,8 +1,8 @@
 """PyTorch's layers, arranged so that a CPU runs them fast: convolutions, normalization, linear maps and attention.
 
 Feature maps are `(B, C, F, T)`; those of samples have F = 1. In memory the features of a position lie side by side,
-PyTorch's `channels_last`. So no convolution copies its input to another layout, and those with few maps, which are many
-here, take a tenth of the time.
+PyTorch's `channels_last`. So no convolution copies its input to another layout, and those with few feature maps, of
+which there are many here, take a tenth of the time.
 
 On a CPU, memory can cost more than arithmetic. The outermost feature maps have 33 MB. Fresh memory of that size comes
 from the system page by page, which can take longer than computing its contents; a few MB are reused, and fit the cache.

@@ -48,8 +48,10 @@ class Config:
         check_sizes(self, {"n_fft": (64, 16384), "width": (1, 1024), "depth": (1, 10), "compress": (1, 1024), **starts})
         check_flags(self, "magnitude", "zero_padding")
         levels = [levels for levels in range(2, 7) if 2 * KERNEL * STRIDE ** (levels - 1) == self.n_fft]
-        if not levels or self.depth < levels[0]:
-            raise ValueError(f"{self.depth} layers cannot bring both {self.n_fft} samples a frame and its bins to one")
+        if not levels:
+            raise ValueError(f"n_fft must be 64, 256, 1024, 4096 or 16384, not {self.n_fft}")
+        if self.depth < levels[0]:
+            raise ValueError(f"n_fft {self.n_fft} needs {levels[0]} layers or more, not {self.depth}")
         check_widths(
             self.width,
             self.depth,
@@ -63,7 +65,7 @@ class Config:
             raise ValueError("bands must ascend between 0 and 1")
         if self.bands and (self.norm_starts < BANDED_LAYERS or levels[0] <= BANDED_LAYERS):
             raise ValueError(
-                "layers that narrow frequency to one bin, or have normalisations, cannot be split in bands"
+                "layers that bring frequency to one bin, or have normalizations, cannot be split into bands"
             )
 
 

@@ -62,9 +62,11 @@ class Config:
         check_widths(self.width, self.depth, self.compress, norm_starts=NORM_STARTS, memory_starts=NEVER)
         bins = self.n_fft // 2
         if self.n_fft % (2 * STRIDE**self.depth) or bins // STRIDE ** (self.depth - 1) <= KERNEL:
-            raise ValueError(f"{bins} bins cannot be narrowed {self.depth} times")
+            raise ValueError(f"n_fft {self.n_fft} does not allow {self.depth} layers of stride {STRIDE}")
         if self.features % 4 or self.features % self.heads:
-            raise ValueError(f"tokens of {self.features} features do not suit {self.heads} heads and their positions")
+            raise ValueError(
+                f"the {self.features} features of a token must be a multiple of 4 and of {self.heads} heads"
+            )
 
     @property
     def features(self) -> int:

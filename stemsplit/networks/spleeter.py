@@ -60,7 +60,7 @@ class Config:
         if type(self.hop) is not int:
             raise ValueError("hop must be a whole number")
         if self.frames % 2**DEPTH or self.bins % 2**DEPTH or self.bins > self.n_fft // 2 + 1:
-            raise ValueError(f"{self.frames} frames and {self.bins} bins cannot be halved {DEPTH} times")
+            raise ValueError(f"frames and bins must be multiples of {2**DEPTH}, and bins at most {self.n_fft // 2 + 1}")
         if len(self.widths) != DEPTH or not all(type(width) is int and 0 < width <= MAX_WIDTH for width in self.widths):
             raise ValueError(f"there must be {DEPTH} widths in 1..{MAX_WIDTH}")
         if self.extension not in ("average", "zeros"):

@@ -265,7 +265,7 @@ def band_weights(bins: int, bands: int, linear_bands: int) -> Tensor:
         ValueError: the numbers are out of range, or some bands would be narrower than a bin.
     """
     if not 1 <= linear_bands < bands <= bins:
-        raise ValueError(f"cannot gather {bins} bins into {bands} bands of which {linear_bands} are single bins")
+        raise ValueError(f"{bands} bands, the lowest {linear_bands} of one bin each, do not fit {bins} bins")
     centres = np.concatenate([np.arange(linear_bands), np.geomspace(linear_bands, bins - 1, bands - linear_bands)])
     weights = np.stack([np.interp(np.arange(bins), centres, peak) for peak in np.eye(bands)], axis=1)
     if not weights.any(axis=0).all():
