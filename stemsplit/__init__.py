@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         UnreachableError,
         UsageError,
     )
+    from stemsplit.models.hub import download_model
+    from stemsplit.models.registry import LocalModel, ModelSpec, list_models
     from stemsplit.separation.options import SeparationOptions
     from stemsplit.separation.outputs import Delivery
     from stemsplit.separation.render import Report
@@ -40,7 +42,9 @@ __all__ = [
     "Delivery",
     "DeviceError",
     "Format",
+    "LocalModel",
     "ModelError",
+    "ModelSpec",
     "Report",
     "SeparationOptions",
     "Separator",
@@ -48,6 +52,8 @@ __all__ = [
     "UnreachableError",
     "UsageError",
     "__version__",
+    "download_model",
+    "list_models",
     "open_reader",
     "separate_batch",
 ]
@@ -64,6 +70,10 @@ _HOMES = {
     "StemsplitError": "errors",
     "UnreachableError": "errors",
     "UsageError": "errors",
+    "download_model": "models.hub",
+    "LocalModel": "models.registry",
+    "ModelSpec": "models.registry",
+    "list_models": "models.registry",
     "SeparationOptions": "separation.options",
     "Delivery": "separation.outputs",
     "Report": "separation.render",

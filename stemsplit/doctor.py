@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from stemsplit import devices
 from stemsplit.errors import ModelError, StemsplitError, UnreachableError
 from stemsplit.files import nearest_folder
-from stemsplit.models import loading, registry
-from stemsplit.models.registry import FALLBACK, ModelSpec, Registry
+from stemsplit.models import registry
+from stemsplit.models.registry import FALLBACK, LocalModel, ModelSpec, Registry
 from stemsplit.version import __version__
 from stemsplit.wording import one_line
 
@@ -137,7 +137,7 @@ def _examine_cache(diagnosis: Diagnosis, known: Registry) -> None:
 
     folder = store.hub_cache()
     nearest = nearest_folder(folder)
-    paths = {store.find(spec, file) for spec in known.models.values() for file in spec.files}
+    paths = {store.find_file(spec, file) for spec in known.models.values() for file in spec.files}
     reason = None
     try:
         tempfile.TemporaryFile(dir=nearest).close()
@@ -162,12 +162,12 @@ def _examine_hub(diagnosis: Diagnosis, spec: ModelSpec) -> None:
 
     reason = None
     try:
-        hub_client.require_network(spec)
+        hub_client.check_reachable(spec)
     except UnreachableError as error:
         reason = (
             "HF_HUB_OFFLINE is set"
             if constants.HF_HUB_OFFLINE
-            else str(error).replace(f" to get the model {spec.name!r}", "")
+            else str(error).replace(f" to download the model {spec.name!r}", "")
         )
     except ModelError as error:
         reason = str(error)
@@ -187,28 +187,28 @@ def _examine_model(diagnosis: Diagnosis, spec: ModelSpec, *, named: bool) -> Non
     from stemsplit.models import cache as store
 
     with diagnosis.noted(fatal=True):
-        loading.require_family(spec)
+        registry.check_family(spec)
     missing = list(spec.files)
     for file in spec.files:
-        if path := store.find(spec, file):
+        if path := store.find_file(spec, file):
             try:
-                store.check(file, path)
+                store.check_file(file, path)
                 missing.remove(file)
             except ModelError as error:
-                hint = f"it is fetched again when it is used, or by  stemsplit models pull {spec.name}"
+                hint = f"it is downloaded again when it is used, or by  stemsplit models pull {spec.name}"
                 diagnosis.note(ModelError(f"the model {spec.name!r} is damaged: {error}", hint), fatal=False)
     here = bool(spec.path) or (not missing if spec.files else store.find_weights(spec) is not None)
     size = spec.path.stat().st_size if spec.path and spec.path.exists() else spec.size if spec.files else None
     diagnosis.facts["model"] = {"name": spec.name, "named": named, "here": here, "size": size}
     cache, reachable = diagnosis.facts["cache"], diagnosis.facts["hub"]["reachable"]
-    fetches, told = not here and reachable, f"the model {spec.name!r} is not here"
+    fetches, told = not here and reachable, f"the model {spec.name!r} is not downloaded"
     elsewhere = "let HF_HOME name a folder on another disk"
     if not cache["writable"]:
         diagnosis.note(StemsplitError(cache["reason"], f"change its permissions, or {elsewhere}"), fatal=fetches)
     if not here and not reachable:
-        instead = "" if named else f", and {FALLBACK}, which travels with stemsplit, takes its place"
+        instead = "" if named else f", and {FALLBACK}, which is bundled with stemsplit, replaces it"
         hint = f"connect to the network once and run  stemsplit models pull {spec.name}"
-        diagnosis.note(StemsplitError(f"{told} and cannot be fetched{instead}", hint), fatal=named)
+        diagnosis.note(StemsplitError(f"{told} and cannot be downloaded now{instead}", hint), fatal=named)
     needed = sum(file.size or 0 for file in missing)
     if fetches and needed > cache["free"]:
         problem = f"{told}, needs {needed / 1e6:.0f} MB, and there is room for {cache['free'] / 1e6:.0f} MB"
@@ -251,9 +251,9 @@ def _separate_sound(device: str) -> tuple[float, float]:
     from stemsplit.models.ensemble import load_ensemble
     from stemsplit.separation.separator import Separator
 
-    path = registry.read().find(FALLBACK).path
-    assert path is not None
-    separator = Separator(load_ensemble([path], [()], device=device), device=device)
+    spec = registry.read_bundled().find(FALLBACK)
+    assert spec.path is not None
+    separator = Separator(load_ensemble(LocalModel(spec, (spec.path,)), device=device), device=device)
     seconds = np.arange(RATE) / RATE
     chord = sum(np.sin(2 * np.pi * pitch * seconds) for pitch in (110.0, 440.0, 554.4, 659.3))
     noise = np.random.default_rng(0).standard_normal((2, RATE)) * np.exp(-20 * (seconds * 4 % 1))

@@ -43,7 +43,9 @@ def test_what_the_package_offers() -> None:
         "Delivery",
         "DeviceError",
         "Format",
+        "LocalModel",
         "ModelError",
+        "ModelSpec",
         "Report",
         "SeparationOptions",
         "Separator",
@@ -51,6 +53,8 @@ def test_what_the_package_offers() -> None:
         "UnreachableError",
         "UsageError",
         "__version__",
+        "download_model",
+        "list_models",
         "open_reader",
         "separate_batch",
     ]
@@ -76,6 +80,17 @@ def test_errors_can_be_caught_without_torch() -> None:
 
 
 # Models
+
+
+def test_models_are_listed_and_downloaded_without_torch(spec: ModelSpec, server: Hub, tmp_path: Path) -> None:
+    own = write_registry(tmp_path / "models.toml", spec)
+    names = [model.name for model in stemsplit.list_models(own)]
+    assert (names[0], names[-1]) == ("mini", "mine")
+    local = stemsplit.download_model("mine", stems=["drums"], registry=own)
+    assert [path.name for path in local.paths] == ["b.safetensors"]
+    assert local.spec.stems == ("drums",)
+    assert stemsplit.download_model("mini").paths[0].exists()
+    assert "torch" not in imported_by("import stemsplit; stemsplit.list_models(); stemsplit.download_model('mini')")
 
 
 def test_the_bundled_model() -> None:
@@ -175,11 +190,11 @@ def test_what_is_wrong_is_told_before_anything_is_fetched(
     with pytest.raises(UsageError, match="has no stem 'guitar'"):
         Separator.load("mine", stems=stems, registry=own)
     own.write_text(own.read_text().replace('family = "unet"', 'family = "cubist"'))
-    with pytest.raises(ModelError, match="it has no family 'cubist'"):
+    with pytest.raises(ModelError, match="unknown network family 'cubist'"):
         Separator.load("mine", registry=own)
     with pytest.raises(DeviceError, match="unknown device 'abacus'"):
         Separator.load("mine", device="abacus", registry=own)
-    with pytest.raises(ModelError, match="there is no model 'minni'"):
+    with pytest.raises(ModelError, match="unknown model 'minni'"):
         Separator.load("minni")
     assert server.requests == []
 

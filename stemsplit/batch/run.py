@@ -23,9 +23,8 @@ from stemsplit.batch.templates import Template
 from stemsplit.batch.tracks import Track, check_distinct, find_tracks, with_model
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import FileStamp, check_free, check_room
-from stemsplit.models import hub, loading
-from stemsplit.models.loading import LocalModel
-from stemsplit.models.registry import ModelSpec, require_masks
+from stemsplit.models import hub
+from stemsplit.models.registry import LocalModel, ModelSpec, check_masks, read_registry
 from stemsplit.player.page import write_player
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.outputs import MIXTURE, REST, STEM_FILE, Delivery, Rows
@@ -221,7 +220,7 @@ def separate_batch(
     dry_run: bool = False,
     manifests: bool = True,
     registry: Path | None = None,
-    obtain_model: Callable[[ModelSpec], LocalModel] | None = None,
+    download: Callable[[ModelSpec], LocalModel] | None = None,
     on_event: Callable[[Event], object] = lambda event: None,
 ) -> BatchReport:
     """Separate many songs: files, folders, patterns, playlists, "-" for standard input.
@@ -253,7 +252,7 @@ def separate_batch(
         dry_run: check everything, and separate nothing.
         manifests: write them.
         registry: a models.toml that adds to ours and to the one in the user's configuration folder.
-        obtain_model: gets the files of a model; downloads them without a word by default.
+        download: downloads the model, as `models.hub.download` does; a program may want to show that.
         on_event: called with what happens, from one thread at a time, but not always the same.
 
     Raises:
@@ -269,7 +268,7 @@ def separate_batch(
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
     if not isinstance(model, ModelSpec):
-        model = loading.find(loading.read_registry(registry), os.fspath(model) if model else None, stems)
+        model = read_registry(registry).find(os.fspath(model) if model else None, stems)
     batch = _Batch(
         stems=stems,
         complement=complement,
@@ -306,7 +305,7 @@ def separate_batch(
             tracks = batch.prepare(tracks, model, dry_run=dry_run)
             if dry_run:
                 return batch.plan(tracks, model)
-            return batch.run(tracks, model, obtain_model or (lambda spec: loading.obtain(spec, stems, hub.obtain)))
+            return batch.run(tracks, model, download or (lambda spec: hub.download(spec, stems)))
 
 
 @dataclass(kw_only=True)
@@ -348,7 +347,7 @@ class _Batch:
             hint = "leave out --stems and --two-stems, and choose a model of four stems"
             raise UsageError("a stem file holds exactly four stems", hint, model=spec.name)
         if self.options.wiener:
-            require_masks(spec)
+            check_masks(spec)
         if self.delivery.consistent and self.stems:
             raise UsageError("only all stems of a model can be made to add up", "leave out --consistent, or --stems")
 
@@ -392,12 +391,12 @@ class _Batch:
         return BatchReport(self.results, spec.name, planned)
 
     def run(
-        self, ready: Sequence[Track], expected: ModelSpec, obtain_model: Callable[[ModelSpec], LocalModel]
+        self, ready: Sequence[Track], expected: ModelSpec, download: Callable[[ModelSpec], LocalModel]
     ) -> BatchReport:
         """Separate the songs that `prepare` has left."""
         if not ready:
             return BatchReport(self.results, expected.name)
-        model = obtain_model(expected)
+        model = download(expected)
         spec = model.spec
         self.check_request(spec)  # the stems of a repository are known only now
         if (spec.stems, spec.repo, spec.revision) != (expected.stems, expected.repo, expected.revision):
@@ -423,14 +422,7 @@ class _Batch:
 
         _log.info("model %s: %s", model.spec.name, ", ".join(map(str, model.paths)))
         device = devices.choose(self.device)
-        ensemble = load_ensemble(
-            model.paths,
-            model.gives,
-            config=model.spec.config,
-            stems=model.spec.stems,
-            device=device,
-            shared=self.jobs == 1,
-        )
+        ensemble = load_ensemble(model, device=device, reuse_networks=self.jobs == 1)
         return Separator(ensemble, self.options, device=device)
 
     def _separate_all(self, ready: Sequence[Track], separator: "Separator") -> float:

@@ -5,8 +5,7 @@ from pathlib import Path
 import typer
 
 from stemsplit.errors import StemsplitError
-from stemsplit.models.loading import find, read_registry
-from stemsplit.models.registry import Registry
+from stemsplit.models.registry import Registry, read_registry
 
 
 def complete_model(context: typer.Context) -> list[tuple[str, str]]:
@@ -21,7 +20,7 @@ def complete_model(context: typer.Context) -> list[tuple[str, str]]:
 def complete_stems(context: typer.Context, incomplete: str) -> list[str]:
     """The stems of the model, after those that are named already: `vocals,d` -> `vocals,drums`."""
     try:
-        spec = find(_registry(context), context.params.get("model"))
+        spec = _registry(context).find(context.params.get("model"))
     except StemsplitError:
         return []
     *before, _ = incomplete.split(",")

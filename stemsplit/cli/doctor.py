@@ -11,7 +11,7 @@ from stemsplit.cli import defaults
 from stemsplit.cli.defaults import Preset
 from stemsplit.cli.options import Device, Json, ModelName, RegistryFile
 from stemsplit.errors import StemsplitError
-from stemsplit.models import loading, registry
+from stemsplit.models import registry
 
 if TYPE_CHECKING:
     from stemsplit.doctor import Diagnosis
@@ -37,10 +37,10 @@ def doctor(
     messages = console.Messages()
     with messages.loading("looking around"):
         _examine_settings(found, context)
-        known = registry.read()
+        known = registry.read_bundled()
         with found.noted(fatal=True):
-            known = loading.read_registry(own)
-        spec, named = known.find(known.default), False
+            known = registry.read_registry(own)
+        spec, named = known.find(), False
         with found.noted(fatal=True):
             if name := defaults.choose_model(context, model, preset):
                 spec, named = known.find(name), True

@@ -1,54 +1,61 @@
-"""The files of a model, with what the user should see of it."""
+"""Downloads as the user sees them: announced with size and licence, and shown by a bar."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stemsplit.errors import UnreachableError
-from stemsplit.models import loading, registry
-from stemsplit.models.registry import ModelSpec, Registry
+from stemsplit.models import hub
+from stemsplit.models.registry import FALLBACK, LocalModel, ModelSpec, Registry
 
 if TYPE_CHECKING:
     from stemsplit.cli.console import Messages
 
 
-def obtain(
-    spec: ModelSpec, messages: "Messages", *, stems: Sequence[str] = (), bundled_from: Registry | None = None
-) -> loading.LocalModel:
-    """Get the files of a model, and show how a download goes on.
+def find_and_download(known: Registry, name: str | None, messages: "Messages") -> LocalModel:
+    """Look up a model and download it unless it is cached; the bundled model replaces a default that cannot be reached.
 
     Args:
-        spec: the model.
-        messages: where to show it.
-        stems: the wanted stems; all by default. What only others need is not downloaded.
-        bundled_from: where to find the bundled model, which takes the place of one that cannot be downloaded; None if
-            the user named the model, which is then never replaced.
+        known: All models.
+        name: What the user named; None for the default.
+        messages: Where the download is shown.
+
+    Raises:
+        ModelError, UnreachableError: As `hub.download`.
     """
-    get = partial(fetch, messages=messages)
-    try:
-        return loading.obtain(spec, stems, get)
-    except UnreachableError as error:
-        if bundled_from is None or spec.name == registry.FALLBACK:
-            raise
-        bundled = loading.find(bundled_from, registry.FALLBACK, stems)
-        hint = f"better: connect to the network once and run  stemsplit models pull {spec.name}"
-        messages.warn(f"{error}; {bundled.name}, which travels with stemsplit, takes its place", hint)
-        fallback = {"instead_of": spec.name, "reason": str(error)}
-        return replace(loading.obtain(bundled, stems, get), fallback=fallback)
+    return download(known.find(name), messages, fallback=None if name else known.find(FALLBACK))
 
 
-def fetch(spec: ModelSpec, messages: "Messages") -> tuple[ModelSpec, tuple[Path, ...]]:
-    """The files of a model; a download is announced with the licence, and shown."""
-    if spec.path:
-        return spec, (spec.path,)
-    from stemsplit.models import hub
+def download(
+    spec: ModelSpec, messages: "Messages", *, stems: Sequence[str] = (), fallback: ModelSpec | None = None
+) -> LocalModel:
+    """Download a model, unless it is cached, and show that.
+
+    Args:
+        spec: The model, from `Registry.find`.
+        messages: Where the download is shown.
+        stems: Stems that are wanted; all if empty.
+        fallback: What replaces the model, with a warning, if it cannot be reached. A model that the user named should
+            have none.
+
+    Raises:
+        ModelError, UnreachableError, UsageError: As `hub.download`.
+    """
 
     def announce(spec: ModelSpec, size: int | None) -> None:
-        told = f" ({size / 1e6:.0f} MB)" if size else ""
-        messages.note(f"downloading {spec.name}{told} from {spec.repo}")
+        megabytes = f" ({size / 1e6:.0f} MB)" if size else ""
+        messages.note(f"downloading {spec.name}{megabytes} from {spec.repo}")
         messages.note(f"licence of its weights: {spec.license}")
 
-    with messages.download(f"downloading {spec.name}") as on_progress:
-        return hub.obtain(spec, on_download=announce, on_progress=on_progress)
+    if spec.path:
+        return hub.download(spec, stems)
+    try:
+        with messages.download(f"downloading {spec.name}") as on_progress:
+            return hub.download(spec, stems, on_download=announce, on_progress=on_progress)
+    except UnreachableError as error:
+        if fallback is None or fallback.name == spec.name:
+            raise
+        hint = f"connect to the network once and run  stemsplit models pull {spec.name}"
+        messages.warn(f"{error}; using {fallback.name}, which is bundled with stemsplit, instead", hint)
+        local = hub.download(fallback, stems)
+        return replace(local, fallback={"instead_of": spec.name, "reason": str(error)})

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stemsplit.cli.download import obtain
+from stemsplit.cli.download import find_and_download
 from stemsplit.cli.options import Device, Json, ModelName, Overwrite, Quiet, RegistryFile
 from stemsplit.errors import UsageError
-from stemsplit.models.loading import LocalModel, find, read_registry
+from stemsplit.models.registry import LocalModel, read_registry
 
 if TYPE_CHECKING:
     from stemsplit.cli.console import Messages
@@ -57,10 +57,7 @@ def evaluate(
 
     messages = console.Messages(quiet=quiet)
     registry = read_registry(own)
-    models = [
-        obtain(find(registry, name), messages, bundled_from=None if name else registry)
-        for name in (model, *([against] if against else []))
-    ]
+    models = [find_and_download(registry, name, messages) for name in (model, *([against] if against else []))]
     names = [local.spec.name for local in models]
     _check_comparable(models)
     stems = models[0].spec.stems
@@ -75,10 +72,7 @@ def evaluate(
             results.check_folder(output, everyone, overwrite=overwrite)
         songs, errors = scoring.find_scorable(data, stems)
         chosen = devices.choose(device)
-        separators = [
-            Separator(load_ensemble(local.paths, local.gives, config=local.spec.config, device=chosen), device=chosen)
-            for local in models
-        ]
+        separators = [Separator(load_ensemble(local, device=chosen), device=chosen) for local in models]
     estimators: list[Estimator] = [scoring.model_estimator(separator) for separator in separators]
     if references:
         estimators += [scoring.mixture, scoring.ideal_mask]

@@ -1,4 +1,4 @@
-"""The commands that look after models: which there are, fetching, checking and removing their weights, publishing."""
+"""The commands for models: list, download, verify, remove and publish them."""
 
 import re
 from pathlib import Path
@@ -7,14 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from stemsplit.cli.completing import complete_model
-from stemsplit.cli.download import fetch
+from stemsplit.cli.download import download
 from stemsplit.cli.options import Json, Quiet, RegistryFile
 from stemsplit.errors import ModelError, UsageError
-from stemsplit.models import conversion
-from stemsplit.models.loading import read_registry
-from stemsplit.models.registry import HUB, ModelSpec, Registry, WeightFile, runs
+from stemsplit.models import cache
+from stemsplit.models.registry import HUB, ModelSpec, Registry, is_supported, read_registry
 
-app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List, fetch, check and remove models.")
+app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List, download, verify and remove models.")
 
 Model = Annotated[
     str,
@@ -30,14 +29,14 @@ All = Annotated[bool, typer.Option("--all", help="All models of the list.")]
 
 @app.callback()
 def default(context: typer.Context, own: RegistryFile = None, as_json: Json = False) -> None:
-    """List, fetch, check and remove models. Without a command: list."""
+    """List, download, verify and remove models. Without a command: list."""
     if context.invoked_subcommand is None:
         list_models(own, as_json)
 
 
 @app.command("list")
 def list_models(own: RegistryFile = None, as_json: Json = False) -> None:
-    """Show all models: what they give, how good and how large they are, their licences, and which are here."""
+    """List all models: stems, quality, size, licence, and which are downloaded."""
     from stemsplit.cli import console
 
     known = read_registry(own)
@@ -47,17 +46,17 @@ def list_models(own: RegistryFile = None, as_json: Json = False) -> None:
     rows = []
     for spec in known.models.values():
         name = f"{spec.name} *" if spec.name == known.default else spec.name
-        state = _state(spec) if runs(spec) else "not for this version"
+        state = _state(spec) if is_supported(spec) else "not supported"
         license = re.split(r"[;(]", spec.license)[0].strip()
         rows.append([name, str(len(spec.stems)), _quality(spec), _megabytes(spec), license, state])
     console.write_rows(["model", "stems", "SDR", "size", "licence", "state"], rows)
-    note = "* runs when no model is named; SDR in brackets is of another kind; all about one:"
+    note = "* runs when no model is named; SDR in brackets was measured in another way; details:"
     console.Messages().note(f"{note}  stemsplit models info MODEL")
 
 
 @app.command()
 def info(model: Model, own: RegistryFile = None, as_json: Json = False) -> None:
-    """Show all that is known about a model."""
+    """Show everything about a model."""
     from stemsplit.cli import console
 
     spec = read_registry(own).find(model)
@@ -69,10 +68,7 @@ def info(model: Model, own: RegistryFile = None, as_json: Json = False) -> None:
         ["model", spec.name],
         ["", spec.summary],
         ["stems", " ".join(spec.stems)],
-        [
-            "family",
-            spec.family if runs(spec) or not spec.family else f"{spec.family}, which this version does not have",
-        ],
+        ["family", spec.family if is_supported(spec) or not spec.family else f"{spec.family}, not supported"],
         ["licence", spec.license],
         *([["SDR in dB", sdr], ["", spec.sdr_metric], ["", spec.sdr_source]] if sdr else []),
         ["size", _megabytes(spec)],
@@ -92,7 +88,7 @@ def pull(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fetch models now, so that they are here without a network later. One that fails does not stop the others."""
+    """Download models now, to have them without a network later. One that fails does not stop the others."""
     from stemsplit.cli import console
 
     known, messages = read_registry(own), console.Messages(quiet=quiet)
@@ -100,12 +96,12 @@ def pull(
     results: list[dict[str, Any]] = []
     for spec in chosen:
         try:
-            spec, paths = fetch(spec, messages)
+            paths = download(spec, messages).paths
         except ModelError as error:
             messages.error(error)
             results.append({"model": spec.name, "error": str(error), "hint": error.hint})
             continue
-        messages.note(f"{spec.name} is here")
+        messages.note(f"{spec.name} is downloaded")
         results.append({"model": spec.name, "paths": [str(path) for path in paths]})
         if not as_json:
             for path in paths:
@@ -118,26 +114,24 @@ def pull(
 
 @app.command()
 def verify(models: Models = None, own: RegistryFile = None, as_json: Json = False) -> None:
-    """Hash the files of models once more: of all that are here, or of those that are named."""
+    """Hash the files of models again: of all that are downloaded, or of those that are named."""
     from stemsplit.cli import console
-    from stemsplit.models import cache
 
     messages = console.Messages()
     results: list[dict[str, Any]] = []
     for spec in _chosen(read_registry(own), models, everything=not models):
-        cached = _cached(spec)
-        if models and not spec.path and len(cached) < (len(spec.files) or 1):
-            error = ModelError(
-                f"the model {spec.name!r} is not here, or not all of it", f"stemsplit models pull {spec.name}"
-            )
+        files = cache.find_files(spec)
+        if models and not spec.path and len(files) < (len(spec.files) or 1):
+            message = f"the model {spec.name!r} is not downloaded, or not all of it"
+            error = ModelError(message, f"stemsplit models pull {spec.name}")
             messages.error(error)
             results.append({"model": spec.name, "file": None, "path": None, "good": False, "error": str(error)})
-        for file, path in [*cached, *conversion.find(spec)]:
+        for file, path in [*files, *cache.find_converted(spec)]:
             result = {"model": spec.name, "file": file.name, "path": str(path), "good": True}
             try:
-                cache.check(file, path, again=True)
+                cache.check_file(file, path, again=True)
             except ModelError as error:
-                hint = f"it is fetched again when it is used, or by  stemsplit models pull {spec.name}"
+                hint = f"it is downloaded again when it is used, or by  stemsplit models pull {spec.name}"
                 messages.error(ModelError(f"the model {spec.name!r} is damaged: {error}", hint))
                 result |= {"good": False, "error": str(error)}
             results.append(result)
@@ -146,25 +140,24 @@ def verify(models: Models = None, own: RegistryFile = None, as_json: Json = Fals
     if as_json:
         console.write_json({"files": results})
     elif not results:
-        messages.note("no downloaded weights are here")
+        messages.note("no models are downloaded")
     if not all(result["good"] for result in results):
         raise typer.Exit(1)
 
 
 @app.command()
 def remove(models: Models = None, everything: All = False, own: RegistryFile = None, as_json: Json = False) -> None:
-    """Delete the downloaded weights of models. The bundled one stays."""
+    """Delete downloaded models. The bundled one stays."""
     from stemsplit.cli import console
-    from stemsplit.models import cache
 
     messages = console.Messages()
     results: list[dict[str, Any]] = []
     for spec in _chosen(read_registry(own), models, everything, needed=True):
         freed = 0
-        for file, path in [*_cached(spec), *conversion.find(spec)]:
+        for file, path in [*cache.find_files(spec), *cache.find_converted(spec)]:
             result: dict[str, Any] = {"model": spec.name, "file": file.name}
             try:
-                result["freed"] = cache.discard(path)
+                result["freed"] = cache.remove_file(path)
             except ModelError as error:
                 messages.error(error)
                 result["error"] = str(error)
@@ -173,9 +166,9 @@ def remove(models: Models = None, everything: All = False, own: RegistryFile = N
                 freed += result["freed"]
             results.append(result)
         if spec.path:
-            messages.note(f"{spec.name} is a part of stemsplit, or a file of your own, and stays")
+            messages.note(f"{spec.name} is not a download, and stays")
         else:
-            messages.note(f"{spec.name}: {freed / 1e6:.0f} MB free")
+            messages.note(f"{spec.name}: freed {freed / 1e6:.0f} MB")
     if as_json:
         console.write_json({"removed": results})
     if any("error" in result for result in results):
@@ -190,9 +183,8 @@ def path(
     own: RegistryFile = None,
     as_json: Json = False,
 ) -> None:
-    """Print where the weights of a model are, or where all downloads are kept."""
+    """Print the paths of a model's files, or the folder of all downloads."""
     from stemsplit.cli import console
-    from stemsplit.models import cache
 
     if model is None:
         paths = [cache.hub_cache()]
@@ -200,7 +192,7 @@ def path(
         spec = read_registry(own).find(model)
         paths = _paths(spec)
         if not paths:
-            raise ModelError(f"the model {spec.name!r} is not here", f"stemsplit models pull {spec.name}")
+            raise ModelError(f"the model {spec.name!r} is not downloaded", f"stemsplit models pull {spec.name}")
     if as_json:
         console.write_json({"paths": [str(each) for each in paths]})
         return
@@ -210,20 +202,20 @@ def path(
 
 @app.command()
 def push(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A model that stemsplit has trained.")],
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A repository on the Hub; it is made if need be.")],
-    license: Annotated[
-        str, typer.Option(help="Under which licence you publish the weights, as the Hub names it, for example mit.")
-    ] = "",
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A model trained by stemsplit.")],
+    repo: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="A repository on the Hub; created if it does not exist.")
+    ],
+    license: Annotated[str, typer.Option(help="Licence of the weights, by its name on the Hub, such as mit.")] = "",
     private: Annotated[
-        bool, typer.Option("--private", help="Make the repository private; one that is public is refused.")
+        bool, typer.Option("--private", help="Create a private repository; refuse a public one.")
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Publish a trained model on the Hugging Face Hub, with a model card.
 
-    It is then run as hf://OWNER/NAME. Log in with  hf auth login  first, or set HF_TOKEN.
+    Run it as hf://OWNER/NAME. Log in with  hf auth login  first, or set HF_TOKEN.
     """
     from stemsplit.cli import console
     from stemsplit.models import publish
@@ -241,36 +233,27 @@ def push(
 
 def _chosen(known: Registry, names: list[str] | None, everything: bool, *, needed: bool = False) -> list[ModelSpec]:
     if everything and names:
-        raise UsageError("--all was given beside names of models", "leave one of them out")
+        raise UsageError("--all does not go with names of models", "leave one of them out")
     if needed and not (everything or names):
-        raise UsageError("no model was named", "name one, or give --all")
+        raise UsageError("no model named", "name one, or give --all")
     return list(known.models.values()) if everything else [known.find(name) for name in names or ()]
 
 
-def _cached(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
-    """The downloaded files of a model, with what is known about them."""
-    if spec.path:
-        return []
-    from stemsplit.models import cache
-
-    if not spec.files:  # a repository that the user named
-        return [(WeightFile(found.name), found)] if (found := cache.find_weights(spec)) else []
-    return [(file, found) for file in spec.files if (found := cache.find(spec, file))]
-
-
 def _paths(spec: ModelSpec) -> list[Path]:
-    return [spec.path] if spec.path else [found for _, found in [*_cached(spec), *conversion.find(spec)]]
+    if spec.path:
+        return [spec.path]
+    return [path for _, path in [*cache.find_files(spec), *cache.find_converted(spec)]]
 
 
 def _state(spec: ModelSpec) -> str:
     if spec.path:
-        return "here"
-    here, wanted = len(_cached(spec)), len(spec.files) or 1
-    return "here" if here == wanted else f"{here} of {wanted} files here" if here else "not here"
+        return "local file" if spec.name == str(spec.path) else "bundled"
+    count, total = len(cache.find_files(spec)), len(spec.files) or 1
+    return "downloaded" if count == total else f"{count} of {total} files" if count else "not downloaded"
 
 
 def _quality(spec: ModelSpec) -> str:
-    """Mean SDR where it is published for all stems, in brackets if it is not the kind that most models have."""
+    """Mean SDR if it is published for all stems, in brackets if it was not measured as for most models."""
     if not spec.sdr or set(spec.sdr) != set(spec.stems):
         return "-"
     mean = f"{sum(spec.sdr.values()) / len(spec.sdr):.1f} dB"
@@ -283,12 +266,12 @@ def _megabytes(spec: ModelSpec) -> str:
 
 
 def _describe(spec: ModelSpec) -> dict[str, Any]:
-    """All that is known about a model, for JSON; sizes are in bytes, SDR in dB."""
+    """Everything about a model, for JSON; sizes in bytes, SDR in dB."""
     return {
         "name": spec.name,
         "summary": spec.summary,
         "family": spec.family,
-        "runs": not spec.family or runs(spec),
+        "runs": not spec.family or is_supported(spec),
         "stems": spec.stems,
         "license": spec.license,
         "sdr": {**spec.sdr, "metric": spec.sdr_metric, "source": spec.sdr_source} if spec.sdr else None,

@@ -48,8 +48,7 @@ from stemsplit.cli.options import (
     Wiener,
 )
 from stemsplit.errors import StemsplitError, UsageError
-from stemsplit.models.loading import find, read_registry
-from stemsplit.models.registry import FALLBACK
+from stemsplit.models.registry import FALLBACK, read_registry
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.signals import Stopped
 
@@ -111,7 +110,7 @@ def separate(
     from stemsplit.batch.run import separate_batch
     from stemsplit.cli.batch import BatchPrinter
     from stemsplit.cli.console import Messages
-    from stemsplit.cli.download import obtain
+    from stemsplit.cli.download import download
     from stemsplit.separation.outputs import Delivery
 
     to_stdout = output == STDOUT
@@ -127,7 +126,8 @@ def separate(
         tags=tags,
     )
     named, wanted = choose_model(context, model, preset), _parse_names(two_stems if complement else stems)
-    spec = find(registry, named, wanted)
+    spec = registry.find(named, wanted)
+    fallback = None if named else registry.find(FALLBACK)
     if to_stdout:
         _check_stdout(one_stem=len(wanted) == 1 and not (complement or mixture or stem_file or player), json=as_json)
     printer = BatchPrinter(messages, as_json=as_json, to_stdout=to_stdout, player=player, dry_run=dry_run)
@@ -157,9 +157,7 @@ def separate(
                     overwrite=overwrite,
                     dry_run=dry_run,
                     manifests=not to_stdout,
-                    obtain_model=partial(
-                        obtain, messages=messages, stems=wanted, bundled_from=None if named else registry
-                    ),
+                    download=partial(download, messages=messages, stems=wanted, fallback=fallback),
                     on_event=printer,
                 )
         except Stopped as stop:

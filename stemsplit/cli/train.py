@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from stemsplit import signals
-from stemsplit.cli.download import obtain
+from stemsplit.cli.download import find_and_download
 from stemsplit.cli.options import Device, RegistryFile
-from stemsplit.models.loading import find, read_registry
+from stemsplit.models.registry import read_registry
 from stemsplit.signals import Stopped
 
 MAX_WORKERS = 8  # without --workers
@@ -52,7 +52,7 @@ def train(
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started; it reports for all
     messages = console.Messages(quiet=not first)
-    local = obtain(find(read_registry(own), start), messages) if start else None
+    local = find_and_download(read_registry(own), start, messages) if start else None
     with messages.loading("starting"):
         from stemsplit import devices
         from stemsplit.datasets.multitracks import find_songs

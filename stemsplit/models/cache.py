@@ -1,21 +1,32 @@
-"""Weights on this machine: where the Hub's cache has them, and whether they are still what was checked.
+"""Weights on this machine: where the Hub's cache has them, and whether they are still the files that were verified.
 
-The Hub's client compares no hashes over plain HTTP, and any program may write into its cache. So every file is hashed
-before its first use, and what was found is remembered: one small JSON file each, in the user's own cache folder, as
-the Hub's may be shared and read-only. While a file keeps its size and its time of change, it is not hashed again.
+The Hub's client compares no hashes over plain HTTP, and any program may write to its cache. So every file is hashed
+before its first use, and the result is recorded: one small JSON file each, in the user's own cache folder, as the
+Hub's may be shared and read-only. A file that keeps its size and its time of change is not hashed again.
+
+Files are looked up here rather than by the client, whose import takes longer than all of this, and are removed here
+because two models may have files in one revision: the client removes whole revisions.
+
+What has been converted from ONNX files is kept in the user's own cache folder, too. The name of such a file has two
+keys: one of the downloads, by which it is found and removed with them, and one of the header that it was made with.
 """
 
+import hashlib
 import json
 import os
 import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stemsplit.errors import ModelError
-from stemsplit.files import replacing, sha256_of
+from stemsplit.files import discard_abandoned, replacing, sha256_of
 from stemsplit.models import registry
-from stemsplit.models.registry import ModelSpec, WeightFile
+from stemsplit.models.registry import ONNX, SUFFIX, WEIGHTS_NAME, ModelSpec, WeightFile
+from stemsplit.wording import one_line
+
+_KEY_DIGITS = 16  # hexadecimal
 
 
 class DamagedError(ModelError):
@@ -24,7 +35,14 @@ class DamagedError(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A file of the cache when it was hashed. size: bytes. mtime_ns: time of its last change."""
+    """A file as it was when it was hashed.
+
+    Attributes:
+        path: Where it was.
+        size: Bytes.
+        mtime_ns: Time of its last change.
+        sha256: Hexadecimal.
+    """
 
     path: str
     size: int
@@ -32,101 +50,62 @@ class _Record:
     sha256: str
 
 
+# Files of the Hub
+
+
 def hub_cache() -> Path:
-    """The folder in which the Hub's client keeps what it downloads (HF_HUB_CACHE, HF_HOME)."""
-    from huggingface_hub import constants  # quick: without the client itself
+    """The folder in which the Hub's client keeps downloads (HF_HUB_CACHE, HF_HOME)."""
+    from huggingface_hub import constants  # quick, as it does not import the client itself
 
     return Path(constants.HF_HUB_CACHE)
 
 
-def made_here() -> Path:
-    """The folder of the files that were made of downloads."""
-    return _own_folder() / "converted"
+def find_file(spec: ModelSpec, file: WeightFile) -> Path | None:
+    """Find a file of a model in the cache, verified or not.
 
+    Returns:
+        Its path, or None if it is not there.
 
-def find(spec: ModelSpec, file: WeightFile) -> Path | None:
-    """A file of a model in the cache, checked or not; None if it is not there.
-
-    Raises ModelError for names that lead out of the cache.
+    Raises:
+        ModelError: The name of the file, or of the revision, leads out of the cache.
     """
     if not (registry.is_inside(file.name) and registry.is_inside(spec.revision)):
         raise ModelError(f"{file.name!r} at {spec.revision!r} leads out of the cache", "is it a model for stemsplit?")
-    path = _snapshot(spec, file)
+    path = _snapshot(spec, file.name)
     return path if os.path.exists(path) else None  # noqa: PTH110 (never raises)
 
 
 def find_weights(spec: ModelSpec) -> Path | None:
-    """The one file of weights that is here of a repository that the user named, or None."""
-    if usual := find(spec, WeightFile(registry.FILE)):
-        return usual
-    found = [*_snapshot(spec, WeightFile(registry.FILE)).parent.glob(f"*{registry.SUFFIX}")]
-    return found[0] if len(found) == 1 else None
+    """Find the file of weights of a repository that the user named.
 
-
-def check(file: WeightFile, path: Path, *, again: bool = False) -> None:
-    """Compare size and SHA-256 with what `file` says, or if that says nothing, with those of the first download.
-
-    Without `again`, a file that has not changed since it was checked is taken to be good.
-    Raises DamagedError when it differs, ModelError when it cannot be read.
+    Returns:
+        Its path, or None if there is none, or more than one and none with the usual name.
     """
-    record = _recall(path)
-    expected = file.sha256 or (record.sha256 if record else _hash_in_name(path))
-    try:
-        status = path.stat()
-        if not again and record == _Record(os.fspath(path), status.st_size, status.st_mtime_ns, expected):
-            return
-        if file.size not in (None, status.st_size):
-            raise DamagedError(f"{file.name!r} has {status.st_size} bytes instead of {file.size}")
-        found = sha256_of(path)
-    except OSError as error:
-        raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache") from error
-    if expected and found != expected:
-        if record:  # its time of change has not told, so it shall not do so again
-            _remember(path, replace(record, mtime_ns=0))
-        raise DamagedError(f"{file.name!r} has the SHA-256 {found[:12]}... instead of {expected[:12]}...")
-    _remember(path, _Record(os.fspath(path), status.st_size, status.st_mtime_ns, found))
+    if path := find_file(spec, WeightFile(WEIGHTS_NAME)):
+        return path
+    paths = [*_snapshot(spec, WEIGHTS_NAME).parent.glob(f"*{SUFFIX}")]
+    return paths[0] if len(paths) == 1 else None
 
 
-def first_hash(spec: ModelSpec, file: WeightFile) -> str:
-    """The SHA-256 that a file of a model had when it was downloaded first, or empty."""
-    record = _recall(_snapshot(spec, file))
-    return record.sha256 if record else ""
+def find_files(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
+    """Find all downloaded files of a model, verified or not."""
+    if spec.path:
+        return []
+    if not spec.files:  # a repository that the user named
+        return [(WeightFile(path.name), path)] if (path := find_weights(spec)) else []
+    return [(file, path) for file in spec.files if (path := find_file(spec, file))]
 
 
-def hash_of(path: Path) -> str:
-    """The SHA-256 of a file; one that has not changed since it was checked is not read again. Raises ModelError."""
-    record = _recall(path)
-    try:
-        status = path.stat()
-        known = record and record == _Record(os.fspath(path), status.st_size, status.st_mtime_ns, record.sha256)
-        return record.sha256 if record and known else sha256_of(path)
-    except OSError as error:
-        raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache") from error
+def remove_file(path: Path) -> int:
+    """Delete a file from the Hub's cache, with its content unless other files there refer to it; or a converted file.
 
+    Returns:
+        Bytes that have become free.
 
-def record(path: Path, place: Path) -> None:
-    """Remember a file of our own, which is to be renamed to `place`."""
-    status = path.stat()
-    _remember(place, _Record(os.fspath(place), status.st_size, status.st_mtime_ns, sha256_of(path)))
-
-
-def is_unchanged(path: Path) -> bool:
-    """Whether a file is here, and what it was when it was recorded."""
-    if _recall(path) is None or not os.path.exists(path):  # noqa: PTH110 (never raises)
-        return False
-    try:
-        check(WeightFile(path.name), path)
-    except DamagedError:
-        return False
-    return True
-
-
-def discard(path: Path) -> int:
-    """Delete a file from the cache, and its content if nothing else there refers to it; gives the bytes set free.
-
-    Or one that was made of such files. Raises ModelError when that is not allowed.
+    Raises:
+        ModelError: The file is not in the cache, or may not be deleted.
     """
-    if not {hub_cache(), made_here()} & set(path.parents):
+    if not {hub_cache(), converted_folder()} & set(path.parents):
         raise ModelError(f"{str(path)!r} is not in the cache of the Hub, and stays")
     try:
         blob = _target(path) or path
@@ -140,17 +119,11 @@ def discard(path: Path) -> int:
     except FileNotFoundError:
         return 0
     except OSError as error:
-        raise ModelError(f"cannot delete {str(path)!r}: {error.strerror}", "check who may write there") from error
+        raise ModelError(f"cannot delete {str(path)!r}: {error.strerror}", "check the folder's permissions") from error
 
 
-def forget(path: Path) -> None:
-    """Drop what is remembered of a file, so that the next download is the first one again."""
-    with suppress(OSError):
-        _record_file(path).unlink()
-
-
-def sweep(spec: ModelSpec, older_than_seconds: float = 3600.0) -> None:
-    """Delete what downloads that were killed have left of a repository; younger files may belong to one that runs."""
+def remove_partial_downloads(spec: ModelSpec, older_than_seconds: float = 3600.0) -> None:
+    """Delete what killed downloads have left of a repository; younger files may belong to one that is running."""
     for partial in _repo_folder(spec).glob("blobs/*.incomplete"):
         with suppress(OSError):
             if time.time() - partial.stat().st_mtime > older_than_seconds:
@@ -161,18 +134,18 @@ def _repo_folder(spec: ModelSpec) -> Path:
     return hub_cache() / f"models--{spec.repo.replace('/', '--')}"
 
 
-def _snapshot(spec: ModelSpec, file: WeightFile) -> Path:
+def _snapshot(spec: ModelSpec, name: str) -> Path:
     """Where the cache has a file of a commit, or of the commit that a branch was the last time."""
     folder, commit = _repo_folder(spec), spec.revision
     if not registry.COMMIT.fullmatch(commit):
         with suppress(OSError, UnicodeDecodeError):
             last = (folder / "refs" / commit).read_text(encoding="utf-8").strip()
             commit = last if registry.COMMIT.fullmatch(last) else commit
-    return folder / "snapshots" / commit / file.name
+    return folder / "snapshots" / commit / name
 
 
 def _target(path: Path) -> Path | None:
-    """What a link in a snapshot leads to in one step; None for a file that is no link (a cache without links)."""
+    """Where a link in a snapshot leads in one step; None for a file that is no link (a cache without links)."""
     return Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else None
 
 
@@ -181,8 +154,131 @@ def _is_referred_to(blob: Path) -> bool:
     return any(_target(link) == blob for link in (blob.parent.parent / "snapshots").rglob("*"))
 
 
+# Files converted from ONNX
+
+
+def converted_folder() -> Path:
+    """The folder of the files that were converted from downloads."""
+    return _own_folder() / "converted"
+
+
+def converted_path(sources: Sequence[Path], header: str) -> Path:
+    """Where the file converted from `sources` with this header is kept, whether it exists or not."""
+    return converted_folder() / f"{_key(map(hash_of, sources))}-{_key([header])}{SUFFIX}"
+
+
+def find_converted(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
+    """Find what has been converted from the downloads of a model, for it or for another model of the same downloads."""
+    if not any(file.name.endswith(ONNX) for file in spec.files):
+        return []
+    hashes = [file.sha256 or recorded_hash(spec, file) for file in spec.files]
+    paths = sorted(converted_folder().glob(f"{_key(hashes)}-*{SUFFIX}"))
+    return [(WeightFile(path.name), path) for path in paths]
+
+
+def store_converted(path: Path, write: Callable[[Path], None]) -> None:
+    """Store a converted file, and record its hash.
+
+    Two processes may do so at once: each writes a file of its own and renames it.
+
+    Args:
+        path: From `converted_path`.
+        write: Writes the file under the name that it is given.
+
+    Raises:
+        ModelError: The file cannot be written.
+    """
+    discard_abandoned(converted_folder().glob(f"*{SUFFIX}.*"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            write(part)
+            status = part.stat()
+            _write_record(path, _Record(os.fspath(path), status.st_size, status.st_mtime_ns, sha256_of(part)))
+    except OSError as error:
+        if not is_unchanged(path):  # on Windows a file that another process has open cannot be replaced
+            message = f"cannot write {str(path)!r}: {one_line(error)}"
+            raise ModelError(message, "check the folder and the disk") from error
+
+
+def _key(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+# Hashes
+
+
+def check_file(file: WeightFile, path: Path, *, again: bool = False) -> None:
+    """Compare size and SHA-256 with those of `file`, or if it states none, with those of the first download.
+
+    Args:
+        file: What is known about the file.
+        path: Where it is.
+        again: Hash it even if it has not changed since it was verified.
+
+    Raises:
+        DamagedError: The file differs.
+        ModelError: The file cannot be read.
+    """
+    record = _read_record(path)
+    expected = file.sha256 or (record.sha256 if record else _hash_in_name(path))
+    try:
+        status = path.stat()
+        if not again and record == _Record(os.fspath(path), status.st_size, status.st_mtime_ns, expected):
+            return
+        if file.size not in (None, status.st_size):
+            raise DamagedError(f"{file.name!r} has {status.st_size} bytes instead of {file.size}")
+        sha256 = sha256_of(path)
+    except OSError as error:
+        raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache") from error
+    if expected and sha256 != expected:
+        if record:  # its time of change did not reveal the damage, so it must not be trusted again
+            _write_record(path, replace(record, mtime_ns=0))
+        raise DamagedError(f"{file.name!r} has the SHA-256 {sha256[:12]}... instead of {expected[:12]}...")
+    _write_record(path, _Record(os.fspath(path), status.st_size, status.st_mtime_ns, sha256))
+
+
+def is_unchanged(path: Path) -> bool:
+    """Whether a file exists and is what it was when its hash was recorded."""
+    if _read_record(path) is None or not os.path.exists(path):  # noqa: PTH110 (never raises)
+        return False
+    try:
+        check_file(WeightFile(path.name), path)
+    except DamagedError:
+        return False
+    return True
+
+
+def recorded_hash(spec: ModelSpec, file: WeightFile) -> str:
+    """The SHA-256 that a file of a model had when it was first downloaded; empty if it never was."""
+    record = _read_record(_snapshot(spec, file.name))
+    return record.sha256 if record else ""
+
+
+def hash_of(path: Path) -> str:
+    """The SHA-256 of a file; one that has not changed since it was verified is not read again.
+
+    Raises:
+        ModelError: The file cannot be read.
+    """
+    record = _read_record(path)
+    try:
+        status = path.stat()
+        if record and record == _Record(os.fspath(path), status.st_size, status.st_mtime_ns, record.sha256):
+            return record.sha256
+        return sha256_of(path)
+    except OSError as error:
+        raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache") from error
+
+
+def forget(path: Path) -> None:
+    """Delete the record of a file, so that the next download counts as the first one."""
+    with suppress(OSError):
+        _record_file(path).unlink()
+
+
 def _hash_in_name(path: Path) -> str:
-    """The Hub's client calls the content of a large file by its SHA-256."""
+    """The Hub's client names the content of a large file by its SHA-256."""
     blob = _target(path)
     return blob.name if blob and registry.SHA256.fullmatch(blob.name) else ""
 
@@ -194,12 +290,12 @@ def _own_folder() -> Path:
 
 
 def _record_file(path: Path) -> Path:
-    # .../models--owner--name/snapshots/<commit>/<file>, the same for every cache folder
+    # .../models--owner--name/snapshots/<commit>/<file>: the same for every cache folder
     place = path.parts[path.parts.index("snapshots") - 1 :] if "snapshots" in path.parts else path.parts[1:]
     return _own_folder() / "checked" / f"{'--'.join(place)}.json"
 
 
-def _recall(path: Path) -> _Record | None:
+def _read_record(path: Path) -> _Record | None:
     try:
         table = json.loads(_record_file(path).read_text(encoding="utf-8"))
         record = _Record(**table)
@@ -208,7 +304,7 @@ def _recall(path: Path) -> _Record | None:
         return None
 
 
-def _remember(path: Path, record: _Record) -> None:
+def _write_record(path: Path, record: _Record) -> None:
     """Where that is not possible, the file is hashed every time."""
     file = _record_file(path)
     with suppress(OSError):

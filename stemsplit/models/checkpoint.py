@@ -24,19 +24,24 @@ from stemsplit.networks.masking import MaskNetwork
 from stemsplit.wording import one_line
 
 FORMAT = 1
-DAMAGED = "get the file again"
-KINDS = {"F64": True, "F32": True, "F16": True, "BF16": True, "I64": False}  # safetensors' names; whether floating
+DOWNLOAD_AGAIN = "download the file again"
+IS_FLOATING = {"F64": True, "F32": True, "F16": True, "BF16": True, "I64": False}  # by safetensors' names of types
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """What must be known to run a network as it was trained.
 
-    Args:
-        family, config: the network, see `stemsplit.networks`.
-        stems: names, in the order of the network's output. rate: Hz. channels: in and out.
-        length, hop: the windows it was trained for, samples.
-        notes: free text about its origin, for people.
+    Attributes:
+        family: Network family, a module of `stemsplit.networks`.
+        config: Settings of the network.
+        stems: Names of the stems, in the order of the network's output.
+        rate: Sample rate, Hz.
+        channels: Channels in and out, 1 or 2.
+        length: Window that it was trained for, samples.
+        hop: Distance between the beginnings of two windows, samples.
+        notes: Free text about its origin, for people.
+        format: Version of the header.
     """
 
     family: str
@@ -51,36 +56,48 @@ class Header:
 
     @property
     def plan(self) -> WindowPlan:
-        """How a stream is cut for this network."""
+        """How a stream is cut into windows for this network."""
         return WindowPlan(self.length, self.hop)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A network in eval mode and what must be known to run it."""
+    """A network and what must be known to run it.
+
+    Attributes:
+        header: How to run the network.
+        network: In eval mode, unless it is being trained.
+    """
 
     header: Header
     network: nn.Module
 
 
 def new_model(header: Header) -> Model:
-    """A model with random weights, in training mode. Raises ModelError when there can be none with such a header."""
+    """Build a model with random weights, in training mode.
+
+    Raises:
+        ModelError: There can be no model with such a header.
+    """
     try:
         _check_header(header)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"no model can be like this: {error}") from error
+        raise ModelError(f"invalid model settings: {error}") from error
     network = build(header.family, header.config, stems=len(header.stems), channels=header.channels)
     if input_length(network, header.length, header.length) < header.length:
         raise ModelError(f"windows of {header.length} samples are longer than the network takes")
     if isinstance(network, MaskNetwork) and header.length < network.stft.n_fft:
-        raise ModelError(f"windows of {header.length} samples are shorter than frames of {network.stft.n_fft}")
+        raise ModelError(f"windows of {header.length} samples are shorter than STFT frames of {network.stft.n_fft}")
     return Model(header, network)
 
 
-def filled(header: Header, weights: Mapping[str, Tensor]) -> nn.Module:
-    """A network with these weights, in single precision and training mode: without random ones, which take as long.
+def build_network(header: Header, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Build a network with given weights, in single precision and training mode.
 
-    Raises ModelError as `new_model` does.
+    It skips the random weights that `new_model` starts with, which would take as long as all the rest.
+
+    Raises:
+        ModelError: There can be no model with such a header.
     """
     with torch.device("meta"):
         network = new_model(header).network
@@ -95,19 +112,27 @@ def filled(header: Header, weights: Mapping[str, Tensor]) -> nn.Module:
 
 
 def save(model: Model, path: Path) -> None:
-    """Write weights and header to `path`; an existing file is replaced in one step. Raises ModelError if that fails."""
+    """Save a model; an existing file is replaced in one step.
+
+    Raises:
+        ModelError: The file cannot be written.
+    """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     try:
         with replacing(path) as part:
-            write(model.header, weights, part)
+            write_weights(model.header, weights, part)
     except OSError as error:
         raise ModelError(f"cannot write {str(path)!r}: {one_line(error)}", "check the folder and the disk") from error
 
 
-def write(header: Header, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write a file in our format. Raises OSError if that fails."""
+def write_weights(header: Header, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write a file in our own format.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     path.touch()
-    permissions = path.stat().st_mode  # which safetensors takes away from all but the owner
+    permissions = path.stat().st_mode  # safetensors takes them away from everyone but the owner
     try:
         save_file(dict(weights), path, metadata={"stemsplit": json.dumps(asdict(header))})
     except SafetensorError as error:
@@ -116,28 +141,46 @@ def write(header: Header, weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load(path: Path, device: str = "cpu") -> Model:
-    """Read a model, in eval mode on `device`, in single precision.
+    """Load a model of one network, in eval mode and single precision.
 
-    Raises ModelError when the file is missing, damaged, not one of ours, or does not fit the network that it names.
+    Args:
+        path: A file in our own format, or one that the author of Demucs has published.
+        device: Where to put the network.
+
+    Raises:
+        ModelError: The file is missing, damaged, in another format, or does not fit the network that it names.
     """
     header = read_header(path)
     weights = read_weights(path, header)
-    network = filled(header, weights)
+    network = build_network(header, weights)
     return Model(header, network.to(device).eval())
 
 
 def read_header(path: Path) -> Header:
-    """What a file says of itself. Raises ModelError as `load` does."""
-    with opened(path) as file:
+    """Read the header of a file of weights.
+
+    Raises:
+        ModelError: The file is missing, damaged, or in another format.
+    """
+    with open_weights(path) as file:
         return parse_header(file.metadata() or {})
 
 
 def read_weights(path: Path, header: Header, prefix: str = "") -> dict[str, Tensor]:
-    """The weights of a network, in the precision of the file, without what stands there before their names.
+    """Read the weights of a network, in the precision of the file.
 
-    Raises ModelError as `load` does.
+    Args:
+        path: File of weights.
+        header: The network that they are for.
+        prefix: What precedes their names in the file.
+
+    Returns:
+        The weights by name, without the prefix.
+
+    Raises:
+        ModelError: The file is missing or damaged, or does not fit the network.
     """
-    with opened(path) as file:
+    with open_weights(path) as file:
         names = {key.removeprefix(prefix): key for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
         _check_weights(header, {name: file.get_slice(key) for name, key in names.items()})
         weights = {name: file.get_tensor(key) for name, key in names.items()}
@@ -147,8 +190,15 @@ def read_weights(path: Path, header: Header, prefix: str = "") -> dict[str, Tens
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file, open; what is wrong with it is told with its name (ModelError)."""
+def open_weights(path: Path) -> Iterator[Any]:
+    """Open a safetensors file.
+
+    Yields:
+        The file, as `safetensors.safe_open` gives it.
+
+    Raises:
+        ModelError: It cannot be opened, or the block has raised a ModelError, which then names the file.
+    """
     name = repr(str(path))
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -156,22 +206,33 @@ def opened(path: Path) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise ModelError(f"there is no model file {name}", "check the path") from error
     except (SafetensorError, OSError, UnicodeError) as error:
-        raise ModelError(f"{name} is not a readable safetensors file: {one_line(error)}", DAMAGED) from error
+        raise ModelError(f"{name} is not a readable safetensors file: {one_line(error)}", DOWNLOAD_AGAIN) from error
     except ModelError as error:
-        raise ModelError(f"cannot use the model file {name}: {one_line(error)}", error.hint or DAMAGED) from error
+        raise ModelError(
+            f"cannot use the model file {name}: {one_line(error)}", error.hint or DOWNLOAD_AGAIN
+        ) from error
 
 
 def parse_header(metadata: Mapping[str, str]) -> Header:
-    """The header in a file's metadata. Raises ModelError."""
-    with damage_told("its header"):
-        table = headers.parse(metadata)
+    """Parse the header in a file's metadata.
+
+    Raises:
+        ModelError: There is none, or it is invalid.
+    """
+    with reject_invalid("header"):
+        table = headers.parse_metadata(metadata)
         if table is None:
             raise ModelError("it has no stemsplit header", "only models saved by stemsplit can be run from a file")
         return make_header(table)
 
 
 def make_header(table: Mapping[str, Any]) -> Header:
-    """A header from what a file has. Raises ModelError, ValueError, TypeError or LookupError."""
+    """Make a header from the keys and values in a file.
+
+    Raises:
+        ModelError: It was written by a newer version.
+        ValueError, TypeError, LookupError: It is invalid.
+    """
     if table.get("format", FORMAT) > FORMAT:
         raise ModelError("it was written by a newer stemsplit", "upgrade stemsplit")
     unknown = set(table) - {field.name for field in fields(Header)}
@@ -181,37 +242,37 @@ def make_header(table: Mapping[str, Any]) -> Header:
 
 
 @contextmanager
-def damage_told(what: str) -> Iterator[None]:
-    """Turn what untrusted text can raise into a ModelError."""
+def reject_invalid(what: str) -> Iterator[None]:
+    """Turn what parsing untrusted text can raise into a ModelError: "invalid `what`: ..."."""
     try:
         yield
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{what} is damaged: {one_line(error)}") from error
+        raise ModelError(f"invalid {what}: {one_line(error)}") from error
 
 
 def _check_weights(header: Header, weights: Mapping[str, Any]) -> None:
-    """Compare with a network that takes no memory: what a header asks for is only allocated if the file has it all."""
+    """Compare with a network without memory: what a header asks for is only allocated if the file has all of it."""
     with torch.device("meta"):
         wanted = new_model(header).network.state_dict()
     if odd := sorted(wanted.keys() ^ weights.keys()):
-        raise ModelError(f"{len(odd)} weights are missing or not known, {odd[0]} among them")
+        raise ModelError(f"{len(odd)} weights are missing or unknown, {odd[0]} among them")
     for key, tensor in wanted.items():
         if list(tensor.shape) != weights[key].get_shape():
             raise ModelError(f"{key} has shape {weights[key].get_shape()} instead of {list(tensor.shape)}")
-        if KINDS.get(weights[key].get_dtype()) is not tensor.is_floating_point():
-            raise ModelError(f"{key} is of kind {weights[key].get_dtype()}")
+        if IS_FLOATING.get(weights[key].get_dtype()) is not tensor.is_floating_point():
+            raise ModelError(f"{key} has the wrong type {weights[key].get_dtype()}")
 
 
 def _check_header(header: Header) -> None:
-    """The header is untrusted: refuse kinds and sizes that no real model has, before anything is allocated."""
+    """The header is untrusted: reject types and sizes that no real model has, before anything is allocated."""
     for name, kind in (("family", str), ("config", Mapping), ("notes", str), ("format", int)):
         if not isinstance(getattr(header, name), kind):
-            raise TypeError(f"{name} has the wrong kind")
+            raise TypeError(f"{name} has the wrong type")
     stems = header.stems
     if not all(isinstance(stem, str) and stem.isidentifier() and len(stem) <= 40 for stem in stems):
-        raise ValueError("impossible stem names")
+        raise ValueError("invalid stem names")
     if not 1 <= len(stems) <= 64 or len(set(stems)) < len(stems):
-        raise ValueError("stems are missing, too many, or named twice")
+        raise ValueError("stems are missing, too many, or repeated")
     for name, low, high in (
         ("rate", 8_000, 192_000),
         ("channels", 1, 2),
@@ -220,4 +281,4 @@ def _check_header(header: Header) -> None:
     ):
         value = getattr(header, name)
         if type(value) is not int or not low <= value <= high:
-            raise ValueError(f"impossible {name} {value!r}")
+            raise ValueError(f"invalid {name}: {value!r}")

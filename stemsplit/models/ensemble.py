@@ -1,7 +1,7 @@
-"""Models as they are run: one network or a bag of several, each with its share in every stem.
+"""Models as they are run: one network, or an ensemble of several, each of which counts for some of the stems.
 
-A bag may have a network for every stem, or weigh what several networks give for the same one. Its networks are in a
-file each, or all in one.
+An ensemble may have a network for every stem, or mix what several networks give for the same one. Its networks are in
+a file each, or all in one.
 """
 
 import json
@@ -14,40 +14,46 @@ from typing import Any
 from torch import Tensor, nn
 
 from stemsplit.errors import ModelError, UsageError
-from stemsplit.models import checkpoint, conversion, headers
+from stemsplit.models import checkpoint, headers, spleeter_onnx
 from stemsplit.models.checkpoint import Header, Model
-from stemsplit.models.registry import ONNX
+from stemsplit.models.registry import ONNX, LocalModel
 from stemsplit.networks.families import input_length
 from stemsplit.networks.masking import MaskNetwork
 
-MOST_SHARE = 1e6
+MAX_GAIN = 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class EnsembleMember:
-    """A network in a bag.
+    """A network in an ensemble.
 
-    Args:
-        shares: for which of the bag's stems, which of those that the network gives counts how much.
-        length: samples of its window.
-        weights: what the network has to be given before it runs, when it serves other members of the bag as well.
-        wanted: the numbers of the stems that a network of masks is to give, if not all.
+    Attributes:
+        network: In eval mode, on its device.
+        gains: What it adds to the stems: `(stem, output, gain)` with the index of a stem of the ensemble, the index of
+            one of the network's outputs, and its gain. The gains of all members add up to 1 for every stem.
+        length: Window, samples.
+        weights: What the network has to be given before it runs, if other members use the same network.
+        wanted: Indices of the stems that a mask network should compute; None for all.
     """
 
     network: nn.Module
-    shares: tuple[tuple[int, int, float], ...]
+    gains: tuple[tuple[int, int, float], ...]
     length: int
     weights: Mapping[str, Tensor] | None = None
     wanted: tuple[int, ...] | None = None
 
     def input_length(self, length: int) -> int:
-        """How many samples the network wants to see to separate `length` of them."""
+        """How many samples the network takes in to separate `length` of them."""
         return input_length(self.network, length, self.length)
 
     def ready(self, *, wiener: int = 0) -> Callable[[Tensor], Tensor]:
-        """The network with this member's weights in it: mixtures `(B, C, N)` -> stems `(B, S, C, N)`.
+        """Put this member's weights into the network.
 
-        wiener: how often what a network of masks gives is refined by Wiener filtering.
+        Args:
+            wiener: Iterations of Wiener filtering, for mask networks.
+
+        Returns:
+            A function from mixtures `(B, C, N)` to stems `(B, S, C, N)`.
         """
         if self.weights is not None:
             self.network.load_state_dict(self.weights)
@@ -57,9 +63,12 @@ class EnsembleMember:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """A model that is ready to run; `header` says what goes in, which stems come out, and in which windows.
+    """A model that is ready to run.
 
-    `whole` says whether these are all the stems that its networks give.
+    Attributes:
+        header: What goes in, which stems come out, and in which windows.
+        members: The networks.
+        complete: Whether the ensemble gives all the stems that its networks give.
     """
 
     header: Header
@@ -68,144 +77,144 @@ class Ensemble:
 
     @property
     def masks_sum_to_one(self) -> bool:
-        """Whether the stems are masked parts of the mixture that add up to it, but for rounding and resampling."""
+        """Whether the stems are masked parts of the mixture that add up to it, except for rounding and resampling."""
         network = self.members[0].network
         return (
             self.complete and len(self.members) == 1 and isinstance(network, MaskNetwork) and network.masks_sum_to_one
         )
 
     def input_length(self, length: int) -> int:
-        """How many samples its networks want to see, at most, to separate `length` of them."""
+        """How many samples its networks take in, at most, to separate `length` of them."""
         return max(member.input_length(length) for member in self.members)
 
     def check_wiener(self, iterations: int) -> None:
-        """Raise UsageError if Wiener filtering cannot refine the stems of its networks."""
+        """Check whether the networks' output can be refined by Wiener filtering.
+
+        Args:
+            iterations: How often; 0 for not at all.
+
+        Raises:
+            UsageError: A network does not estimate masks.
+        """
         if iterations and not all(isinstance(member.network, MaskNetwork) for member in self.members):
-            raise UsageError("only models that estimate masks can be refined by Wiener filtering")
+            raise UsageError("Wiener filtering needs a model that estimates masks")
 
 
 def ensemble_of(model: Model) -> Ensemble:
-    """The bag with one network in it."""
-    shares = tuple((stem, stem, 1.0) for stem in range(len(model.header.stems)))
-    return Ensemble(model.header, (EnsembleMember(model.network, shares, model.header.length),))
+    """Make an ensemble of one network."""
+    gains = tuple((stem, stem, 1.0) for stem in range(len(model.header.stems)))
+    return Ensemble(model.header, (EnsembleMember(model.network, gains, model.header.length),))
 
 
-def load_ensemble(
-    paths: Sequence[Path],
-    gives: Sequence[Sequence[str]],
-    *,
-    config: Mapping[str, Any] | None = None,
-    stems: Sequence[str] = (),
-    device: str = "cpu",
-    shared: bool = True,
-) -> Ensemble:
-    """A model of one file or of several networks.
+def load_ensemble(model: LocalModel, *, device: str = "cpu", reuse_networks: bool = True) -> Ensemble:
+    """Load a model of one or several networks into memory.
 
     Args:
-        gives: the stems that each file is for; none for all it has.
-        config: settings of the network that ONNX files are for, if they are not its usual ones.
-        stems: those that are wanted; all by default. Networks without a share in them are not loaded.
-        shared: on a CPU, let networks of the same shape be one, which is given the weights of each in turn; it can
-            then run in one thread only.
+        model: The model and its files. Networks that do not count for any of `model.spec.stems` are not loaded.
+        device: Where to put the networks.
+        reuse_networks: On a CPU, use one network for all members of the same shape and give it the weights of each in
+            turn. It can then run in one thread only.
 
-    Raises ModelError as `checkpoint.load` does, and when the networks do not go together or lack a stem; UsageError
-    when nothing gives a stem that is wanted.
+    Raises:
+        ModelError: As `checkpoint.load`, and when the networks do not go together or lack a stem.
+        UsageError: No network gives a stem that is wanted.
     """
+    spec = model.spec
+    paths, gives = model.paths, model.gives
     if any(path.suffix == ONNX for path in paths):
-        paths, gives = [conversion.convert(paths, gives, config or {})], [()]
-    parts = [part for path, names in zip(paths, gives, strict=True) for part in _parts(path, names)]
+        paths, gives = (spleeter_onnx.convert(paths, gives, spec.config),), [()]
+    parts = [part for path, names in zip(paths, gives, strict=True) for part in _read_parts(path, names)]
     first = parts[0].header
     for part in parts:
         same = replace(part.header, family=first.family, config=first.config, stems=first.stems, notes=first.notes)
         if same != first:
             named = " and ".join(dict.fromkeys(repr(str(path)) for path in (paths[0], part.path)))
-            raise ModelError(f"the networks in {named} are not for the same audio", checkpoint.DAMAGED)
-    known = list(dict.fromkeys(stem for part in parts for stem in part.shares))
-    if missing := [stem for stem in stems if stem not in known]:
+            raise ModelError(
+                f"the networks in {named} differ in sample rate, channels or windows", checkpoint.DOWNLOAD_AGAIN
+            )
+    known = list(dict.fromkeys(stem for part in parts for stem in part.gains))
+    if missing := [stem for stem in spec.stems if stem not in known]:
         raise UsageError(f"the model has no stem {missing[0]!r}", f"its stems are {', '.join(known)}")
-    wanted = tuple(stem for stem in known if stem in (stems or known))
+    wanted = tuple(stem for stem in known if stem in (spec.stems or known))
     complete = {stem for part in parts for stem in part.header.stems} == set(wanted)
-    needed = [part for part in parts if any(part.shares.get(stem) for stem in wanted)]
-    return Ensemble(
-        replace(first, stems=wanted),
-        tuple(_members(needed, wanted, device, shared and device == "cpu")),
-        complete,
-    )
+    needed = [part for part in parts if any(part.gains.get(stem) for stem in wanted)]
+    members = _load_members(needed, wanted, device, reuse_networks and device == "cpu")
+    return Ensemble(replace(first, stems=wanted), tuple(members), complete)
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A network before its weights are read: `shares` by the name of the stem, `prefix` of its weights in the file."""
+    """A network before its weights are read: its gain by stem, and the prefix of its weights in the file."""
 
     path: Path
     header: Header
-    shares: Mapping[str, float]
+    gains: Mapping[str, float]
     prefix: str = ""
 
     @property
     def shape(self) -> str:
-        """Equal for networks that could have each other's weights."""
+        """Equal for networks that can take each other's weights."""
         return json.dumps([self.header.family, self.header.config, len(self.header.stems)])
 
 
-def _parts(path: Path, gives: Sequence[str]) -> list[_Part]:
+def _read_parts(path: Path, gives: Sequence[str]) -> list[_Part]:
     """The networks in a file."""
-    with checkpoint.opened(path) as file:
+    with checkpoint.open_weights(path) as file:
         metadata = file.metadata() or {}
         if "signatures" not in metadata:
             header = checkpoint.parse_header(metadata)
             if missing := [stem for stem in gives if stem not in header.stems]:
                 raise ModelError(f"it does not give {missing[0]!r}", f"it gives {', '.join(header.stems)}")
             return [_Part(path, header, dict.fromkeys(gives or header.stems, 1.0))]
-        with checkpoint.damage_told("its list of networks"):
-            tables = headers.describe_bag(metadata)
-            described = [checkpoint.make_header(table) for table in tables.values()]
-            shares = _parse_shares(json.loads(metadata.get("weights", "null")), described)
+        with checkpoint.reject_invalid("list of networks"):
+            tables = headers.translate_bag(metadata)
+            networks = [checkpoint.make_header(table) for table in tables.values()]
+            gains = _parse_gains(json.loads(metadata.get("weights", "null")), networks)
         prefixes = [f"{signature}." for signature in tables]
         if odd := [key for key in file.keys() if not key.startswith(tuple(prefixes))]:  # noqa: SIM118 (not a dict)
             raise ModelError(f"{len(odd)} weights belong to none of its networks, {odd[0][:80]!r} among them")
-        return [_Part(path, *part) for part in zip(described, shares, prefixes, strict=True)]
+        return [_Part(path, *part) for part in zip(networks, gains, prefixes, strict=True)]
 
 
-def _parse_shares(rows: Any, described: Sequence[Header]) -> list[dict[str, float]]:
-    """How much each network counts for each of the stems, which are those of all; 1 where nothing is said."""
-    stems = described[0].stems
-    if any(header.stems != stems for header in described):
+def _parse_gains(rows: Any, networks: Sequence[Header]) -> list[dict[str, float]]:
+    """The gain of each network for each stem; 1 where nothing is stated."""
+    stems = networks[0].stems
+    if any(header.stems != stems for header in networks):
         raise ValueError("its networks do not give the same stems")
     if rows is None:
-        rows = [[1] * len(stems)] * len(described)
-    if [len(row) for row in rows] != [len(stems)] * len(described):
-        raise ValueError(f"its shares are not {len(stems)} numbers for each of {len(described)} networks")
-    if not all(type(share) in (int, float) and 0 <= share <= MOST_SHARE for row in rows for share in row):
-        raise ValueError(f"its shares are not all numbers from 0 to {MOST_SHARE}")
+        rows = [[1] * len(stems)] * len(networks)
+    if [len(row) for row in rows] != [len(stems)] * len(networks):
+        raise ValueError(f"its gains must be {len(stems)} numbers for each of {len(networks)} networks")
+    if not all(type(gain) in (int, float) and 0 <= gain <= MAX_GAIN for row in rows for gain in row):
+        raise ValueError(f"its gains must be numbers from 0 to {MAX_GAIN}")
     if not all(map(any, zip(*rows, strict=True))):
-        raise ValueError("no network has a share in one of its stems")
-    return [{stem: float(share) for stem, share in zip(stems, row, strict=True)} for row in rows]
+        raise ValueError("one of its stems has no gain in any network")
+    return [{stem: float(gain) for stem, gain in zip(stems, row, strict=True)} for row in rows]
 
 
-def _members(parts: Sequence[_Part], wanted: Sequence[str], device: str, one_of_a_shape: bool) -> list[EnsembleMember]:
-    totals = {stem: sum(part.shares.get(stem, 0.0) for part in parts) for stem in wanted}
+def _load_members(parts: Sequence[_Part], wanted: Sequence[str], device: str, reuse: bool) -> list[EnsembleMember]:
+    totals = {stem: sum(part.gains.get(stem, 0.0) for part in parts) for stem in wanted}
     shapes = [part.shape for part in parts]
     networks: dict[str, nn.Module] = {}
     members = []
     for part in parts:
-        shares = tuple(
-            (wanted.index(stem), part.header.stems.index(stem), share / totals[stem])
-            for stem, share in part.shares.items()
-            if stem in wanted and share
+        gains = tuple(
+            (wanted.index(stem), part.header.stems.index(stem), gain / totals[stem])
+            for stem, gain in part.gains.items()
+            if stem in wanted and gain
         )
-        shared = one_of_a_shape and shapes.count(part.shape) > 1
-        network = networks.get(part.shape) if shared else None
+        is_reused = reuse and shapes.count(part.shape) > 1
+        network = networks.get(part.shape) if is_reused else None
         weights = checkpoint.read_weights(part.path, part.header, part.prefix)
         if network is None:
-            network = networks[part.shape] = checkpoint.filled(part.header, weights).to(device).eval()
-        member = EnsembleMember(network, shares, part.header.length, weights if shared else None)
-        members.append(_without_the_rest(member) if isinstance(network, MaskNetwork) else member)
+            network = networks[part.shape] = checkpoint.build_network(part.header, weights).to(device).eval()
+        member = EnsembleMember(network, gains, part.header.length, weights if is_reused else None)
+        members.append(_only_needed(member) if isinstance(network, MaskNetwork) else member)
     return members
 
 
-def _without_the_rest(member: EnsembleMember) -> EnsembleMember:
-    """Let a network of masks give no stem that does not count for any of the bag's."""
-    wanted = tuple(sorted({row for _, row, _ in member.shares}))
-    shares = tuple((stem, wanted.index(row), share) for stem, row, share in member.shares)
-    return replace(member, shares=shares, wanted=wanted)
+def _only_needed(member: EnsembleMember) -> EnsembleMember:
+    """Let a mask network compute only the stems that count for one of the ensemble's."""
+    wanted = tuple(sorted({output for _, output, _ in member.gains}))
+    gains = tuple((stem, wanted.index(output), gain) for stem, output, gain in member.gains)
+    return replace(member, gains=gains, wanted=wanted)

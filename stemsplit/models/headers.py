@@ -1,10 +1,10 @@
-"""What a file of weights says of itself, read without torch.
+"""Headers of files of weights, read without torch.
 
 Our own files have a header in their metadata. Those that the author of Demucs has published have three strings there:
 `klass`, `args` and `kwargs`, the last as JSON. Files with a whole bag of his networks, as
-github.com/set-soft/AudioSeparation (tool/demucs2safetensors.py) writes them, have a list of `signatures`, which stand
-before the names of the tensors, too, and the same under each of them. Classes are compared with those that are known
-and never imported, and every argument has to be one that our networks can honour.
+github.com/set-soft/AudioSeparation (tool/demucs2safetensors.py) writes them, have a list of `signatures`, which also
+prefix the names of the tensors, and a class with its arguments under each. Class names are looked up in a table and
+never imported, and every argument has to be one that our networks support.
 """
 
 import json
@@ -18,22 +18,22 @@ from typing import Any
 
 from stemsplit.errors import ModelError
 
-LIMIT = 2**24  # bytes; the largest real headers have a few hundred kB
-OVERLAP = 0.25  # of a window, as the author's own program has it
-MOST_NETWORKS = 32  # in a file
+MAX_HEADER = 2**24  # bytes; the largest real headers have a few hundred kB
+OVERLAP = 0.25  # of a window, as in the author's own program
+MAX_NETWORKS = 32  # in a file
 
 
 @dataclass(frozen=True, slots=True)
 class Class:
-    """A class of the demucs package, and what becomes of the arguments of its networks.
+    """A class of the demucs package, and how the arguments of its networks become our settings.
 
-    Args:
-        family: our module, which has the same name as theirs.
-        limited: a network takes no more than its window, which is one of our settings then.
-        segment: the default of the window, seconds.
-        config: arguments that our networks have too: what ours are called, and the default of the class.
-        fixed: arguments that our networks cannot honour: the only value that means what ours do, and the default.
-        idle: arguments that matter in training only, or not at all when the others are as they have to be.
+    Attributes:
+        family: Our network family; the module has the same name in both packages.
+        limited: Whether a network takes no more than its window, which is then one of our settings.
+        segment: Default window, seconds.
+        config: Arguments that our networks have, too: our name, and the default of the class.
+        fixed: Arguments that our networks lack: the only value that is supported, and the default of the class.
+        idle: Arguments that matter only in training, or not at all given the fixed ones.
     """
 
     family: str
@@ -154,86 +154,112 @@ CLASSES = {
 }
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """The header of a safetensors file (8 bytes of length, then JSON) in the terms of ours, None if there is none.
+def read_header(path: Path) -> dict[str, Any] | None:
+    """Read the header of a safetensors file: 8 bytes of length, then JSON.
 
-    Raises FileNotFoundError, and ModelError when the file cannot be read or is no safetensors file.
+    Returns:
+        The keys and values of our own header, or None if the file has neither that nor one of Demucs.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ModelError: The file cannot be read, or is not a valid safetensors file.
     """
     name = str(path)
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > LIMIT:
+            if length > MAX_HEADER:
                 raise ValueError("its header is too long")
             metadata = json.loads(file.read(length)).get("__metadata__") or {}
-        header = parse(metadata)
+        return parse_metadata(metadata)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise ModelError(f"cannot read the model {name!r}: {error.strerror}", "check the path") from error
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, struct.error) as error:
-        raise ModelError(f"{name!r} is not a .safetensors file, or it is damaged", "get the file again") from error
-    return header
+        raise ModelError(f"{name!r} is not a valid .safetensors file", "download the file again") from error
 
 
-def parse(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The header in a file's metadata, ours or translated into ours; None if it says nothing of itself.
+def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """Parse the header in a file's metadata, ours or that of Demucs.
 
-    Of a bag of networks it is that of the first, which has the stems of all.
-    Raises ValueError, TypeError, LookupError or ArithmeticError when it makes no sense.
+    Returns:
+        The keys and values of our own header, or None if there is none. For a bag of networks they are those of the
+        first, which has the stems of all.
+
+    Raises:
+        ValueError, TypeError, LookupError, ArithmeticError: The header is invalid.
     """
     if "signatures" in metadata:
-        return next(iter(describe_bag(metadata).values()))
+        return next(iter(translate_bag(metadata).values()))
     if "stemsplit" not in metadata:
-        return translate(metadata) if "klass" in metadata else None
+        return translate_network(metadata) if "klass" in metadata else None
     header = json.loads(metadata["stemsplit"])
     if not isinstance(header, dict):
-        raise TypeError("it is no table")
+        raise TypeError("not a table")
     return header
 
 
-def translate(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata of a file that the author of Demucs has published -> our header, as `describe` gives it.
+def translate_network(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Translate the metadata of a network that the author of Demucs has published into our header.
 
-    Raises ValueError, which says what our networks do not know, or one of the errors of `describe`.
+    Raises:
+        ValueError: Our networks do not support it; the message says what.
+        TypeError, LookupError, ArithmeticError: The metadata is invalid.
     """
     names = {f"demucs.{known.family}.{name}": name for name, known in CLASSES.items()}
     if metadata["klass"] not in names:
-        raise ValueError(f"a network of the class {metadata['klass'][:80]!r} is not known")
+        raise ValueError(f"unknown network class {metadata['klass'][:80]!r}")
     if "structure" in metadata:
         raise ValueError("its weights are packed with DiffQ, which is not supported")
-    return describe(names[metadata["klass"]], json.loads(metadata.get("args", "[]")), json.loads(metadata["kwargs"]))
+    args, kwargs = json.loads(metadata.get("args", "[]")), json.loads(metadata["kwargs"])
+    return translate_class(names[metadata["klass"]], args, kwargs)
 
 
-def describe_bag(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The metadata of a file with a bag of networks -> the header of each, by its signature. Raises as `parse` does."""
+def translate_bag(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Translate the metadata of a file with a bag of networks into our headers.
+
+    Returns:
+        The header of each network, by its signature.
+
+    Raises:
+        ValueError: Our networks do not support one of them, or there are none or too many; the message says what.
+        TypeError, LookupError, ArithmeticError: The metadata is invalid.
+    """
     signatures = json.loads(metadata["signatures"])
-    if not isinstance(signatures, list) or not 1 <= len(set(signatures)) == len(signatures) <= MOST_NETWORKS:
-        raise ValueError(f"it has no list of 1 to {MOST_NETWORKS} networks")
+    if not isinstance(signatures, list) or not 1 <= len(set(signatures)) == len(signatures) <= MAX_NETWORKS:
+        raise ValueError(f"it has no list of 1 to {MAX_NETWORKS} networks")
     segment = float(metadata["segment"]) if "segment" in metadata else None
     tables = {signature: json.loads(metadata[signature]) for signature in signatures}
-    return {s: describe(t["class_name"], t["args"], t["kwargs"], segment=segment) for s, t in tables.items()}
+    return {s: translate_class(t["class_name"], t["args"], t["kwargs"], segment=segment) for s, t in tables.items()}
 
 
-def describe(name: str, args: Any, kwargs: Any, *, segment: Any = None) -> dict[str, Any]:
-    """A network of the demucs package -> what our header has: family, config, stems, rate, channels, windows.
+def translate_class(name: str, args: Any, kwargs: Any, *, segment: Any = None) -> dict[str, Any]:
+    """Translate a class of the demucs package and its arguments into our header.
 
     Args:
-        name: of its class. args, kwargs: what it was made with, from JSON.
-        segment: the window of a bag that it is in, seconds. Networks that take no more than their own keep a shorter.
+        name: Name of the class.
+        args: Its positional arguments, from JSON; there must be none.
+        kwargs: Its keyword arguments, from JSON.
+        segment: Window of the bag that the network is in, seconds. A network that takes no more than its own window
+            keeps that if it is shorter.
 
-    Raises ValueError, which says what our networks do not know, or TypeError, LookupError or ArithmeticError when it
-    makes no sense.
+    Returns:
+        Family, config, stems, rate (Hz), channels, and length and hop of the windows (samples).
+
+    Raises:
+        ValueError: Our networks do not support it; the message says what.
+        TypeError, LookupError, ArithmeticError: The arguments are invalid.
     """
     known = CLASSES.get(name)
     if known is None:
-        raise ValueError(f"a network of the class {name[:80]!r} is not known")
+        raise ValueError(f"unknown network class {name[:80]!r}")
     if args:
         raise ValueError("its arguments have no names")
     if not isinstance(kwargs, dict) or not isinstance(kwargs["sources"], list):
-        raise TypeError("kwargs is no table, or its sources no list")
+        raise TypeError("kwargs must be a table, with a list of sources")
     if unknown := sorted(set(kwargs) - set(known.config) - set(known.fixed) - known.idle):
-        raise ValueError(f"{unknown[0][:80]!r} is not known")
+        raise ValueError(f"unknown argument {unknown[0][:80]!r}")
     given = {argument: None if value == [] else value for argument, value in kwargs.items()}
     for argument, (needed, default) in known.fixed.items():
         value = given.get(argument, default)
@@ -241,13 +267,13 @@ def describe(name: str, args: Any, kwargs: Any, *, segment: Any = None) -> dict[
             raise ValueError(f"{argument} = {str(value)[:80]} is not supported, only {needed}")
     config: dict[str, Any] = {}
     for argument, (ours, default) in known.config.items():
-        value = _ours(argument, given.get(argument, default))
+        value = _convert(argument, given.get(argument, default))
         if config.setdefault(ours, value) != value:
             raise ValueError(f"{argument} = {str(value)[:80]} is not supported beside {str(config[ours])[:80]}")
     rate = kwargs.get("samplerate", 44_100)
-    seconds = _number(kwargs.get("segment", known.segment))
-    if segment is not None and not (known.limited and seconds < _number(segment)):
-        seconds = _number(segment)
+    seconds = _parse_number(kwargs.get("segment", known.segment))
+    if segment is not None and not (known.limited and seconds < _parse_number(segment)):
+        seconds = _parse_number(segment)
     length = int(seconds * rate)  # of a window
     return {
         "family": known.family,
@@ -260,8 +286,8 @@ def describe(name: str, args: Any, kwargs: Any, *, segment: Any = None) -> dict[
     }
 
 
-def _ours(argument: str, value: Any) -> Any:
-    """The value of an argument in our settings."""
+def _convert(argument: str, value: Any) -> Any:
+    """The value of an argument as our setting has it."""
     if argument == "cac":  # complex as channels
         if type(value) is not bool:
             raise TypeError("cac must be true or false")
@@ -269,7 +295,7 @@ def _ours(argument: str, value: Any) -> Any:
     return [] if argument == "multi_freqs" and value is None else value
 
 
-def _number(value: Any) -> float | Fraction:
+def _parse_number(value: Any) -> float | Fraction:
     """A number, or a fraction in one of the ways in which it has been written into JSON."""
     if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9})/(\d{1,9})", value)):
         return Fraction(int(match[1]), int(match[2]))

@@ -1,5 +1,6 @@
-"""Weights from the Hugging Face Hub: fetched when they are not here, and checked before they are used."""
+"""Weights from the Hugging Face Hub: downloaded unless they are cached, and verified before they are used."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,194 +9,230 @@ from typing import Any
 
 from stemsplit.errors import ModelError, UnreachableError
 from stemsplit.files import nearest_folder
-from stemsplit.models import cache, hub_client, registry
-from stemsplit.models.registry import COMMIT, FILE, SHA256, ModelSpec, WeightFile
+from stemsplit.models import cache, hub_client
+from stemsplit.models.registry import (
+    COMMIT,
+    PICKLES,
+    SHA256,
+    SUFFIX,
+    WEIGHTS_NAME,
+    LocalModel,
+    ModelSpec,
+    WeightFile,
+    check_family,
+    read_registry,
+    read_spec,
+)
 from stemsplit.version import __version__
 
-# A download that takes longer than this pace asks for, and this time, is given up.
-SLOWEST = 20_000  # bytes a second
-_PATIENCE_SECONDS = 60.0
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are here and the bytes that there will be, all files together."""
+OnDownload = Callable[[ModelSpec, int | None], None]
+"""Called once before a download starts, with the model and its size in bytes, if known."""
+OnProgress = Callable[[int, int | None], None]
+"""Called with the bytes that have arrived and those there will be, if known, all files of a model together."""
 
 
-def obtain(
-    spec: ModelSpec,
+def download_model(
+    name: str | os.PathLike[str] | None = None,
     *,
-    on_download: Callable[[ModelSpec, int | None], None] = lambda spec, size: None,
-    on_progress: Progress = lambda done, total: None,
-) -> tuple[ModelSpec, tuple[Path, ...]]:
-    """The files of a model, from this machine if they are here, else from the Hub, with hashes as they should be.
+    stems: Sequence[str] = (),
+    registry: Path | None = None,
+    on_download: OnDownload = lambda spec, size: None,
+    on_progress: OnProgress = lambda done, total: None,
+) -> LocalModel:
+    """Download a model, unless it is cached, and verify its files.
 
     Args:
-        on_download: called once before anything is fetched, with the size in bytes if it is known.
+        name: A model's name, `hf://OWNER/NAME[@REVISION]`, or the path of a file; the default model if None.
+        stems: Stems that are wanted; all if empty. Files that only others need are not downloaded.
+        registry: A models.toml to add to the built-in list and to the one in the user's configuration folder.
+        on_download: Called once before a download starts.
+        on_progress: Called as it goes on.
 
-    Returns what is known of the model now, and the path of every file, in the order of `files`.
-    Raises UnreachableError when there is no way to the Hub, ModelError when it has no such model, or files that differ
-    from what they should be, or when they cannot be kept.
+    Returns:
+        The model and the paths of its files.
+
+    Raises:
+        UnreachableError: The files are not cached, and the Hub cannot be reached.
+        ModelError: There is no such model, this version cannot run it, its files are not the expected ones, or they
+            cannot be stored.
+        UsageError: The model has no such stem.
     """
+    spec = read_registry(registry).find(os.fspath(name) if name else None, stems)
+    return download(spec, stems, on_download=on_download, on_progress=on_progress)
+
+
+def download(
+    spec: ModelSpec,
+    stems: Sequence[str] = (),
+    *,
+    on_download: OnDownload = lambda spec, size: None,
+    on_progress: OnProgress = lambda done, total: None,
+) -> LocalModel:
+    """Download the files of a model that has been looked up, unless they are cached, and verify them.
+
+    Args:
+        spec: The model, from `Registry.find`.
+        stems: Stems that are wanted, for a model whose stems are known only once its file is here; all if empty.
+        on_download: Called once before a download starts.
+        on_progress: Called as it goes on.
+
+    Returns:
+        The model, with all that is known of it now, and the paths of its files.
+
+    Raises:
+        UnreachableError: The files are not cached, and the Hub cannot be reached.
+        ModelError: The Hub has no such model, this version cannot run it, its files are not the expected ones, or they
+            cannot be stored.
+        UsageError: The model has no such stem.
+    """
+    check_family(spec)
     if spec.path is not None:
-        return spec, (spec.path,)
+        return LocalModel(spec.only(stems), (spec.path,))
     if not spec.files:
-        spec = _look_up(spec)
-    missing = [file for file in spec.files if not _is_here(spec, file)]
-    if missing:
-        _fetch_all(spec, missing, on_download, on_progress)
-    paths = tuple(_here(spec, file) for file in spec.files)
+        spec = _resolve(spec)
+    if missing := [file for file in spec.files if not _is_cached(spec, file)]:
+        _download_files(spec, missing, on_download, on_progress)
+    paths = tuple(_path_of(spec, file) for file in spec.files)
     if not spec.stems:
-        known = registry.file_spec(paths[0], ())
-        spec = replace(spec, family=known.family, stems=known.stems)
-    return spec, paths
+        described = read_spec(paths[0])
+        spec = replace(spec, family=described.family, stems=described.stems)
+        check_family(spec)
+    return LocalModel(spec.only(stems), paths)
 
 
-def _here(spec: ModelSpec, file: WeightFile) -> Path:
-    path = cache.find(spec, file)
+def _path_of(spec: ModelSpec, file: WeightFile) -> Path:
+    path = cache.find_file(spec, file)
     if path is None:
-        raise ModelError(f"{file.name!r} of the model {spec.name!r} vanished from the cache", "try again")
+        raise ModelError(f"{file.name!r} of the model {spec.name!r} has vanished from the cache", "try again")
     return path
 
 
-def _is_here(spec: ModelSpec, file: WeightFile) -> bool:
-    """Whether a file is in the cache and good."""
-    if (path := cache.find(spec, file)) is None:
+def _is_cached(spec: ModelSpec, file: WeightFile) -> bool:
+    """Whether a file is in the cache and intact."""
+    if (path := cache.find_file(spec, file)) is None:
         return False
     try:
-        cache.check(file, path)
+        cache.check_file(file, path)
     except cache.DamagedError:
         return False
     return True
 
 
-def _fetch_all(
-    spec: ModelSpec,
-    files: Sequence[WeightFile],
-    on_download: Callable[[ModelSpec, int | None], None],
-    on_progress: Progress,
+def _download_files(
+    spec: ModelSpec, files: Sequence[WeightFile], on_download: OnDownload, on_progress: OnProgress
 ) -> None:
-    """Download `files` one after the other, as one task, and check each."""
+    """Download `files` one after the other, as one task, and verify each."""
     files = [_ask(spec, file) for file in files]
     sizes = [file.size for file in files]
     total = None if None in sizes else sum(size or 0 for size in sizes)
-    _require_space(spec, total)
+    _check_space(spec, total)
     on_download(spec, total)
-    cache.sweep(spec)
+    cache.remove_partial_downloads(spec)
     before = 0
     for file in files:
 
         def on_bytes(done: int, before: int = before) -> None:
             on_progress(before + done, total)
 
-        _fetch(spec, file, on_bytes)
+        _download_file(spec, file, on_bytes)
         before += file.size or 0
 
 
-def _fetch(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], None]) -> None:
+def _download_file(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], None]) -> None:
     """Download a file until its hash is right: twice at most."""
-    if damaged := cache.find(spec, file):
-        cache.discard(damaged)
+    if damaged := cache.find_file(spec, file):
+        cache.remove_file(damaged)
     for last in (False, True):
-        path = _download(spec, file, on_bytes)
+        path = _transfer(spec, file, on_bytes)
         try:
-            return cache.check(file, path)
+            return cache.check_file(file, path)
         except cache.DamagedError as error:
-            cache.discard(path)
+            cache.remove_file(path)
             if last:
                 hint = "something on the way changes it: try another network, without a proxy or mirror"
-                raise ModelError(f"what the Hub sends for the model {spec.name!r} is refused: {error}", hint) from error
+                raise ModelError(f"the Hub sent a wrong file for the model {spec.name!r}: {error}", hint) from error
 
 
-def _look_up(spec: ModelSpec) -> ModelSpec:
-    """Which file of weights a repository has that the user named, at which commit; the Hub is asked every time.
+def _resolve(spec: ModelSpec) -> ModelSpec:
+    """Look up the commit and the file of weights of a repository that the user named.
 
-    If it cannot be reached, what is here of that repository has to do.
+    The Hub is asked every time. If it cannot be reached, the copy in the cache is used.
     """
     cached = cache.find_weights(spec)
     if cached and COMMIT.fullmatch(spec.revision):
         return replace(spec, files=(WeightFile(cached.name),))
     try:
-        hub_client.require_network(spec)
+        hub_client.check_reachable(spec)
         client = hub_client.client()
-        with hub_client.in_our_words(spec, FILE), hub_client.deadline(_PATIENCE_SECONDS):
-            try:
-                file, commit = FILE, _ask_about(spec, FILE).commit_hash
-            except client.errors.EntryNotFoundError:
-                file = _only_weights(spec, client.HfApi().list_repo_files(spec.repo, revision=spec.revision))
-                commit = _ask_about(spec, file).commit_hash
+        with hub_client.translated_errors(spec, WEIGHTS_NAME):
+            timeout = client.constants.HF_HUB_ETAG_TIMEOUT
+            repo = client.HfApi().model_info(spec.repo, revision=spec.revision, timeout=timeout)
+        name, commit = _find_weights([file.rfilename for file in repo.siblings or ()], spec), repo.sha
     except UnreachableError:
         if cached is None:
             raise
-        file, commit = cached.name, cached.parent.name
+        name, commit = cached.name, cached.parent.name
     if not COMMIT.fullmatch(commit or ""):
-        raise ModelError(f"what answers for {spec.name!r} is no Hub: it names no commit", "check HF_ENDPOINT")
-    return replace(spec, branch=spec.revision, revision=commit, files=(WeightFile(file),))
+        raise ModelError(f"the server did not state the commit of {spec.name!r}", "check HF_ENDPOINT")
+    return replace(spec, branch=spec.revision, revision=commit, files=(WeightFile(name),))
 
 
-def _only_weights(spec: ModelSpec, names: Sequence[str]) -> str:
-    weights = [name for name in names if name.endswith(registry.SUFFIX) and "/" not in name]
+def _find_weights(names: Sequence[str], spec: ModelSpec) -> str:
+    """The one file of weights among the files of a repository."""
+    weights = [name for name in names if name.endswith(SUFFIX) and "/" not in name]
+    if WEIGHTS_NAME in weights:
+        return WEIGHTS_NAME
     if len(weights) == 1:
         return weights[0]
-    pickles = [name for name in names if name.endswith(registry.PICKLES)]
+    pickles = [name for name in names if name.endswith(PICKLES)]
     if weights:
-        raise ModelError(f"{spec.name!r} has {len(weights)} {registry.SUFFIX} files, and none is called {FILE!r}")
+        raise ModelError(f"{spec.name!r} has {len(weights)} {SUFFIX} files, none called {WEIGHTS_NAME!r}")
     if pickles:
-        reason = f"{spec.name!r} has its weights in {pickles[0]!r}: a pickle can run any program when it is opened"
-        raise ModelError(reason, f"stemsplit never opens one; ask the author for a {registry.SUFFIX} file")
-    raise ModelError(f"{spec.name!r} has no {registry.SUFFIX} file", "is it a model for stemsplit?")
+        message = f"{spec.name!r} has its weights in {pickles[0]!r}: a pickle can run any program when opened"
+        raise ModelError(message, f"stemsplit never opens one; ask the author for a {SUFFIX} file")
+    raise ModelError(f"{spec.name!r} has no {SUFFIX} file", "is it a model for stemsplit?")
 
 
 def _ask(spec: ModelSpec, file: WeightFile) -> WeightFile:
-    """A file with what the Hub says about it: its size, and a hash to hold it to if none is known."""
-    hub_client.require_network(spec)  # before the client is imported, which takes as long
-    with hub_client.in_our_words(spec, file.name), hub_client.deadline(_PATIENCE_SECONDS):
-        said = _ask_about(spec, file.name)
-    known, offered = file.sha256 or cache.first_hash(spec, file), _hash_in(said.etag)
-    other = f"{said.size} bytes instead of {file.size}" if file.size not in (None, said.size) else ""
-    if known and offered and known != offered:
-        other = f"the SHA-256 {offered[:12]}... instead of {known[:12]}..."
-    if other:
-        reason = f"the Hub has {file.name!r} of the model {spec.name!r} with {other}"
-        raise ModelError(reason, "it is not the file that is known: check models.toml, or use another model")
-    return replace(file, size=said.size, sha256=known or offered)
+    """A file with what the Hub states about it: its size, and a hash to check it against if none is known."""
+    hub_client.check_reachable(spec)  # before the client is imported, which takes as long
+    with hub_client.translated_errors(spec, file.name):
+        client = hub_client.client()
+        url = client.hf_hub_url(spec.repo, file.name, revision=spec.revision)
+        stated = client.get_hf_file_metadata(url, timeout=client.constants.HF_HUB_ETAG_TIMEOUT)
+    # The ETag of a large file is its SHA-256; that of a small one is something else.
+    sha256 = stated.etag if SHA256.fullmatch(stated.etag or "") else ""
+    known = file.sha256 or cache.recorded_hash(spec, file)
+    difference = f"{stated.size} bytes instead of {file.size}" if file.size not in (None, stated.size) else ""
+    if known and sha256 and known != sha256:
+        difference = f"SHA-256 {sha256[:12]}... instead of {known[:12]}..."
+    if difference:
+        message = f"{file.name!r} of the model {spec.name!r} differs on the Hub: {difference}"
+        raise ModelError(message, "it is not the known file: check models.toml, or use another model")
+    return replace(file, size=stated.size, sha256=known or sha256)
 
 
-def _ask_about(spec: ModelSpec, name: str) -> Any:
-    """The Hub's description of a file: `commit_hash`, `etag`, `size`."""
+def _transfer(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], None]) -> Path:
     client = hub_client.client()
-    url = client.hf_hub_url(spec.repo, name, revision=spec.revision)
-    return client.get_hf_file_metadata(url, timeout=client.constants.HF_HUB_ETAG_TIMEOUT)
-
-
-def _hash_in(etag: str | None) -> str:
-    """The Hub's ETag of a large file is its SHA-256; that of a small one is something else."""
-    return etag if etag and SHA256.fullmatch(etag) else ""
-
-
-def _download(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], None]) -> Path:
-    client = hub_client.client()
-    with (
-        hub_client.in_our_words(spec, file.name),
-        hub_client.deadline(_PATIENCE_SECONDS + (file.size or 2**32) / SLOWEST),
-    ):
-        return Path(
-            client.hf_hub_download(
-                spec.repo,
-                file.name,
-                revision=spec.branch or spec.revision,
-                library_name="stemsplit",
-                library_version=__version__,
-                tqdm_class=_reporter(on_bytes),
-            )
+    with hub_client.translated_errors(spec, file.name):
+        path = client.hf_hub_download(
+            spec.repo,
+            file.name,
+            revision=spec.branch or spec.revision,
+            library_name="stemsplit",
+            library_version=__version__,
+            tqdm_class=_reporter(on_bytes),
         )
+    return Path(path)
 
 
 def _reporter(on_bytes: Callable[[int], None]) -> type:
-    """A progress bar as the Hub's client wants one, that draws nothing and tells `on_bytes` how many there are."""
+    """A progress bar class for the Hub's client that draws nothing and reports the number of bytes to `on_bytes`."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     class Reporter(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
-            options.pop("name", None)  # by which some versions of the client tell its bars apart
+            options.pop("name", None)  # by which some versions of the client tell their bars apart
             super().__init__(*args, **{**options, "disable": False, "file": _Nowhere(), "mininterval": 1e9})
 
         def update(self, n: float | None = 1) -> None:
@@ -206,16 +243,16 @@ def _reporter(on_bytes: Callable[[int], None]) -> type:
 
 
 class _Nowhere:
-    """A file to write nothing to."""
+    """A file that discards what is written to it."""
 
     def write(self, text: str) -> None: ...
 
     def flush(self) -> None: ...
 
 
-def _require_space(spec: ModelSpec, size: int | None) -> None:
+def _check_space(spec: ModelSpec, size: int | None) -> None:
     folder = nearest_folder(cache.hub_cache())
     free = shutil.disk_usage(folder).free
     if size is not None and free < size:
-        reason = f"the model {spec.name!r} needs {size / 1e6:.0f} MB, and {str(folder)!r} has {free / 1e6:.0f} MB left"
-        raise ModelError(reason, "make room, or let HF_HOME name a folder on another disk")
+        message = f"the model {spec.name!r} needs {size / 1e6:.0f} MB, and {str(folder)!r} has {free / 1e6:.0f} MB left"
+        raise ModelError(message, "make room, or let HF_HOME name a folder on another disk")

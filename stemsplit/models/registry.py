@@ -1,6 +1,6 @@
-"""Which models exist: by name (models.toml), on the Hugging Face Hub, or as a file. Nothing here needs torch.
+"""The models by name (models.toml), on the Hugging Face Hub (`hf://`), or in a file. Imports neither torch nor the Hub.
 
-What a table must have is written at the top of models.toml.
+The keys of a table are documented at the top of models.toml.
 """
 
 import os
@@ -10,27 +10,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from stemsplit import settings
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.files import parse_toml, read_toml
-from stemsplit.models import headers, tables
+from stemsplit.models import headers
 from stemsplit.networks.families import MASK_FAMILIES, families
 from stemsplit.wording import did_you_mean
 
-FALLBACK = "mini"  # what runs when nobody named a model and the default one cannot be had
+FALLBACK = "mini"  # runs when nobody named a model and the default one cannot be downloaded
 SUFFIX = ".safetensors"
 ONNX = ".onnx"
 SUFFIXES = (SUFFIX, ONNX)
 PICKLES = (".th", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 HUB = "hf://"
-FILE = "model.safetensors"  # what publishing calls the weights, and what a repository named by the user is searched for
+WEIGHTS_NAME = "model.safetensors"  # how weights are published, and what an `hf://` repository is searched for first
 UNPINNED = "unpinned"
-FAMILY_OF_ONNX = "spleeter"  # the only one whose weights come like that
+ONNX_FAMILY = "spleeter"  # the only family whose weights come as ONNX files
 
 _PACKAGE = Path(__file__).parent.parent
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?")
-REPO = re.compile(rf"(?!.*(?:--|\.\.)){_NAME.pattern}/{_NAME.pattern}(?<!\.git)")  # as the Hub allows them
+REPO = re.compile(rf"(?!.*(?:--|\.\.)){_NAME.pattern}/{_NAME.pattern}(?<!\.git)")  # the Hub's own rule
 _REVISION = re.compile(r"\w[\w./-]{0,199}")
 
 
@@ -38,9 +39,11 @@ _REVISION = re.compile(r"\w[\w./-]{0,199}")
 class WeightFile:
     """A file of weights on the Hub.
 
-    Args:
-        name: path in the repository. size: bytes, if known. sha256: hexadecimal, or empty if nobody has stated it.
-        gives: the stems it is needed for; empty for all.
+    Attributes:
+        name: Path in the repository.
+        size: Bytes, if known.
+        sha256: Hexadecimal; empty if no public source states it.
+        gives: Stems that the file is needed for; empty for all.
     """
 
     name: str
@@ -53,16 +56,22 @@ class WeightFile:
 class ModelSpec:
     """What is known about a model before its weights are loaded.
 
-    Args:
-        name: in models.toml, or what the user gave. summary, license: for people.
-        family: the network, a module of `stemsplit.networks`; empty when only its file tells.
-        stems: what it gives; empty when only its file tells.
-        path: the file of weights, if it needs no download.
-        repo, revision, files: where the weights are on the Hub. Without `files`, its one file of weights is looked up.
-        joint: all files together make one network, so that none can be left out, whatever they give.
-        config: settings of that network, other than its usual ones, where the files do not tell them.
-        branch: what the user called `revision`, when that was looked up.
-        sdr: published SDR in dB by stem, empty if there is none. sdr_metric, sdr_source: how and where it was measured.
+    Attributes:
+        name: Name in models.toml, or what the user typed: a path or an `hf://` address.
+        summary: One line for people.
+        license: License of the weights, as their author stated it.
+        family: Network family, a module of `stemsplit.networks`; empty until the file has been read.
+        stems: Names of the stems; empty until the file has been read.
+        path: File of weights, for models that need no download.
+        repo: Repository on the Hub, `owner/name`.
+        revision: Commit, or the branch or tag that the user named until it has been resolved.
+        files: Files in the repository; empty until the repository has been looked up.
+        joint: Whether all files together make one network, so that none can be left out.
+        config: Network settings that differ from the defaults, where the files do not state them.
+        branch: Branch or tag that `revision` was resolved from.
+        sdr: Published SDR in dB by stem; empty if there is none.
+        sdr_metric: How the SDR was measured.
+        sdr_source: Who published it.
     """
 
     name: str
@@ -88,88 +97,217 @@ class ModelSpec:
         return None if None in sizes else sum(size or 0 for size in sizes)
 
     def only(self, stems: Collection[str]) -> "ModelSpec":
-        """The same model for some of its stems, without the files that the others are for; all if none is named.
+        """Narrow the model to some of its stems and drop the files that only the others need.
 
-        Raises UsageError when it has no such stem.
+        Args:
+            stems: Stems to keep; all if empty.
+
+        Raises:
+            UsageError: The model has no such stem.
         """
         if not stems:
             return self
         if unknown := [stem for stem in stems if stem not in self.stems]:
-            told = f"the model {self.name!r} has no stem {unknown[0]!r}"
-            raise UsageError(told, f"its stems are {', '.join(self.stems)}")
+            message = f"the model {self.name!r} has no stem {unknown[0]!r}"
+            raise UsageError(message, f"its stems are {', '.join(self.stems)}")
         files = [file for file in self.files if self.joint or not file.gives or set(file.gives) & set(stems)]
         return replace(self, stems=tuple(stem for stem in self.stems if stem in stems), files=tuple(files))
 
 
 @dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model whose files are on this machine and verified; `ensemble.load_ensemble` brings it into memory.
+
+    Attributes:
+        spec: The model; family, stems and files are known.
+        paths: Its files of weights, in the order of `spec.files`.
+        fallback: Set when it replaces a default model that could not be downloaded: `instead_of` is the name of that
+            model, `reason` says why.
+    """
+
+    spec: ModelSpec
+    paths: tuple[Path, ...]
+    fallback: Mapping[str, str] | None = None
+
+    @property
+    def gives(self) -> list[tuple[str, ...]]:
+        """The stems that each file is for; empty for all."""
+        return [file.gives for file in self.spec.files] or [()]
+
+
+@dataclass(frozen=True, slots=True)
 class Registry:
-    """The models by name, in their order, and the name of the one that runs when none is named."""
+    """All models that have a name.
+
+    Attributes:
+        models: Models by name, in the order in which they are listed.
+        default: Name of the model that runs when none is named.
+    """
 
     models: Mapping[str, ModelSpec]
     default: str
 
-    def find(self, model: str) -> ModelSpec:
-        """The model of that name, `hf://owner/name[@revision]`, or a file of weights.
+    def find(self, name: str | None = None, stems: Sequence[str] = ()) -> ModelSpec:
+        """Look up a model.
 
-        Raises ModelError when there is none, and when a file is not one that can be run.
+        A file is read as far as its header. A repository is not: its stems and files stay unknown until `hub.download`.
+
+        Args:
+            name: A model's name, `hf://OWNER/NAME[@REVISION]`, or the path of a file; the default model if empty.
+            stems: Stems that are wanted; all if empty. Ignored while the model's stems are unknown.
+
+        Raises:
+            ModelError: There is no such model, or the file is not one that can be run.
+            UsageError: The model has no such stem.
         """
-        if model in self.models:
-            return self.models[model]
-        if model.startswith(HUB):
-            return _hub_spec(model)
-        path = Path(model)
-        if path.suffix in (*SUFFIXES, *PICKLES) or os.sep in model or os.path.exists(model):  # noqa: PTH110 (never raises)
-            return file_spec(path, self.models)
+        spec = self._find(name or self.default)
+        return spec.only(stems) if spec.stems else spec
+
+    def _find(self, name: str) -> ModelSpec:
+        if name in self.models:
+            return self.models[name]
+        if name.startswith(HUB):
+            return _parse_address(name)
+        path = Path(name)
+        if path.suffix in (*SUFFIXES, *PICKLES) or os.sep in name or os.path.exists(name):  # noqa: PTH110 (never raises)
+            return read_spec(path, self.models)
         known = f"known models: {', '.join(self.models)}; or give {HUB}OWNER/NAME or a {SUFFIX} file"
-        raise ModelError(f"there is no model {model!r}", did_you_mean(model, self.models, known))
+        raise ModelError(f"unknown model {name!r}", did_you_mean(name, self.models, known), model=name)
+
+    def extended(self, path: Path) -> "Registry":
+        """Add the models of the user's file `path`, whose `default` takes precedence.
+
+        Raises:
+            ModelError: The file cannot be read, or a table is wrong; the message names the table and the key.
+        """
+        more = _parse_tables(read_toml(path, "models", error=ModelError), str(path), known=self.models)
+        return Registry({**self.models, **more.models}, more.default or self.default)
 
 
-def read(*own: Path) -> Registry:
-    """All models: ours, and those of the user's `own` files, whose `default` comes before ours.
+def list_models(registry: Path | None = None) -> list[ModelSpec]:
+    """List the models that can be named: those of stemsplit, then the user's own.
 
-    Raises ModelError on a file that cannot be read, and on a wrong table by its file, name and key.
+    Args:
+        registry: A models.toml to add to the built-in list and to the one in the user's configuration folder.
+
+    Returns:
+        The models in the order of `stemsplit models`.
+
+    Raises:
+        ModelError: A models.toml cannot be read, or has a wrong table.
     """
+    return list(read_registry(registry).models.values())
+
+
+def read_registry(own: Path | None = None) -> Registry:
+    """Read the built-in models, those of the user's configuration folder, and those of the file `own`.
+
+    Raises:
+        ModelError: A file cannot be read, or has a wrong table.
+    """
+    known = read_bundled()
+    if os.path.isfile(settings.models_file()):  # noqa: PTH113 (never raises)
+        known = known.extended(settings.models_file())
+    return known.extended(own) if own else known
+
+
+def read_bundled() -> Registry:
+    """Read the models.toml that comes with stemsplit."""
     path = _PACKAGE / "models.toml"
-    if not path.exists():  # an editable install: the file is where it is edited, beside the package
+    if not path.exists():  # an editable install: the file is beside the package
         path = _PACKAGE.parent / "models.toml"
-    ours = _parse(read_toml(path, "models", error=ModelError), path.name)
-    models, default = dict(ours.models), ours.default
-    for path in own:
-        more = _parse(read_toml(path, "models", error=ModelError), str(path), known=models)
-        models |= more.models
-        default = more.default or default
-    return Registry(models, default)
+    return _parse_tables(read_toml(path, "models", error=ModelError), path.name)
+
+
+def read_spec(path: Path, known: Collection[str] = ()) -> ModelSpec:
+    """Describe a file of weights by its header. `checkpoint.load` checks the rest of the file.
+
+    Args:
+        path: A file that the user named.
+        known: Names of models to suggest when there is no such file.
+
+    Raises:
+        ModelError: There is no such file, or it is not one that can be run.
+    """
+    name = str(path)
+    if os.path.isdir(path):  # noqa: PTH112 (never raises)
+        raise ModelError(f"{name!r} is a folder, not a model", f"give the {SUFFIX} file in it")
+    if path.suffix in PICKLES:
+        message = f"{name!r} is a pickle, which can run any program when opened: stemsplit never opens one"
+        raise ModelError(message, f"get the model as {SUFFIX}, or use one of {', '.join(known)}")
+    if path.suffix == ONNX:
+        message = f"{name!r} is one of several files that make up a model, and cannot be run alone"
+        raise ModelError(message, f"list them in a models.toml of your own, or use one of {', '.join(known)}")
+    try:
+        header = headers.read_header(path)
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no model file {name!r}", f"known models: {', '.join(known)}") from error
+    if header is None:
+        raise ModelError(f"{name!r} has no stemsplit header", "only models saved by stemsplit can be run from a file")
+    try:
+        family, stems = str(header["family"]), tuple(header["stems"])
+        if not _are_stems(stems):
+            raise ValueError(stems)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"invalid model header in {name!r}", "download the file again") from error
+    return ModelSpec(name=name, summary="a file", family=family, stems=stems, license="see its author", path=path)
 
 
 def is_inside(name: str) -> bool:
-    """Whether a path in a repository, or a revision, stays in the folder that it is put under."""
+    """Whether a path in a repository, or a revision, stays inside the folder that it is joined to."""
     return not (name.startswith("/") or "\\" in name or ":" in name or ".." in PurePosixPath(name).parts)
 
 
-def runs(spec: ModelSpec) -> bool:
-    """Whether this version has the network of a model; found out without importing torch."""
+def is_supported(spec: ModelSpec) -> bool:
+    """Whether this version has the model's network family. Does not import torch."""
     return spec.family in families()
 
 
-def require_masks(spec: ModelSpec) -> None:
-    """Refuse a network that estimates no masks, for what only masks can do (UsageError). Unknown ones may do."""
+def check_family(spec: ModelSpec) -> None:
+    """Refuse a network that this version cannot run, before anything is downloaded for it.
+
+    Raises:
+        ModelError: This version lacks the network family.
+    """
+    if spec.family and not is_supported(spec):
+        message = (
+            f"this version of stemsplit cannot run the model {spec.name!r}: unknown network family {spec.family!r}"
+        )
+        raise ModelError(message, "upgrade stemsplit, or choose another: stemsplit models")
+
+
+def check_masks(spec: ModelSpec) -> None:
+    """Refuse a model that does not estimate masks; a family that is not known yet passes.
+
+    Raises:
+        UsageError: The network does not estimate masks.
+    """
     if spec.family and spec.family not in MASK_FAMILIES:
-        reason = f"the model {spec.name!r} estimates no masks, and only these can be refined by Wiener filtering"
-        raise UsageError(reason, "leave --wiener out, or choose mini, spleeter or spleeter-16k")
+        message = f"the model {spec.name!r} does not estimate masks, which Wiener filtering needs"
+        raise UsageError(message, "leave --wiener out, or choose mini, spleeter or spleeter-16k")
 
 
-def parse(text: str, source: str, *, known: Collection[str] = ()) -> Registry:
-    """A registry from TOML; `source` names it in errors (ModelError), `known` are the models that it adds to."""
-    return _parse(parse_toml(text, source, error=ModelError), source, known=known)
+def parse_registry(text: str, source: str, *, known: Collection[str] = ()) -> Registry:
+    """Parse a models.toml.
+
+    Args:
+        text: Its content.
+        source: How to call it in errors.
+        known: Names of the models that it adds to.
+
+    Raises:
+        ModelError: The text is not valid TOML, or a table is wrong.
+    """
+    return _parse_tables(parse_toml(text, source, error=ModelError), source, known=known)
 
 
-def _parse(tables: dict[str, Any], source: str, *, known: Collection[str] = ()) -> Registry:
+def _parse_tables(tables: dict[str, Any], source: str, *, known: Collection[str] = ()) -> Registry:
     default = tables.pop("default", "")
     models = {}
     for name, table in tables.items():
         where = f"{source}, [{name}]"
         if name in known:
-            raise ModelError(f"{where}: there is a model of that name already", "choose another name")
+            raise ModelError(f"{where}: a model of that name exists already", "choose another name")
         models[name] = _parse_spec(name, table, where)
     if default not in ("", *known, *models):
         raise ModelError(f"{source}: default = {default!r} is none of the models", f"known: {', '.join(models)}")
@@ -180,17 +318,17 @@ def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
     if not isinstance(table, dict):
         raise ModelError(f"{where}: not a table", f"{name} should be a model; see the top of models.toml")
     if not _NAME.fullmatch(name):
-        raise ModelError(f"{where}: the name may have letters, digits, '.', '_' and '-' only")
+        raise ModelError(f"{where}: the name may contain letters, digits, '.', '_' and '-' only")
     texts = ("summary", "family", "license", *(("bundled",) if "bundled" in table else ("repo", "revision")))
     optional = ("sdr",) if "bundled" in table else ("sdr", "joint", "config")
-    tables.check_keys(table, (*texts, "stems", *(() if "bundled" in table else ("files",))), optional, where)
+    _check_keys(table, (*texts, "stems", *(() if "bundled" in table else ("files",))), optional, where)
     for key in texts:
         if not isinstance(table[key], str) or not table[key]:
             raise ModelError(f"{where}: {key} must be text")
-    stems = tables.parse_names(table["stems"], f"{where}: stems")
-    sdr, metric, source = tables.parse_sdr(table.get("sdr"), stems, f"{where}: sdr")
-    texts_only = {key: table[key] for key in ("summary", "family", "license")}
-    spec = ModelSpec(name=name, **texts_only, stems=stems, sdr=sdr, sdr_metric=metric, sdr_source=source)
+    stems = _parse_stems(table["stems"], f"{where}: stems")
+    sdr, metric, source = _parse_sdr(table.get("sdr"), stems, f"{where}: sdr")
+    described = {key: table[key] for key in ("summary", "family", "license")}
+    spec = ModelSpec(name=name, **described, stems=stems, sdr=sdr, sdr_metric=metric, sdr_source=source)
     if "bundled" in table:
         return replace(spec, path=_PACKAGE / table["bundled"])
     if not REPO.fullmatch(table["repo"]):
@@ -203,28 +341,19 @@ def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
     joint = table.get("joint", False)
     if type(joint) is not bool:
         raise ModelError(f"{where}: joint must be true or false")
-    config = tables.parse_config(table.get("config", {}), f"{where}: config")
+    config = _parse_config(table.get("config", {}), f"{where}: config")
     if any(file.name.endswith(ONNX) for file in files):
         _check_onnx(spec, files, joint, where)
     elif config:
-        raise ModelError(f"{where}: config is for {ONNX} files only", f"a {SUFFIX} file says itself how its network is")
+        raise ModelError(f"{where}: config is for {ONNX} files only", f"a {SUFFIX} file states its settings itself")
     return replace(spec, repo=table["repo"], revision=table["revision"], files=tuple(files), joint=joint, config=config)
-
-
-def _check_onnx(spec: ModelSpec, files: Sequence[WeightFile], joint: bool, where: str) -> None:
-    """A network has such files for all of its stems, one each."""
-    given = [file.gives for file in files]
-    if spec.family != FAMILY_OF_ONNX or not joint or not all(file.name.endswith(ONNX) for file in files):
-        raise ModelError(f'{where}: {ONNX} files need family = "{FAMILY_OF_ONNX}" and joint = true, and no other files')
-    if sorted(given) != sorted((stem,) for stem in spec.stems):
-        raise ModelError(f"{where}: there must be one {ONNX} file for each stem", f"its stems: {', '.join(spec.stems)}")
 
 
 def _parse_file(table: Any, stems: tuple[str, ...], where: str) -> WeightFile:
     if not isinstance(table, dict):
         raise ModelError(f"{where}: not a table")
     pinned = table.get("sha256") != UNPINNED
-    tables.check_keys(table, ("name", "sha256", *(("size",) if pinned else ())), ("size", "gives"), where)
+    _check_keys(table, ("name", "sha256", *(("size",) if pinned else ())), ("size", "gives"), where)
     name, size, sha256 = table["name"], table.get("size"), table["sha256"]
     if not isinstance(name, str) or not is_inside(name) or not name.endswith(SUFFIXES):
         raise ModelError(f"{where}: name must be a path in the repository that ends in {' or '.join(SUFFIXES)}")
@@ -232,42 +361,73 @@ def _parse_file(table: Any, stems: tuple[str, ...], where: str) -> WeightFile:
         raise ModelError(f"{where}: size must be a whole number of bytes")
     if pinned and not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
         raise ModelError(f"{where}: sha256 must be 64 hexadecimal digits, or {UNPINNED!r}")
-    gives = tables.parse_names(table["gives"], f"{where}: gives") if "gives" in table else ()
+    gives = _parse_stems(table["gives"], f"{where}: gives") if "gives" in table else ()
     if not set(gives) <= set(stems):
         raise ModelError(f"{where}: gives names a stem that the model does not have", f"its stems: {', '.join(stems)}")
     return WeightFile(name, size, sha256 if pinned else "", gives)
 
 
-def _hub_spec(model: str) -> ModelSpec:
+def _check_onnx(spec: ModelSpec, files: Sequence[WeightFile], joint: bool, where: str) -> None:
+    """A network made of ONNX files has one file for each stem."""
+    gives = [file.gives for file in files]
+    if spec.family != ONNX_FAMILY or not joint or not all(file.name.endswith(ONNX) for file in files):
+        raise ModelError(f'{where}: {ONNX} files need family = "{ONNX_FAMILY}" and joint = true, and no other files')
+    if sorted(gives) != sorted((stem,) for stem in spec.stems):
+        raise ModelError(f"{where}: there must be one {ONNX} file for each stem", f"its stems: {', '.join(spec.stems)}")
+
+
+def _parse_stems(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not _are_stems(value):
+        raise ModelError(f"{where} must be a list of names")
+    return tuple(value)
+
+
+def _are_stems(names: Collection[Any]) -> bool:
+    """Whether these can be names of stems, and so of files."""
+    valid = all(isinstance(name, str) and name.isidentifier() and len(name) <= 40 for name in names)
+    return valid and 0 < len(names) == len(set(names))
+
+
+def _parse_sdr(table: Any, stems: Collection[str], where: str) -> tuple[dict[str, float], str, str]:
+    """SDR in dB by stem, its metric and its source; empty if there is no table."""
+    if table is None:
+        return {}, "", ""
+    if not isinstance(table, dict):
+        raise ModelError(f"{where}: not a table")
+    _check_keys(table, ("metric", "source"), stems, where)
+    for key in ("metric", "source"):
+        if not isinstance(table[key], str):
+            raise ModelError(f"{where}: {key} must be text")
+    sdr = {stem: table[stem] for stem in stems if stem in table}
+    for stem, value in sdr.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ModelError(f"{where}: {stem} must be a number, in dB")
+    return {stem: float(value) for stem, value in sdr.items()}, table["metric"], table["source"]
+
+
+def _parse_config(table: Any, where: str) -> dict[str, Any]:
+    """Settings of a network: numbers, text, and lists of these. The network checks their values when it is built."""
+    if not isinstance(table, dict):
+        raise ModelError(f"{where}: not a table")
+    for key, value in table.items():
+        if not all(isinstance(one, (bool, int, float, str)) for one in (value if isinstance(value, list) else [value])):
+            raise ModelError(f"{where}: {key} must be a number, text, or a list of these")
+    return dict(table)
+
+
+def _check_keys(table: Mapping[str, Any], required: Collection[str], optional: Collection[str], where: str) -> None:
+    for key in table:
+        if key not in required and key not in optional:
+            raise ModelError(f"{where}: unknown key {key!r}", f"known keys: {', '.join((*required, *optional))}")
+    for key in required:
+        if key not in table:
+            raise ModelError(f"{where}: {key} is missing")
+
+
+def _parse_address(address: str) -> ModelSpec:
     """A repository that the user named: `hf://owner/name[@revision]`."""
-    repo, at, revision = model.removeprefix(HUB).partition("@")
+    repo, at, revision = address.removeprefix(HUB).partition("@")
     if not REPO.fullmatch(repo) or (at and not (_REVISION.fullmatch(revision) and is_inside(revision))):
-        raise ModelError(f"{model!r} is no address on the Hub", f"write {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")
+        raise ModelError(f"invalid Hub address {address!r}", f"write {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")
     summary, license = "a repository that you named", "see https://huggingface.co/" + repo
-    return ModelSpec(name=model, summary=summary, license=license, repo=repo, revision=revision or "main")
-
-
-def file_spec(path: Path, known: Collection[str]) -> ModelSpec:
-    """What the header of a checkpoint says; `checkpoint.load` checks the whole file."""
-    name = str(path)
-    if os.path.isdir(path):  # noqa: PTH112 (never raises)
-        raise ModelError(f"{name!r} is a folder, not a model", f"give the {SUFFIX} file in it")
-    if path.suffix in PICKLES:
-        reason = f"{name!r} is a pickle, which can run any program when it is opened: stemsplit never opens one"
-        raise ModelError(reason, f"get the model as {SUFFIX}, or use one of {', '.join(known)}")
-    if path.suffix == ONNX:
-        reason = f"{name!r} is one of several files that make a model together, and none can be run alone"
-        raise ModelError(reason, f"list them in a models.toml of your own, or use one of {', '.join(known)}")
-    try:
-        header = headers.read(path)
-    except FileNotFoundError as error:
-        raise ModelError(f"there is no model file {name!r}", f"known models: {', '.join(known)}") from error
-    if header is None:
-        raise ModelError(f"{name!r} has no stemsplit header", "only models saved by stemsplit can be run from a file")
-    try:
-        family, stems = str(header["family"]), tuple(header["stems"])
-        if not tables.are_stems(stems):
-            raise ValueError(stems)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"the header of {name!r} is damaged", "get the file again") from error
-    return ModelSpec(name=name, summary="a file", family=family, stems=stems, license="see its author", path=path)
+    return ModelSpec(name=address, summary=summary, license=license, repo=repo, revision=revision or "main")

@@ -3,10 +3,9 @@
 import logging
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from itertools import chain, groupby, islice, tee
 from pathlib import Path
 
@@ -22,10 +21,10 @@ from stemsplit.audio.reading import Reader, match_channels, open_reader
 from stemsplit.audio.resampling import resample
 from stemsplit.dsp.overlap_add import Window, WindowPlan, cut, overlap_add
 from stemsplit.errors import UsageError
-from stemsplit.models import hub, loading
+from stemsplit.models import hub
 from stemsplit.models.checkpoint import Model
 from stemsplit.models.ensemble import Ensemble, ensemble_of, load_ensemble
-from stemsplit.models.registry import ModelSpec, require_masks
+from stemsplit.models.registry import check_masks, read_registry
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.outputs import STEM_FILE, Delivery
 from stemsplit.separation.render import OnProgress, Report, write_stems
@@ -98,8 +97,8 @@ class Separator:
         stems: Sequence[str] = (),
         device: str = "auto",
         registry: Path | None = None,
-        on_download: Callable[[ModelSpec, int | None], None] = lambda spec, size: None,
-        on_progress: hub.Progress = lambda done, total: None,
+        on_download: hub.OnDownload = lambda spec, size: None,
+        on_progress: hub.OnProgress = lambda done, total: None,
     ) -> "Separator":
         """Load a model by name; weights that are not in the cache are downloaded from the Hub and verified.
 
@@ -121,14 +120,11 @@ class Separator:
         """
         options = options or SeparationOptions()
         chosen = devices.choose(device)
-        spec = loading.find(loading.read_registry(registry), os.fspath(model) if model else None, stems)
+        spec = read_registry(registry).find(os.fspath(model) if model else None, stems)
         if options.wiener:
-            require_masks(spec)
-        fetch = partial(hub.obtain, on_download=on_download, on_progress=on_progress)
-        obtained = loading.obtain(spec, stems, fetch)
-        spec = obtained.spec
-        ensemble = load_ensemble(obtained.paths, obtained.gives, config=spec.config, stems=spec.stems, device=chosen)
-        return cls(ensemble, options, device=chosen)
+            check_masks(spec)
+        local = hub.download(spec, stems, on_download=on_download, on_progress=on_progress)
+        return cls(load_ensemble(local, device=chosen), options, device=chosen)
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -302,7 +298,7 @@ class Separator:
                 self.warnings.append(f"{message}; using smaller batches from now on")
 
     def _run_networks(self, batch: list[Window]) -> Tensor:
-        """Run each network on windows of one length, and add up the stems `(B, S, C, length)` by its shares in them."""
+        """Run each network on windows of one length, and add up the stems `(B, S, C, length)` by its gains."""
         header, length = self.ensemble.header, batch[0].length
         total = torch.zeros(len(batch), len(header.stems), header.channels, length)
         for member in self.ensemble.members:
@@ -311,8 +307,8 @@ class Separator:
             with self._low_precision():
                 estimate = member.ready(wiener=self.options.wiener)(mix)
             inner = Window(estimate, length).center_crop(length).float().cpu()
-            for stem, row, share in member.shares:
-                total[:, stem].add_(inner[:, row], alpha=share)
+            for stem, output, gain in member.gains:
+                total[:, stem].add_(inner[:, output], alpha=gain)
         return total
 
     def _low_precision(self) -> torch.autocast | nullcontext[None]:

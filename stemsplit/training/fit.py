@@ -17,7 +17,7 @@ from stemsplit.files import sweep
 from stemsplit.models import checkpoint
 from stemsplit.models.checkpoint import Header, Model
 from stemsplit.models.ensemble import load_ensemble
-from stemsplit.models.loading import LocalModel
+from stemsplit.models.registry import LocalModel
 from stemsplit.networks.masking import MaskNetwork
 from stemsplit.separation.separator import Separator
 from stemsplit.training.data import Crops, Loader
@@ -173,7 +173,7 @@ def load_start(local: LocalModel) -> Model:
         UsageError: The model has several networks.
     """
     name = local.spec.name
-    ensemble = load_ensemble(local.paths, local.gives, config=local.spec.config)
+    ensemble = load_ensemble(local)
     if len(ensemble.members) > 1:
         message = f"{name!r} has {len(ensemble.members)} networks, and only one network can be trained"
         where = f"; to list its files:  stemsplit models path {name}" if len(local.paths) > 1 else ""

@@ -275,7 +275,7 @@ def test_objects_for_programs(results: list[Done | Skipped | Failed]) -> None:
         reporting.end_event(
             BatchReport(results, "mini", fallback={"instead_of": "htdemucs", "reason": "offline"}, wall_seconds=0.25)
         ),
-        reporting.error_event(ModelError("there is no model 'x'", "hint")),
+        reporting.error_event(ModelError("unknown model 'x'", "hint")),
     ]
     assert json.loads(json.dumps(events)) == events
     assert [event.pop("event") for event in events] == "begin progress done skipped failed end error".split()

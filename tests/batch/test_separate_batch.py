@@ -133,7 +133,7 @@ def test_a_run_looks_things_up_once(run: Run, here: Path, monkeypatch: pytest.Mo
         return call
 
     monkeypatch.setattr(Registry, "find", counted("model", Registry.find))
-    monkeypatch.setattr(headers, "read", counted("header", headers.read))
+    monkeypatch.setattr(headers, "read_header", counted("header", headers.read_header))
     monkeypatch.setattr("stemsplit.batch.run.open_reader", counted("song", open_reader))
     assert run("a.wav", "b.wav").code == 0
     assert count == {"model": 1, "header": 1, "song": 4}

@@ -158,7 +158,7 @@ def test_settings_that_are_damaged(
 
 def test_a_model_that_does_not_exist(examine: Callable[..., tuple[int, dict[str, Any]]]) -> None:
     code, found = examine("--model", "minni")
-    assert (code, fatal(found)) == (1, ["there is no model 'minni'"])
+    assert (code, fatal(found)) == (1, ["unknown model 'minni'"])
 
 
 # Models and the Hub
@@ -172,11 +172,13 @@ def test_without_the_hub(examine: Callable[..., tuple[int, dict[str, Any]]], mon
     assert found["hub"]["endpoint"] == constants.ENDPOINT
     assert found["model"] == {"name": "htdemucs", "named": False, "here": False, "size": 84_025_440}
     (problem,) = found["problems"]
-    assert problem["problem"].startswith("the model 'htdemucs' is not here and cannot be fetched, and mini")
+    assert problem["problem"].startswith(
+        "the model 'htdemucs' is not downloaded and cannot be downloaded now, and mini"
+    )
     assert problem["hint"].endswith("stemsplit models pull htdemucs")
     # Nothing takes the place of a model that was named.
     code, found = examine("--model", "htdemucs_ft")
-    assert (code, fatal(found)) == (1, ["the model 'htdemucs_ft' is not here and cannot be fetched"])
+    assert (code, fatal(found)) == (1, ["the model 'htdemucs_ft' is not downloaded and cannot be downloaded now"])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     code, found = examine("--model", "mini")
     assert (code, found["problems"], found["hub"]["reason"]) == (0, [], "HF_HUB_OFFLINE is set")
@@ -195,7 +197,7 @@ def test_the_way_to_the_hub(
     assert (code, found["problems"]) == (0, [])
     assert found["hub"] == {"endpoint": constants.ENDPOINT, "proxy": None, "reachable": True, "reason": None}
     assert found["model"] == {"name": "mine", "named": True, "here": False, "size": spec.size}
-    _, paths = hub.obtain(spec)
+    paths = hub.download(spec).paths
     code, found = examine(*own)
     assert (code, found["model"]["here"], found["cache"]["size"]) == (0, True, spec.size)
     paths[1].write_bytes(b"damaged")
@@ -214,7 +216,7 @@ def test_room_for_the_model(
     usage = SimpleNamespace(free=2 * 10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     code, found = examine(*own)
-    assert (code, fatal(found)) == (1, ["the model 'mine' is not here, needs 2 MB, and there is room for 2 MB"])
+    assert (code, fatal(found)) == (1, ["the model 'mine' is not downloaded, needs 2 MB, and there is room for 2 MB"])
     assert examine("--model", "mini")[0] == 0
 
     def refuse(*arguments: object, **options: object) -> None:

@@ -15,7 +15,7 @@ from stemsplit.models import checkpoint, registry
 from stemsplit.models.checkpoint import Model
 from stemsplit.models.registry import ModelSpec, WeightFile
 
-OURS = registry.read().models
+OURS = registry.read_bundled().models
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def test_the_list(run: Run, cache: Path) -> None:
     assert json.loads(run("models", "list", "--json", model=False).out) == listed
     assert listed["default"] == "htdemucs"
     states = {model["name"]: (model["state"], model["runs"], model["size"]) for model in listed["models"]}
-    assert states["mini"] == ("here", True, None)
-    assert states["htdemucs_ft"][::2] == ("not here", 4 * 84_025_440)
+    assert states["mini"] == ("bundled", True, None)
+    assert states["htdemucs_ft"][::2] == ("not downloaded", 4 * 84_025_440)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -70,7 +70,7 @@ def ensemble(server: Hub, cache: Path, here: Path, unet_model: Callable[..., Mod
         sha256 = server.add(REPO, f"{stem}.safetensors", content)
         files.append(WeightFile(f"{stem}.safetensors", len(content), sha256, (stem,)))
     spec = ModelSpec(name="mine", summary="", license="", stems=("vocals", "drums"), repo=REPO, revision=COMMIT)
-    return write_registry(here / "bag.toml", replace(spec, files=tuple(files)))
+    return write_registry(here / "ensemble.toml", replace(spec, files=tuple(files)))
 
 
 def test_what_other_stems_need_is_not_fetched(run: Run, ensemble: Path, server: Hub, here: Path) -> None:
@@ -99,13 +99,13 @@ def test_the_life_of_a_model(run: Run, own: Path, server: Hub, here: Path) -> No
     assert run("models", "path", *mine, model=False).code == 1
     code, out, err = run("models", "pull", *mine, model=False)
     assert code == 0
-    assert err.splitlines()[1:] == ["licence of its weights: MIT, as its author says", "mine is here"]
+    assert err.splitlines()[1:] == ["licence of its weights: MIT, as its author says", "mine is downloaded"]
     path = Path(out.strip())
     assert path.read_bytes() == (here / "x.safetensors").read_bytes()
     assert run("models", "path", *mine, model=False).out == out
 
     server.requests.clear()
-    assert run("models", "pull", *mine, model=False) == (0, out, "mine is here\n")
+    assert run("models", "pull", *mine, model=False) == (0, out, "mine is downloaded\n")
     assert server.requests == []
     assert run("models", "verify", *mine, model=False) == (0, "mine: w.safetensors is good\n", "")
     assert json.loads(run("models", "path", *mine, "--json", model=False).out) == {"paths": [str(path)]}
@@ -114,9 +114,9 @@ def test_the_life_of_a_model(run: Run, own: Path, server: Hub, here: Path) -> No
     assert (code, out) == (1, "")
     assert "the model 'mine' is damaged: 'w.safetensors' has 1 bytes instead of" in err
 
-    assert run("models", "remove", *mine, model=False) == (0, "", "mine: 0 MB free\n")
+    assert run("models", "remove", *mine, model=False) == (0, "", "mine: freed 0 MB\n")
     assert not path.exists()
-    assert run("models", "verify", "--registry", str(own), model=False) == (0, "", "no downloaded weights are here\n")
+    assert run("models", "verify", "--registry", str(own), model=False) == (0, "", "no models are downloaded\n")
     assert run("models", "verify", *mine, model=False).code == 1
 
 
@@ -125,7 +125,7 @@ def test_all_models_are_pulled_and_one_failure_stops_none(run: Run, own: Path) -
     assert code == 1  # the server has none of the real ones
     results = {result["model"]: result for result in json.loads(out)["models"]}
     assert list(results) == [*OURS, "mine"]
-    assert results["htdemucs"]["error"] == "127.0.0.1 has no repository 'adefossez/HTDemucs', or not for you"
+    assert results["htdemucs"]["error"] == "127.0.0.1 has no repository 'adefossez/HTDemucs', or it is private"
     assert len(results["mine"]["paths"]) == 1
     assert len(results["mini"]["paths"]) == 1
     assert err.count("stemsplit: ") == len(OURS) - 1
@@ -134,10 +134,10 @@ def test_all_models_are_pulled_and_one_failure_stops_none(run: Run, own: Path) -
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["pull"], 2, "stemsplit: no model was named"),
-        (["remove"], 2, "stemsplit: no model was named"),
-        (["pull", "mini", "--all"], 2, "stemsplit: --all was given beside names of models"),
-        (["pull", "minni"], 1, "stemsplit: there is no model 'minni'\nhint: did you mean mini?"),
+        (["pull"], 2, "stemsplit: no model named"),
+        (["remove"], 2, "stemsplit: no model named"),
+        (["pull", "mini", "--all"], 2, "stemsplit: --all does not go with names of models"),
+        (["pull", "minni"], 1, "stemsplit: unknown model 'minni'\nhint: did you mean mini?"),
         (["info", "x.th"], 1, "stemsplit: 'x.th' is a pickle, which can run any program"),
         (["list", "--registry", "none.toml"], 1, "stemsplit: cannot read the models in 'none.toml'"),
         (["push", "none.safetensors", "me/new"], 1, "stemsplit: there is no model file 'none.safetensors'"),
@@ -151,7 +151,7 @@ def test_refusals(run: Run, cache: Path, arguments: list[str], code: int, told: 
 
 def test_the_bundled_model_is_not_removed(run: Run, cache: Path) -> None:
     code, _, err = run("models", "remove", "mini", model=False)
-    assert (code, err) == (0, "mini is a part of stemsplit, or a file of your own, and stays\n")
+    assert (code, err) == (0, "mini is not a download, and stays\n")
     assert OURS["mini"].path
     assert OURS["mini"].path.exists()
 
@@ -195,9 +195,9 @@ def test_the_bundled_model_takes_the_place_of_the_default(
     assert code == 0
     assert len(out.splitlines()) == 8
     assert err.startswith(
-        "warning: the model 'mine' is not on this machine, and HF_HUB_OFFLINE is set; "
-        "mini, which travels with stemsplit, takes its place\n"
-        "hint: better: connect to the network once and run  stemsplit models pull mine\n"
+        "warning: the model 'mine' is not downloaded, and HF_HUB_OFFLINE is set; "
+        "using mini, which is bundled with stemsplit, instead\n"
+        "hint: connect to the network once and run  stemsplit models pull mine\n"
     )
     assert err.endswith("separated with mini, not with mine\n")
     told = json.loads(run("a.wav", *use, "--overwrite", "--json", model=False).out.splitlines()[-1])
@@ -213,7 +213,7 @@ def test_a_hub_that_refuses_is_no_reason_for_another_model(run: Run, own: Path, 
     server.faults.status, server.faults.code = 403, "GatedRepo"
     code, out, err = run("song.wav", "--registry", str(own), model=False)
     assert (code, out) == (1, "")
-    assert "wants to be asked" in err
+    assert "must be requested on its page" in err
 
 
 def test_a_network_that_this_version_does_not_have(run: Run, here: Path, server: Hub, cache: Path) -> None:
@@ -224,7 +224,9 @@ def test_a_network_that_this_version_does_not_have(run: Run, here: Path, server:
     )
     code, _, err = run("song.wav", "--model", "new", "--registry", "own.toml", model=False)
     assert code == 1
-    assert err.startswith("stemsplit: this version of stemsplit cannot run the model 'new': it has no family 'newest'")
+    assert err.startswith(
+        "stemsplit: this version of stemsplit cannot run the model 'new': unknown network family 'newest'"
+    )
     assert server.requests == []
 
 

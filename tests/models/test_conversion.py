@@ -15,19 +15,22 @@ import torch
 from huggingface_hub import constants
 from support.hub import REPO
 from support.hub_server import COMMIT, Hub
+from support.models import load_ensemble
 from support.program import Run
 from support.songs import STEMS
 from support.spleeter import CONFIG, anonymous, model, network, of_stem
 
 from stemsplit.errors import ModelError
 from stemsplit.models import cache as store
-from stemsplit.models import checkpoint, conversion, ensemble, spleeter_onnx
+from stemsplit.models import checkpoint, spleeter_onnx
+from stemsplit.models.ensemble import Ensemble
 from stemsplit.models.registry import ModelSpec, WeightFile
 from stemsplit.networks.spleeter import Network
 from stemsplit.separation.separator import Separator
 
 GIVES = [(stem,) for stem in STEMS]
 SETTINGS = asdict(CONFIG)
+TESTS = str(Path(__file__).parents[1])
 LENGTH = 12_000  # samples of a song, several windows of the small network
 
 
@@ -50,7 +53,7 @@ def song(seed: int = 0) -> np.ndarray:
     return (0.1 * np.random.default_rng(seed).standard_normal((2, LENGTH))).astype(np.float32)
 
 
-def separate(ensemble: ensemble.Ensemble) -> np.ndarray:
+def separate(ensemble: Ensemble) -> np.ndarray:
     return np.concatenate(list(Separator(ensemble).separate([song()], 44_100)), axis=-1)
 
 
@@ -62,7 +65,7 @@ def converted() -> list[Path]:
 
 
 def test_what_is_made_of_them_is_the_network(paths: list[Path], made: Network) -> None:
-    found = checkpoint.load(conversion.convert(paths, GIVES, SETTINGS))
+    found = checkpoint.load(spleeter_onnx.convert(paths, GIVES, SETTINGS))
     assert found.header.stems == STEMS
     assert found.header.length == found.header.plan.length == 63 * 128 - 512
     mix = torch.from_numpy(song())[None]
@@ -71,11 +74,11 @@ def test_what_is_made_of_them_is_the_network(paths: list[Path], made: Network) -
 
 
 def test_it_is_made_once(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    first = conversion.convert(paths, GIVES, SETTINGS)
+    first = spleeter_onnx.convert(paths, GIVES, SETTINGS)
     assert converted() == [first]
     before = first.stat()
-    monkeypatch.setattr(spleeter_onnx, "read", None)
-    assert conversion.convert(paths, GIVES, SETTINGS) == first
+    monkeypatch.setattr(spleeter_onnx, "read_weights", None)
+    assert spleeter_onnx.convert(paths, GIVES, SETTINGS) == first
     assert first.stat() == before
 
 
@@ -95,48 +98,48 @@ def forgotten(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [damaged, cut_short, Path.unlink, forgotten])
 def test_it_is_made_anew_when_it_is_not_as_it_was(paths: list[Path], change: Callable[[Path], None]) -> None:
-    path = conversion.convert(paths, GIVES, SETTINGS)
+    path = spleeter_onnx.convert(paths, GIVES, SETTINGS)
     content = path.read_bytes()
     change(path)
     assert not store.is_unchanged(path)
-    assert conversion.convert(paths, GIVES, SETTINGS) == path
+    assert spleeter_onnx.convert(paths, GIVES, SETTINGS) == path
     assert path.read_bytes() == content
     assert store.is_unchanged(path)
 
 
 def test_other_files_stems_and_settings_are_another_one(paths: list[Path]) -> None:
     wider = {**SETTINGS, "bins": 192}
-    one = conversion.convert(paths, GIVES, SETTINGS)
+    one = spleeter_onnx.convert(paths, GIVES, SETTINGS)
     others = {
-        conversion.convert(paths, GIVES, wider),
-        conversion.convert(paths, GIVES[::-1], SETTINGS),
-        conversion.convert(paths[::-1], GIVES, SETTINGS),
+        spleeter_onnx.convert(paths, GIVES, wider),
+        spleeter_onnx.convert(paths, GIVES[::-1], SETTINGS),
+        spleeter_onnx.convert(paths[::-1], GIVES, SETTINGS),
     }
     assert len({one, *others}) == 4
     paths[0].write_bytes(model(of_stem(network(1, seed=5), 0)).SerializeToString())
-    assert conversion.convert(paths, GIVES, SETTINGS) not in {one, *others}
+    assert spleeter_onnx.convert(paths, GIVES, SETTINGS) not in {one, *others}
 
 
 def test_half_precision_stays_half_as_large(paths: list[Path], made: Network) -> None:
-    full = conversion.convert(paths, GIVES, SETTINGS)
+    full = spleeter_onnx.convert(paths, GIVES, SETTINGS)
     for number, path in enumerate(paths):
         halved = {name: value.astype(np.float16) for name, value in of_stem(made, number).items()}
         path.write_bytes(model(halved, rename=anonymous).SerializeToString())
-    half = conversion.convert(paths, GIVES, SETTINGS)
+    half = spleeter_onnx.convert(paths, GIVES, SETTINGS)
     assert half.stat().st_size < 0.75 * full.stat().st_size  # of which some is names
-    one, other = (separate(ensemble.load_ensemble([path], [()])) for path in (full, half))
+    one, other = (separate(load_ensemble([path], [()])) for path in (full, half))
     assert 0 < np.abs(one - other).max() < 0.01 * np.abs(one).max()
 
 
 def test_nothing_is_left_of_what_fails(paths: list[Path]) -> None:
     paths[2].write_bytes(b"?")
     with pytest.raises(ModelError, match="bass"):
-        conversion.convert(paths, GIVES, SETTINGS)
-    assert not store.made_here().exists()
+        spleeter_onnx.convert(paths, GIVES, SETTINGS)
+    assert not store.converted_folder().exists()
     with pytest.raises(ModelError, match="no setting"):
-        conversion.convert(paths, GIVES, {"bands": 3})
+        spleeter_onnx.convert(paths, GIVES, {"bands": 3})
     with pytest.raises(ModelError, match="cannot read the model file"):
-        conversion.convert([*paths[:3], paths[3].with_name("none.onnx")], GIVES, SETTINGS)
+        spleeter_onnx.convert([*paths[:3], paths[3].with_name("none.onnx")], GIVES, SETTINGS)
 
 
 def test_a_folder_that_cannot_be_written(paths: list[Path]) -> None:
@@ -144,25 +147,26 @@ def test_a_folder_that_cannot_be_written(paths: list[Path]) -> None:
     own.mkdir(exist_ok=True)
     (own / "stemsplit").write_text("in the way")
     with pytest.raises(ModelError, match="cannot write") as caught:
-        conversion.convert(paths, GIVES, SETTINGS)
+        spleeter_onnx.convert(paths, GIVES, SETTINGS)
     assert caught.value.hint
 
 
 def test_what_was_killed_is_swept_away(paths: list[Path]) -> None:
-    path = conversion.convert(paths, GIVES, SETTINGS)
+    path = spleeter_onnx.convert(paths, GIVES, SETTINGS)
     old, young = (path.with_name(f"{path.name}.{number}") for number in (1, 2))
     for part in (old, young):
         part.write_bytes(b"part")
     os.utime(old, (0, 0))
     path.unlink()
-    conversion.convert(paths, GIVES, SETTINGS)
+    spleeter_onnx.convert(paths, GIVES, SETTINGS)
     assert converted() == [path, young]
 
 
 def test_two_processes_at_once(paths: list[Path]) -> None:
-    code = "import sys, json; from pathlib import Path; from stemsplit.models import ensemble; "
+    code = f"import sys, json; sys.path.insert(0, {TESTS!r}); from pathlib import Path; "
+    code += "from support.models import load_ensemble; "
     code += "gives, config = json.loads(sys.argv[1]); "
-    code += "ensemble.load_ensemble([Path(p) for p in sys.argv[2:]], gives, config=config)"
+    code += "load_ensemble([Path(p) for p in sys.argv[2:]], gives, config=config)"
     command = [sys.executable, "-c", code, json.dumps([GIVES, SETTINGS]), *map(str, paths)]
     processes = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
@@ -171,18 +175,19 @@ def test_two_processes_at_once(paths: list[Path]) -> None:
 
 
 def test_later_starts_do_not_import_onnx(paths: list[Path]) -> None:
-    conversion.convert(paths, GIVES, SETTINGS)
-    code = "import sys; from pathlib import Path; from stemsplit.models import ensemble; sys.modules['onnx'] = None; "
-    code += f"ensemble.load_ensemble([Path(p) for p in sys.argv[1:]], {GIVES!r}, config={SETTINGS!r})"
+    spleeter_onnx.convert(paths, GIVES, SETTINGS)
+    code = f"import sys; sys.path.insert(0, {TESTS!r}); from pathlib import Path; "
+    code += "from support.models import load_ensemble; sys.modules['onnx'] = None; "
+    code += f"load_ensemble([Path(p) for p in sys.argv[1:]], {GIVES!r}, config={SETTINGS!r})"
     subprocess.run([sys.executable, "-c", code, *map(str, paths)], check=True, timeout=120)
 
 
-# A bag
+# An ensemble
 
 
 def test_one_stem_is_what_it_is_with_all(paths: list[Path]) -> None:
-    every = separate(ensemble.load_ensemble(paths, GIVES, config=SETTINGS))
-    some = ensemble.load_ensemble(paths, GIVES, config=SETTINGS, stems=["bass", "vocals"])
+    every = separate(load_ensemble(paths, GIVES, config=SETTINGS))
+    some = load_ensemble(paths, GIVES, config=SETTINGS, stems=["bass", "vocals"])
     assert some.header.stems == ("vocals", "bass")
     asked: list[object] = []
     some.members[0].network.register_forward_hook(lambda module, given, result: asked.append(result.shape[1]))
@@ -191,7 +196,7 @@ def test_one_stem_is_what_it_is_with_all(paths: list[Path]) -> None:
 
 
 def test_stems_add_up_to_the_song(paths: list[Path]) -> None:
-    stems = separate(ensemble.load_ensemble(paths, GIVES, config=SETTINGS))
+    stems = separate(load_ensemble(paths, GIVES, config=SETTINGS))
     np.testing.assert_allclose(stems.sum(0), song(), atol=1e-5)
 
 
@@ -244,7 +249,11 @@ def test_the_life_of_such_a_model(
     mine = ("mine", "--registry", str(own))
     listed = json.loads(run("models", "list", "--registry", str(own), "--json", model=False).out)["models"]
     states = {entry["name"]: (entry["state"], len(entry["paths"])) for entry in listed}
-    assert (states["mine"], states["wide"], states["spleeter"]) == (("here", 6), ("here", 6), ("not here", 0))
+    assert (states["mine"], states["wide"], states["spleeter"]) == (
+        ("downloaded", 6),
+        ("downloaded", 6),
+        ("not downloaded", 0),
+    )
     assert str(path) in run("models", "info", *mine, model=False).out
     assert str(path) in run("models", "path", *mine, model=False).out
 
@@ -266,7 +275,7 @@ def test_the_life_of_such_a_model(
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"?", "it is damaged|is not stored in it|nodes Conv"), (None, "conv.weight has shape")],
+    [(b"?", "not a valid ONNX file|is missing|Conv nodes"), (None, "conv.weight has shape")],
 )
 def test_files_that_are_no_such_network(
     run: Run, own: Path, here: Path, server: Hub, content: bytes | None, told: str
@@ -295,7 +304,7 @@ def test_a_download_that_is_damaged_on_its_way(run: Run, own: Path, server: Hub)
     server.faults.corrupt = 2
     code, _, err = run(*arguments(own, "--overwrite"), model=False)
     assert code == 1
-    assert "what the Hub sends for the model 'mine' is refused: 'vocals.onnx'" in err
+    assert "the Hub sent a wrong file for the model 'mine': 'vocals.onnx'" in err
     assert converted() == []
 
 
@@ -318,7 +327,7 @@ def test_wiener_filtering_of_what_is_no_mask(run: Run, own: Path, server: Hub) -
     code, out, err = run("song.wav", "--model", "htdemucs", "--wiener", "1", model=False)
     assert (code, out, server.requests) == (2, "", [])
     assert err == (
-        "stemsplit: the model 'htdemucs' estimates no masks, and only these can be refined by Wiener filtering\n"
+        "stemsplit: the model 'htdemucs' does not estimate masks, which Wiener filtering needs\n"
         "hint: leave --wiener out, or choose mini, spleeter or spleeter-16k\n"
     )
 
@@ -339,9 +348,9 @@ def test_evaluation_has_the_settings(run: Run, own: Path, make_song: Callable[..
 def test_a_model_is_found_by_what_is_downloaded(paths: list[Path]) -> None:
     files = tuple(WeightFile(path.name, sha256=store.hash_of(path)) for path in paths)
     spec = ModelSpec(name="x", summary="", license="", repo=REPO, revision=COMMIT, files=files)
-    assert conversion.find(spec) == []
-    path = conversion.convert(paths, GIVES, SETTINGS)
-    assert conversion.find(spec) == [(WeightFile(path.name), path)]
-    assert store.discard(path) > 0
-    assert store.discard(path) == 0
-    assert conversion.find(spec) == []
+    assert store.find_converted(spec) == []
+    path = spleeter_onnx.convert(paths, GIVES, SETTINGS)
+    assert store.find_converted(spec) == [(WeightFile(path.name), path)]
+    assert store.remove_file(path) > 0
+    assert store.remove_file(path) == 0
+    assert store.find_converted(spec) == []

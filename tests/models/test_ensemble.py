@@ -19,12 +19,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from support.demucs import SMALL, STEMS, difference, noise, pair
 from support.demucs_files import BOMB, NETWORKS, as_json, reference
+from support.models import load_ensemble
 from torch import Tensor, nn
 
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.models import checkpoint, headers, registry
 from stemsplit.models.checkpoint import Header, Model, new_model
-from stemsplit.models.ensemble import Ensemble, EnsembleMember, load_ensemble
+from stemsplit.models.ensemble import Ensemble, EnsembleMember
 from stemsplit.networks.families import build
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.separator import Separator
@@ -180,7 +181,7 @@ def test_networks_that_do_not_go_together(paths: list[Path], tmp_path: Path) -> 
     with pytest.raises(ModelError, match="does not give 'piano'"):
         load_ensemble(paths[:2], [("vocals",), ("piano",)])
     other = save(tmp_path / "other.safetensors", 0, rate=44_100)
-    with pytest.raises(ModelError, match="are not for the same audio"):
+    with pytest.raises(ModelError, match="differ in sample rate"):
         load_ensemble([paths[0], other], [(), ()])
 
 
@@ -257,7 +258,7 @@ def test_more_windows_for_gpus() -> None:
         ({"overlap": -0.1}, "from 0 to 0.95, not -0.1"),
         ({"shifts": -1}, "must not be negative, got -1"),
         ({"wiener": -1}, "must not be negative, got -1"),
-        ({"wiener": 1}, "only models that estimate masks"),
+        ({"wiener": 1}, "needs a model that estimates masks"),
     ],
 )
 def test_settings_out_of_range(options: dict[str, Any], told: str) -> None:
@@ -308,7 +309,7 @@ def test_a_bag_in_one_file(tmp_path: Path) -> None:
         mix = noise(2, length)
         expected = apply_model(BagOfModels(theirs, WEIGHTS), mix[None], shifts=0)[0]
         assert difference(run(ensemble, mix), expected) <= TOLERANCE
-    assert ensemble.header.stems == registry.file_spec(path, ()).stems == ("drums", "bass", "other", "vocals")
+    assert ensemble.header.stems == registry.read_spec(path).stems == ("drums", "bass", "other", "vocals")
     assert len(load_ensemble([path], [()], stems=["vocals"]).members) == 2
     assert len(load_ensemble([path], [()], stems=["bass"]).members) == 2
 
@@ -322,7 +323,7 @@ def test_without_weights_all_networks_count_the_same(tmp_path: Path) -> None:
 
 def test_the_window_of_a_bag_comes_before_those_of_its_networks(tmp_path: Path) -> None:
     assert load_ensemble([bag_file(tmp_path / "x.safetensors", ["hdemucs"], segment="2")], [()]).header.length == 16_000
-    with pytest.raises(ModelError, match="not for the same audio"):  # one of them takes no more than its own
+    with pytest.raises(ModelError, match="differ in sample rate"):  # one of them takes no more than its own
         load_ensemble([bag_file(tmp_path / "y.safetensors", ["demucs", "htdemucs"], segment="44")], [()])
 
 
@@ -332,34 +333,34 @@ PAIR = [[1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]]
 @pytest.mark.parametrize(
     ("weights", "changes", "told"),
     [
-        (PAIR[:1], {}, "are not 4 numbers for each of 2"),
-        ([*PAIR, PAIR[0]], {}, "are not 4 numbers for each of 2"),
-        ([PAIR[0], PAIR[1][:3]], {}, "are not 4 numbers for each of 2"),
-        ([PAIR[0], [0.0, 1.0, 0.0, 0.0]], {}, "no network has a share"),
-        ([PAIR[0], [0.0, 1.0, -1.0, 0.0]], {}, "not all numbers from 0"),
-        ([PAIR[0], [0.0, 1.0, math.nan, 0.0]], {}, "not all numbers from 0"),
-        ([PAIR[0], [0.0, 1.0, 1e30, 0.0]], {}, "not all numbers from 0"),
-        ([PAIR[0], [0.0, 1.0, True, 0.0]], {}, "not all numbers from 0"),
-        ([PAIR[0], ["0"] * 4], {}, "not all numbers from 0"),
-        ("1", {}, "damaged"),
-        (1, {}, "damaged"),
-        ({"drums": 1}, {}, "damaged"),
-        (PAIR, {"weights": "["}, "damaged"),
-        (PAIR, {"weights": BOMB}, "damaged"),
+        (PAIR[:1], {}, "must be 4 numbers for each of 2"),
+        ([*PAIR, PAIR[0]], {}, "must be 4 numbers for each of 2"),
+        ([PAIR[0], PAIR[1][:3]], {}, "must be 4 numbers for each of 2"),
+        ([PAIR[0], [0.0, 1.0, 0.0, 0.0]], {}, "has no gain in any network"),
+        ([PAIR[0], [0.0, 1.0, -1.0, 0.0]], {}, "must be numbers from 0"),
+        ([PAIR[0], [0.0, 1.0, math.nan, 0.0]], {}, "must be numbers from 0"),
+        ([PAIR[0], [0.0, 1.0, 1e30, 0.0]], {}, "must be numbers from 0"),
+        ([PAIR[0], [0.0, 1.0, True, 0.0]], {}, "must be numbers from 0"),
+        ([PAIR[0], ["0"] * 4], {}, "must be numbers from 0"),
+        ("1", {}, "invalid"),
+        (1, {}, "invalid"),
+        ({"drums": 1}, {}, "invalid"),
+        (PAIR, {"weights": "["}, "invalid"),
+        (PAIR, {"weights": BOMB}, "invalid"),
         (PAIR, {"signatures": "{}"}, "no list of 1 to 32"),
         (PAIR, {"signatures": "[]"}, "no list of 1 to 32"),
         (PAIR, {"signatures": json.dumps(["00000000"] * 2)}, "no list of 1 to 32"),
         (PAIR, {"signatures": json.dumps([str(n) for n in range(33)])}, "no list of 1 to 32"),
-        (PAIR, {"signatures": "[[], {}]"}, "damaged"),
+        (PAIR, {"signatures": "[[], {}]"}, "invalid"),
         (PAIR, {"signatures": '["unheard"]'}, "'unheard'"),
-        (PAIR, {"signatures": BOMB}, "damaged"),
-        (PAIR[:1], {"signatures": '["00000000"]'}, "damaged|belong to none"),
-        (PAIR, {"00000001": "[]"}, "damaged"),
-        (PAIR, {"00000001": BOMB}, "damaged"),
-        (PAIR, {"00000001": json.dumps({"class_name": "Popen", "args": [], "kwargs": {}})}, "'Popen' is not known"),
-        (PAIR, {"segment": "inf"}, "damaged"),
-        (PAIR, {"segment": "nan"}, "damaged"),
-        (PAIR, {"segment": "a while"}, "damaged"),
+        (PAIR, {"signatures": BOMB}, "invalid"),
+        (PAIR[:1], {"signatures": '["00000000"]'}, "invalid|belong to none"),
+        (PAIR, {"00000001": "[]"}, "invalid"),
+        (PAIR, {"00000001": BOMB}, "invalid"),
+        (PAIR, {"00000001": json.dumps({"class_name": "Popen", "args": [], "kwargs": {}})}, "'Popen'"),
+        (PAIR, {"segment": "inf"}, "invalid"),
+        (PAIR, {"segment": "nan"}, "invalid"),
+        (PAIR, {"segment": "a while"}, "invalid"),
     ],
 )
 def test_bad_bags_are_refused(tmp_path: Path, weights: Any, changes: dict[str, str], told: str) -> None:
@@ -377,7 +378,7 @@ def test_a_bag_with_weights_of_another_shape(tmp_path: Path) -> None:
         metadata = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     for change, told in (
-        ({"00000001.novel": torch.zeros(1)}, "1 weights are missing or not known"),
+        ({"00000001.novel": torch.zeros(1)}, "1 weights are missing or unknown"),
         ({"novel": torch.zeros(1)}, "belong to none of its networks"),
         ({"00000001.encoder.0.conv.bias": torch.zeros(3)}, "has shape"),
         ({"00000001.encoder.0.conv.bias": tensors["00000001.encoder.0.conv.bias"] * math.nan}, "not all finite"),
@@ -404,13 +405,13 @@ def test_the_networks_of_published_bags_have_as_many_values(name: str) -> None:
     total = 0
     for signature in BAGS[name]:
         kind, kwargs, tensors, values, size = PUBLISHED[signature]
-        table = headers.describe(kind.__name__, [], {"sources": [*STEMS[:4]], "segment": 44, **kwargs})
+        table = headers.translate_class(kind.__name__, [], {"sources": [*STEMS[:4]], "segment": 44, **kwargs})
         with torch.device("meta"):
             state = build(table["family"], table["config"], stems=4, channels=2).state_dict()
         assert (len(state), sum(map(Tensor.numel, state.values()))) == (tensors, values)
         assert 0 < size - 2 * values < 400 * tensors  # names and the like
         assert (table["length"], table["rate"]) == (1_940_400, 44_100)
         total += 2 * values
-    (file,) = registry.read().find(name).files
+    (file,) = registry.read_bundled().find(name).files
     assert file.size is not None
     assert 0 < file.size - total < 200 * sum(PUBLISHED[signature][2] for signature in BAGS[name])

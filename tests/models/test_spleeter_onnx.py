@@ -27,8 +27,8 @@ def write(path: Path, content: ModelProto) -> Path:
 
 
 def read(*paths: Path) -> dict[str, Tensor]:
-    header = spleeter_onnx.describe([[f"stem{number}"] for number in range(len(paths))], asdict(CONFIG))
-    return spleeter_onnx.read(paths, header)
+    header = spleeter_onnx.make_header([[f"stem{number}"] for number in range(len(paths))], asdict(CONFIG))
+    return spleeter_onnx.read_weights(paths, header)
 
 
 @pytest.fixture
@@ -93,8 +93,8 @@ def message(*paths: Path) -> str:
         ("conv2.weight", np.zeros((4, 3, 5, 4), np.float32), r"conv2.weight has shape \[4, 3, 5, 4\] instead of"),
         ("bn7.running_var", np.zeros((), np.float32), r"bn7.running_var has shape \[\] instead of"),
         ("up6.weight", np.zeros((1, 4, 5, 5), np.float32), "up6.weight has shape"),
-        ("up3.bias", np.zeros(4, np.float64), "up3.bias is of kind 11"),
-        ("up3.bias", np.zeros(4, np.int32), "up3.bias is of kind 6"),
+        ("up3.bias", np.zeros(4, np.float64), "up3.bias has the wrong type 11"),
+        ("up3.bias", np.zeros(4, np.int32), "up3.bias has the wrong type 6"),
         ("bn.weight", np.array([1, np.nan], np.float32), "bn.weight is not all finite"),
         ("up7.bias", np.array([1, np.inf], np.float16), "up7.bias is not all finite"),
     ],
@@ -120,7 +120,7 @@ def test_another_activation_is_refused(tmp_path: Path, weights: dict[str, np.nda
 
 def test_a_missing_tensor_is_named(tmp_path: Path, weights: dict[str, np.ndarray]) -> None:
     del weights["bn3.running_mean"]
-    assert "bn3.running_mean is not stored" in message(write(tmp_path / "a.onnx", model(weights)))
+    assert "bn3.running_mean is missing" in message(write(tmp_path / "a.onnx", model(weights)))
 
 
 def without(flow: list[NodeProto], kind: str) -> list[NodeProto]:
@@ -132,7 +132,7 @@ def without(flow: list[NodeProto], kind: str) -> list[NodeProto]:
 @pytest.mark.parametrize("kind", list(KINDS.values()))
 def test_other_layers_are_refused(tmp_path: Path, weights: dict[str, np.ndarray], kind: str) -> None:
     flow = without(nodes(anonymous), kind)
-    assert f"nodes {kind} instead of" in message(
+    assert f"{kind} nodes instead of" in message(
         write(tmp_path / "a.onnx", model(weights, rename=anonymous, flow=flow))
     )
 
@@ -183,26 +183,26 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path, weights: dict[str
 
 @pytest.mark.parametrize("gives", [[["vocals"], []], [["vocals"], ["drums", "bass"]], [["vocals"], ["vocals"]]])
 def test_each_file_gives_a_stem_of_its_own(gives: list[list[str]]) -> None:
-    with pytest.raises(ModelError, match="gives one stem"):
-        spleeter_onnx.describe(gives, asdict(CONFIG))
+    with pytest.raises(ModelError, match="must give one stem"):
+        spleeter_onnx.make_header(gives, asdict(CONFIG))
 
 
 @pytest.mark.parametrize("config", [{"bands": 3}, {"bins": 1000}, {"bins": "1536"}, {"frames": 2**20}])
 def test_settings_that_no_network_has_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ModelError):
-        spleeter_onnx.describe([["vocals"], ["drums"]], {**config, "frames": config.get("frames", 64)})
+        spleeter_onnx.make_header([["vocals"], ["drums"]], {**config, "frames": config.get("frames", 64)})
 
 
 def test_the_windows_of_the_published_network() -> None:
     """All frames that a U-Net sees at once, of which the next window has a sixteenth again."""
-    header = spleeter_onnx.describe([["vocals"], ["drums"]], {"bins": 1536})
+    header = spleeter_onnx.make_header([["vocals"], ["drums"]], {"bins": 1536})
     assert (header.rate, header.channels, header.stems) == (44_100, 2, ("vocals", "drums"))
     assert (header.length, header.hop) == (507 * 1024, 480 * 1024)
     assert header.config == {"bins": 1536}
 
 
 def test_onnx_is_only_imported_to_read() -> None:
-    code = "import sys, stemsplit.onnx_weights; sys.exit('onnx' in sys.modules)"
+    code = "import sys, stemsplit.models.spleeter_onnx; sys.exit('onnx' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
+from support.models import load_ensemble
 from support.songs import STEMS
 
 from stemsplit import Delivery, Format, Separator
@@ -15,7 +16,7 @@ from stemsplit.audio.decoding import Block
 from stemsplit.audio.read_ahead import BLOCKS, PrefetchReader
 from stemsplit.audio.reading import Reader, open_reader
 from stemsplit.errors import AudioError, UsageError
-from stemsplit.models import checkpoint, ensemble
+from stemsplit.models import checkpoint
 from stemsplit.models.checkpoint import Model
 from stemsplit.separation.outputs import Rows
 from stemsplit.separation.streams import MixtureTap
@@ -173,7 +174,7 @@ def test_masked_stems_are_consistent_by_themselves_unless_the_model_cannot_hear_
 
 def test_some_stems_cannot_be_made_consistent(unet_model: MakeModel, tmp_path: Path) -> None:
     checkpoint.save(unet_model(), tmp_path / "model.safetensors")
-    separator = Separator(ensemble.load_ensemble([tmp_path / "model.safetensors"], [()], stems=("vocals",)))
+    separator = Separator(load_ensemble([tmp_path / "model.safetensors"], [()], stems=("vocals",)))
     song = write(tmp_path / "song.wav", noise(2, 1000))
     outputs = {"vocals": tmp_path / "vocals.wav"}
     with pytest.raises(UsageError, match="only all stems"):

@@ -24,11 +24,11 @@ class Faults:
     """What the server does wrong.
 
     Args:
-        status, code: answer HEAD requests of files with this status and X-Error-Code.
+        status, code: answer requests for files and repositories with this status and X-Error-Code.
         corrupt: so many downloads have a byte of them changed. truncate: end the body early, though its size is right.
         cut_after: close the connection after so many bytes, `cuts` times.
         delay_seconds: wait before every answer. drip: send a byte every tenth of a second.
-        size: what HEAD says instead of the true size. commit: what it says instead of the commit.
+        size: what HEAD says instead of the true size. commit: what the server states instead of the commit.
         metadata: how /api/validate-yaml likes a model card.
     """
 
@@ -86,23 +86,29 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.startswith("/cdn/"):
             self._send_file(*self._file(self.path.removeprefix("/cdn/")))
-        elif self.path.startswith("/api/models/"):  # what a repository is, or /tree/<revision>: what is in it
-            self._note()
-            owner, name, *tree = unquote(urlsplit(self.path).path).split("/")[3:]
-            files = self.hub.files.get(f"{owner}/{name}")
-            if files is None:
-                self._fail(404, "RepoNotFound")
-            elif tree:
-                sized = files.items()
-                self._send_json([{"type": "file", "path": p, "oid": "0" * 40, "size": len(c)} for p, c in sized])
-            else:
-                private = f"{owner}/{name}" in self.hub.private
-                siblings = [{"rfilename": p} for p in files]
-                self._send_json({"id": f"{owner}/{name}", "sha": COMMIT, "private": private, "siblings": siblings})
+        elif self.path.startswith("/api/models/"):
+            self._describe_repository()
         elif self.path.startswith("/api/"):  # whatever else the client is curious about
             self._fail(404, "")
         else:
             self._resolve()
+
+    def _describe_repository(self) -> None:
+        """/api/models/{owner}/{name}, or that with /revision/{revision}"""
+        self._note()
+        faults = self.hub.faults
+        owner, name, *rest = unquote(urlsplit(self.path).path).split("/")[3:]
+        repo = f"{owner}/{name}"
+        if faults.status:
+            self._fail(faults.status, faults.code)
+        elif repo not in self.hub.files:
+            self._fail(401, "RepoNotFound")
+        elif rest and rest[1:] not in (["main"], [COMMIT]):
+            self._fail(404, "RevisionNotFound")
+        else:
+            siblings = [{"rfilename": path} for path in self.hub.files[repo]]
+            private = repo in self.hub.private
+            self._send_json({"id": repo, "sha": faults.commit, "private": private, "siblings": siblings})
 
     def do_POST(self) -> None:
         """Publishing: make a repository, say which files are to be sent how, take them in a commit."""

@@ -30,8 +30,7 @@ from stemsplit.errors import DatasetError, DeviceError, UsageError
 from stemsplit.evaluation.charts import draw_curves
 from stemsplit.models import checkpoint
 from stemsplit.models.checkpoint import Header, new_model
-from stemsplit.models.loading import LocalModel
-from stemsplit.models.registry import ModelSpec, WeightFile
+from stemsplit.models.registry import LocalModel, ModelSpec, WeightFile
 from stemsplit.training import data as data_module
 from stemsplit.training import run as run_module
 from stemsplit.training.data import Crops, Loader
