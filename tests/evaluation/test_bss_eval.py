@@ -75,6 +75,7 @@ def check(reference: Tensor, estimate: Tensor, window: int = RATE) -> Tensor:
     return ratios
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(
     "length",
@@ -87,6 +88,7 @@ def test_against_museval(channels: int, length: int) -> None:
     assert ratios.isfinite().all()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("stems", [1, 2, 4, 6])
 def test_any_number_of_stems(stems: int) -> None:
     reference = band(stems, length=2 * RATE)
@@ -107,6 +109,7 @@ def demo() -> Tensor:
     return sixteen_bits(torch.stack([low, both - low]))
 
 
+@pytest.mark.full
 def test_a_real_song(all_taps: None) -> None:
     reference = demo()
     swapped = 0.7 * reference + 0.2 * reference.flip(0) + 0.1 * reference.roll(5, -1)
@@ -180,6 +183,7 @@ def without_highs() -> Tensor:
     return samples.float()
 
 
+@pytest.mark.full
 def test_what_rounding_would_decide_is_decided() -> None:
     """Not so in museval: with stems that a lossy format has cut off, the last bits change its ratios by several dB."""
     reference = without_highs()

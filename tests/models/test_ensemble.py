@@ -75,6 +75,7 @@ def test_whole_songs_with_other_overlaps(name: str, overlap: float) -> None:
     assert difference(whole(Separator(model, SeparationOptions(overlap=overlap)), mix), expected) <= TOLERANCE
 
 
+@pytest.mark.full
 def test_shifts_are_those_of_the_authors_program(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, model = couple("htdemucs")
     separator, mix = Separator(model, SeparationOptions(shifts=3, seed=5)), noise(2, 30_001)
@@ -109,6 +110,7 @@ def test_shifts_keep_the_length(shares_model: Callable[..., Model], length: int)
     torch.testing.assert_close(stems.sum(0), mix, rtol=0, atol=1e-5)
 
 
+@pytest.mark.full
 def test_a_bag_weighs_networks_of_different_families() -> None:
     """As `mdx` does: networks that want to see different lengths, and do not count for every stem."""
     pairs = [couple(name) for name in ("demucs", "hdemucs", "hdemucs of magnitudes")]
@@ -147,6 +149,7 @@ def paths(tmp_path: Path) -> list[Path]:
     return [save(tmp_path / f"{seed}.safetensors", seed) for seed in range(3)]
 
 
+@pytest.mark.full
 def test_networks_for_a_stem_each_are_one_model(paths: list[Path]) -> None:
     gives = [("vocals",), ("drums", "bass"), ("other",)]
     ensemble, mix = load_ensemble(paths, gives), noise(2, 12_000)
@@ -162,6 +165,7 @@ def test_networks_of_a_shape_take_the_memory_of_one(paths: list[Path]) -> None:
     assert {tensor.dtype for tensor in kept} == {torch.float16}
 
 
+@pytest.mark.full
 def test_what_nobody_wants_is_not_even_read(paths: list[Path]) -> None:
     gives = [("vocals",), ("drums", "bass"), ("other",)]
     alone, mix = load_ensemble(paths, gives, stems=["vocals"]), noise(2, 12_000)
@@ -234,6 +238,7 @@ def test_it_is_said_once_with_the_song(tmp_path: Path) -> None:
     assert [len(each) for each in warnings] == [1, 0]
 
 
+@pytest.mark.full
 def test_half_precision_is_near() -> None:
     for name in ("htdemucs", "hdemucs", "demucs"):
         _, model = couple(name)
