@@ -1,4 +1,4 @@
-"""The two decoders behind `audio.Reader`, and which of them reads what, chosen by measurement.
+"""The two decoders behind `Reader`, and which of them reads what, chosen by measurement.
 
 * libsndfile reads plain samples (WAV, AIFF, CAF, AU, W64, RF64) and Ogg Vorbis with one or two channels.
 * FFmpeg (PyAV) reads everything else. Among that is MP3, because libsndfile takes its length from an estimate and then
@@ -6,7 +6,9 @@
   libsndfile gives up at the first damaged frame; and everything with more than two channels, because libsndfile does
   not say which loudspeaker a channel belongs to.
 
-Both trim encoder delay and padding wherever the file tells them: lag 0 and the same length as FFmpeg's own decoding.
+Both trim the encoder's delay and padding wherever the file notes them, as the ffmpeg program does.
+
+For random access, as in training, libsndfile reads FLAC and more than two channels as well, because it seeks faster.
 """
 
 import contextlib
@@ -39,12 +41,12 @@ Stems = npt.NDArray[np.float32]
 
 _SNDFILE_STARTS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"riff", b"OggS")
 _SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
-_OPEN_END = 0x7FFF_0000  # bytes; who cannot go back to correct the header announces this much or more
+_OPEN_END = 0x7FFF_0000  # bytes; writers that cannot go back to correct the header announce this much or more
 # Samples to decode before an excerpt: an MP3 frame uses bits of up to ten frames before it, and Opus needs 80 ms.
 _RUN_UP = 16_384
-_OGG_PAGE = 65_307  # bytes, the most that one page can have
-# What FFmpeg calls the containers whose length stands in the file, and is not estimated from its size.
-_HONEST = {"flac", "mov", "matroska", "asf", "wv", "tta", "ape", "wav", "aiff", "caf", "ogg"}
+_OGG_PAGE = 65_307  # bytes, the largest page
+# FFmpeg's names of containers whose length is in the file, not estimated from its size.
+_EXACT_CONTAINERS = {"flac", "mov", "matroska", "asf", "wv", "tta", "ape", "wav", "aiff", "caf", "ogg"}
 
 _HALF_POWER = 0.5**0.5  # -3 dB
 _LEFT, _RIGHT = (1.0, 0.0), (0.0, 1.0)
@@ -54,11 +56,19 @@ _FRONT = {"FL": _LEFT, "FLC": _LEFT, "DL": _LEFT, "WL": _LEFT, "FR": _RIGHT, "FR
 class SndfileSource:
     """libsndfile: plain samples and Ogg Vorbis with one or two channels; for random access, FLAC and more channels.
 
-    Attributes: as in `FFmpegSource`.
-
     Args:
         file: An opened, unbuffered file.
-        path: Its name, for messages.
+        path: Its path, for messages.
+
+    Attributes:
+        rate: Hz.
+        channels: As in the file.
+        folded_from: None.
+        length: Samples.
+        exact_length: Samples.
+        promised: Samples according to the header, even if the file is truncated, or None.
+        failures: Blocks that could not be decoded so far.
+        chained: Whether more recordings follow that are not read.
 
     Raises:
         soundfile.LibsndfileError: libsndfile cannot read the file.
@@ -67,7 +77,7 @@ class SndfileSource:
     folded_from = None
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
-        # By number, not by name: a name that is not UTF-8, or one that ends in .raw, is then nothing special.
+        # By descriptor, not by name, so that names that are not UTF-8, or end in .raw, need no special treatment.
         self._file = file
         self._path = path
         self._sound = soundfile.SoundFile(file.fileno(), closefd=False)
@@ -92,7 +102,7 @@ class SndfileSource:
         return has_samples and readable and (random_access or (self.channels <= 2 and self._sound.format != "FLAC"))
 
     def blocks(self) -> Iterator[Block]:
-        """Yield (channels, n <= 65536) as far as it can be decoded."""
+        """Yield blocks `(channels, n)`, `n <= 65536`, as far as the file can be decoded."""
         while True:
             try:
                 samples = self._sound.read(65_536, dtype="float32", always_2d=True)
@@ -117,29 +127,29 @@ class SndfileSource:
         return samples
 
     def close(self) -> None:
-        """Close the decoder, not the file; a second time does nothing."""
+        """Close the decoder, not the file; a second call does nothing."""
         self._sound.close()
 
     def _announced(self) -> int | None:
-        # libsndfile corrects the length of a truncated file by itself; only its log still has what was announced.
+        # libsndfile corrects the length of a truncated file; only its log still has the one in the header.
         log = re.search(r"(?:data|SSND)\s*: (\d+) \(should be", self._sound.extra_info)
         if self._sound.subtype not in _SAMPLE_BYTES:
             return None
         if log is None:
-            return int(self.length)  # all of it is there, unless the file is cut short while it is being read
+            return int(self.length)  # complete, unless the file is truncated while it is being read
         if int(log[1]) >= _OPEN_END:
             return None
         frame_bytes: int = _SAMPLE_BYTES[self._sound.subtype] * self.channels
         return int(log[1]) // frame_bytes
 
     def _read_last_page(self) -> None:
-        """An Ogg file tells its length, and whether it ends in the stream it began with, in its last page only."""
-        place = self._file.tell()
+        """Only the last page of an Ogg file shows its length, and whether it ends in the stream that it began with."""
+        position = self._file.tell()
         self._file.seek(0)
         first = self._file.read(18)
         self._file.seek(-min(2 * _OGG_PAGE, self._file.seek(0, 2)), 2)
         tail = self._file.read()
-        self._file.seek(place)
+        self._file.seek(position)
         last = tail[tail.rfind(b"OggS\x00") :][:18]
         if len(last) == 18:  # RFC 3533: 6 bytes, the granule position (in Vorbis, samples), the stream's serial number
             self.chained = last[14:] != first[14:]
@@ -147,17 +157,30 @@ class SndfileSource:
 
 
 class FFmpegSource:
-    """FFmpeg: an audio stream of anything, folded down to at most two channels. AudioError if it is not there.
+    """FFmpeg: an audio stream of any file, downmixed to at most two channels.
 
-    rate: Hz. channels: 1 or 2. folded_from: the count of channels before folding down, or None. length: samples, an
-    estimate, or None. promised: samples, if a header tells them that can be trusted, else None. failures: pieces that
-    could not be decoded so far. chained: whether recordings follow that are not read.
+    Args:
+        file: An opened, unbuffered file.
+        path: Its path, for messages.
+        audio_stream: Which of the audio streams to read, from 1 on.
+
+    Attributes:
+        rate: Hz.
+        channels: 1 or 2.
+        folded_from: Number of channels in the file if it was more than two, else None.
+        length: Samples, an estimate, or None.
+        exact_length: Samples, if a header gives them exactly, else None.
+        promised: Samples according to a header that can be trusted, or None.
+        failures: Packets that could not be decoded so far.
+        chained: Whether more recordings follow that are not read.
+
+    Raises:
+        AudioError: The file cannot be decoded, or has no such audio stream.
     """
 
     chained = False
 
-    def __init__(self, file: BinaryIO, path: Path, track: int = 1) -> None:
-        """track: which of the audio streams, from 1 on. path: for messages."""
+    def __init__(self, file: BinaryIO, path: Path, audio_stream: int = 1) -> None:
         import av  # 0.1 s, and needed for few files
 
         self._av = av
@@ -171,17 +194,17 @@ class FFmpegSource:
             raise undecodable(path) from error
         try:
             if not self._container.streams.audio:
-                raise AudioError(f"{str(path)!r} has no sound in it", "name a song, or a film that has a sound track")
+                raise AudioError(f"{str(path)!r} has no audio", "name a song, or a film with sound", path=path)
             count = len(self._container.streams.audio)
-            if track > count:
-                told = "one sound track" if count == 1 else f"{count} sound tracks"
+            if audio_stream > count:
+                available = "only one audio track" if count == 1 else f"only {count} audio tracks"
                 hint = "leave out --track" if count == 1 else f"choose one from 1 to {count} with --track"
-                raise AudioError(f"{str(path)!r} has {told}, and none of the number {track}", hint)
-            self._stream = stream = self._container.streams.audio[track - 1]
+                raise AudioError(f"{str(path)!r} has {available}, not {audio_stream}", hint, path=path)
+            self._stream = stream = self._container.streams.audio[audio_stream - 1]
             first = next(packets := self._demux(stream), None)
             self._packets = chain([first] if first else [], packets)
             self._frames = self._decode(self._packets)
-            # Decoding the first frame at once tells the rate and the channels better than many a header.
+            # The first frame is more reliable about sample rate and channels than many headers.
             self._first = next(self._frames, None)
             head = self._first or stream.codec_context
             if not head or not head.sample_rate or not head.layout.nb_channels:
@@ -199,7 +222,7 @@ class FFmpegSource:
             raise
 
     def blocks(self) -> Iterator[Block]:
-        """Yield (channels, n) as far as it can be decoded, all of it at `rate`."""
+        """Yield blocks `(channels, n)` at `rate`, as far as the file can be decoded."""
         for _, block in self._convert_all(self._with_first(self._frames)):
             yield block
 
@@ -236,7 +259,7 @@ class FFmpegSource:
         return excerpt[:, :end]
 
     def close(self) -> None:
-        """Close the decoder, not the file; a second time does nothing."""
+        """Close the decoder, not the file; a second call does nothing."""
         self._container.close()
 
     def _with_first(self, frames: Iterator["AudioFrame"]) -> Iterator["AudioFrame"]:
@@ -261,7 +284,7 @@ class FFmpegSource:
                 yield from frames
 
     def _announced(self, stream: "AudioStream", first: "Packet[AudioStream] | None") -> tuple[int | None, int | None]:
-        """Length and promised length. Of a film whose tracks do not tell theirs, that of the film is an estimate."""
+        """Return length and promised length; for films whose streams have none, the film's length is an estimate."""
         container = self._container
         if stream.duration and stream.time_base:
             exact = stream.duration * stream.time_base * self.rate
@@ -271,10 +294,10 @@ class FFmpegSource:
             return None, None
         kind = container.format.name.split(",")[0]
         alone = bool(stream.duration) or len(container.streams) == 1
-        honest = kind in _HONEST and alone
+        exact_container = kind in _EXACT_CONTAINERS and alone
         if kind == "mp3" and first is not None and first.pos and exact.denominator == 1:
-            honest = lame_header.counts_frames(self._file, first.pos)
-        return round(exact), round(exact) if honest else None
+            exact_container = lame_header.counts_frames(self._file, first.pos)
+        return round(exact), round(exact) if exact_container else None
 
     def _convert_all(self, frames: Iterable["AudioFrame"]) -> Iterator[tuple["AudioFrame | None", Block]]:
         """Yield each frame and its samples; None and what is left at the end of a sample format."""
@@ -292,14 +315,14 @@ class FFmpegSource:
             yield None, block
 
     def _convert(self, converter: "AudioResampler | None", frame: "AudioFrame | None") -> Iterator[Block]:
-        """Frames in whatever sample format as blocks (channels, n); None flushes."""
+        """Convert a frame of any sample format to blocks `(channels, n)`; None flushes the converter."""
         for part in converter.resample(frame) if converter else []:
             samples: npt.NDArray[Any] = part.to_ndarray()  # (1, n * C), float32
             block: Block = samples.reshape(-1, part.layout.nb_channels).T
             if len(block) != self.channels:
                 if part.layout.name not in self._matrices:
                     self._matrices[part.layout.name] = self._matrix(part.layout)
-                with np.errstate(invalid="ignore"):  # infinity times zero, in a float file; the reader replaces it
+                with np.errstate(invalid="ignore"):  # infinity times zero in a float file; the reader replaces it
                     block = self._matrices[part.layout.name] @ block
             yield np.ascontiguousarray(block)
 
@@ -307,7 +330,7 @@ class FFmpegSource:
         if layout.nb_channels == 1:
             return np.ones((2, 1), dtype=np.float32)
         names = [channel.name for channel in layout.channels]
-        if set(names) == {"NONE"}:  # the file does not tell: what FFmpeg takes for granted, where it has an idea
+        if set(names) == {"NONE"}:  # unknown layout: FFmpeg's default for this number of channels, if it has one
             with contextlib.suppress(ValueError):
                 names = [channel.name for channel in self._av.AudioLayout(f"{len(names)}c").channels]
         matrix = downmix_matrix(names) if len(names) > 2 else np.eye(2, dtype=np.float32)
@@ -333,14 +356,14 @@ def open_container(file: BinaryIO, *, metadata_errors: str = "replace") -> "Inpu
 
 
 def open_source(
-    file: BinaryIO, path: Path, track: int = 1, *, random_access: bool = False
+    file: BinaryIO, path: Path, audio_stream: int = 1, *, random_access: bool = False
 ) -> SndfileSource | FFmpegSource:
     """Choose the decoder for a file.
 
     Args:
         file: An opened, unbuffered file.
-        path: Its name, for messages.
-        track: Which of its audio streams to read, from 1 on.
+        path: Its path, for messages.
+        audio_stream: Which of its audio streams to read, from 1 on.
         random_access: Prefer the decoder that is faster at seeking.
 
     Raises:
@@ -348,7 +371,7 @@ def open_source(
     """
     start = file.read(4)
     file.seek(0)
-    if track == 1 and (start in _SNDFILE_STARTS or (random_access and start == b"fLaC")):
+    if audio_stream == 1 and (start in _SNDFILE_STARTS or (random_access and start == b"fLaC")):
         try:
             source = SndfileSource(file, path)
         except soundfile.LibsndfileError:
@@ -358,21 +381,27 @@ def open_source(
                 return source
             source.close()
         file.seek(0)
-    return FFmpegSource(file, path, track)
+    return FFmpegSource(file, path, audio_stream)
 
 
 def undecodable(path: Path, reason: str = "it is damaged, or not audio") -> AudioError:
     """Return the error for a file, or a part of it, that no decoder can read."""
     hint = "if a player can play it, convert it first, for instance with  ffmpeg -i SONG song.flac"
-    return AudioError(f"cannot decode {str(path)!r}: {reason}", hint)
+    return AudioError(f"cannot decode {str(path)!r}: {reason}", hint, path=path)
 
 
 def downmix_matrix(names: Sequence[str]) -> Block:
-    """The (2, C) matrix that folds channels with FFmpeg's names ("FL", "FC", "LFE", "BL", ...) down to stereo.
+    """Return the matrix that downmixes channels to stereo, as in Recommendation ITU-R BS.775.
 
-    Recommendation ITU-R BS.775: centre and surround at -3 dB, a single rear channel at -6 dB on each side, no LFE.
-    Height and unknown channels go the same way, so that none vanishes. One common factor scales the whole so that it
-    cannot clip, as FFmpeg does for integer samples.
+    Centre and surround get -3 dB, a single rear channel -6 dB on each side, LFE is left out. Height and unknown
+    channels are treated in the same way, so that none is lost. The matrix is scaled so that the result cannot clip, as
+    FFmpeg does for integer samples.
+
+    Args:
+        names: FFmpeg's names of the channels: "FL", "FC", "LFE", "BL" and so on.
+
+    Returns:
+        `(2, C)`.
     """
     matrix: Block = np.array([_gains(name) for name in names], dtype=np.float32).T
     matrix /= max(1.0, float(matrix.sum(axis=1).max()))
@@ -380,7 +409,7 @@ def downmix_matrix(names: Sequence[str]) -> Block:
 
 
 def _gains(name: str) -> tuple[float, float]:
-    """Gains of a channel on the left and on the right."""
+    """Return a channel's gains on the left and on the right."""
     if name in _FRONT:
         return _FRONT[name]
     if name == "FC":

@@ -1,9 +1,8 @@
-"""What writes one file: the part of an encoder, libsndfile's encoders, and resampling on the way to any of them.
+"""Encoders: the protocol of all of them, libsndfile's, quantisation, and resampling before any of them.
 
-libsndfile writes WAV and RF64, and Ogg Vorbis, of which FFmpeg's own encoder is poor. FFmpeg writes everything else: it
-keeps covers, which libsndfile does not, it has Opus, AAC and ALAC, and it notes how much silence its encoders have
-added so that decoders cut it. What the two leave undone is done to the finished files: tags in Ogg, the note of
-an MP3's padding, the names in a stem file.
+libsndfile writes WAV and RF64, and Ogg Vorbis, because FFmpeg's own Vorbis encoder is poor. FFmpeg writes everything
+else: it keeps covers, has Opus, AAC and ALAC, and notes the silence that its encoders add, so that decoders cut it.
+What both lack is added to the finished files: tags in Ogg, the padding of an MP3, the names in a stem file.
 """
 
 import errno
@@ -23,9 +22,9 @@ from stemsplit.audio.decoding import Stems
 from stemsplit.audio.formats import Format
 from stemsplit.audio.tags import Tags
 
-# Beyond this, +18 dB, nothing is music any more, and encoders go wrong: LAME ends the program.
+# +18 dB. Music does not go beyond this, but encoders fail there: LAME ends the program.
 LOUDEST = 8.0
-# Samples at a time: libsndfile takes memory for all of them from the stack, and their count changes what they become.
+# Samples at a time: libsndfile puts all of them on the stack, and the result depends on their number.
 _VORBIS_BLOCK = 8_192
 
 DITHERED_BITS = 16
@@ -43,40 +42,44 @@ _INFO_FIELDS = {
 
 
 class Encoder(Protocol):
-    """Writes one file of one or more tracks.
+    """Writes one file with one or more audio streams.
 
-    paths: every file that it makes, known before it does; the first one is the result. What cannot be written is an
-    OSError, ENOSPC where a library does not say why.
+    All methods raise OSError if something cannot be written, with ENOSPC if a library does not say why.
+
+    Attributes:
+        paths: All files that it creates, known from the start; the first one is the result.
     """
 
     paths: Sequence[Path]
 
     def open(self) -> None:
-        """Begin the file, which must not be there yet."""
+        """Create the file, which must not exist yet."""
 
-    def write(self, tracks: Stems) -> None:
-        """Append samples (T, C, n)."""
+    def write(self, stems: Stems) -> None:
+        """Append samples `(S, C, n)`, one row for each audio stream."""
 
     def finish(self, length: int) -> None:
-        """Complete the file, which has got `length` samples in all."""
+        """Complete the file; `length` is the number of samples that were written."""
 
     def close(self) -> None:
-        """Let go of all files, finished or not; a second time does nothing."""
+        """Close all files, finished or not; a second call does nothing."""
 
 
 class Quantiser:
-    """Rounds one stream of samples to integers of `bits` bits, 1.0 being 2^(bits - 1) steps, limited to full scale.
+    """Rounds one stream of samples to integers, 1.0 being 2^(bits - 1) steps, and clips them at full scale.
 
-    24 bits are rounded to the nearest step: the error is at -146 dB of full scale, below any noise. 16 bits get TPDF
-    dither of 2 steps peak to peak first, which makes the error's mean and power independent of the signal (Lipshitz,
-    Wannamaker and Vanderkooy, "Quantization and dither: a theoretical survey", JAES 40, 1992).
+    24 bits are rounded to the nearest step; the error is at -146 dBFS, below any noise. 16 bits get TPDF dither of two
+    steps peak to peak, which makes the mean and the power of the error independent of the signal (Lipshitz, Wannamaker
+    and Vanderkooy, "Quantization and dither: a theoretical survey", JAES 40, 1992).
 
-    Samples that are on a step already get no dither: they need none, as nothing is rounded. So digital silence stays
-    digital silence, and what was read from a file of 16 bits, such as a mixture, is written back bit for bit. A stem
-    is hardly ever on a step elsewhere, so that the noise does not come and go with it.
+    Samples that are already on a step are not rounded and get no dither. So digital silence stays silent, and samples
+    from a file of 16 bits, such as a mixture, are written back bit for bit. Elsewhere a stem is hardly ever on a step,
+    so the noise does not come and go.
 
-    The dither is the same for the same `seed`, however the stream is cut into blocks; streams of different seeds have
-    different dither, so that it does not add up in their sum more than noise does.
+    Args:
+        bits: 16 or 24.
+        seed: The dither depends on it alone, not on how the stream is cut into blocks. Stems should have different
+            seeds, so that their dither is uncorrelated.
     """
 
     def __init__(self, bits: int, seed: int = 0) -> None:
@@ -84,9 +87,9 @@ class Quantiser:
         self._random = np.random.Generator(np.random.PCG64(seed)) if bits <= DITHERED_BITS else None
 
     def __call__(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-        """Samples (n, C), the next ones of the stream, as integers in the upper bits of 32."""
+        """Round the next samples `(n, C)` of the stream; the integers are in the upper bits of 32."""
         full = 2 ** (self._bits - 1)
-        if self._random is None:  # in single precision: a factor of a power of two changes the exponent only
+        if self._random is None:  # exact in single precision: a power of two changes the exponent only
             steps = np.clip(samples, -1, 1) * np.float32(full)
             np.minimum(np.rint(steps, out=steps), full - 1, out=steps)
         else:
@@ -101,7 +104,7 @@ class Quantiser:
 
 
 class SndfileEncoder:
-    """WAV, RF64 and Ogg Vorbis, of one track."""
+    """WAV, RF64 and Ogg Vorbis, with one audio stream."""
 
     def __init__(
         self, path: Path, format: Format, rate: int, channels: int, *, tags: Tags, rf64: bool = False, seed: int = 0
@@ -123,7 +126,7 @@ class SndfileEncoder:
             options["compression_level"] = 1 - self._format.quality / 10
         subtype = {"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT", None: "VORBIS"}[self._format.bits]
         with _as_full_disk():
-            # By number, not by name: soundfile takes no name that is not UTF-8.
+            # By descriptor: soundfile does not accept names that are not UTF-8.
             self._sound = soundfile.SoundFile(
                 file.fileno(),
                 "w",
@@ -138,13 +141,13 @@ class SndfileEncoder:
                 for name, text in self._tags.named(_INFO_FIELDS).items():
                     setattr(self._sound, name, text)
 
-    def write(self, tracks: Stems) -> None:
-        samples: npt.NDArray[Any] = tracks[0].T
+    def write(self, stems: Stems) -> None:
+        samples: npt.NDArray[Any] = stems[0].T
         if self._container == "OGG":
             samples = np.concatenate([self._rest, np.clip(samples, -LOUDEST, LOUDEST)])
-            whole = len(samples) - len(samples) % _VORBIS_BLOCK
-            self._rest = samples[whole:]
-            blocks = [samples[start : start + _VORBIS_BLOCK] for start in range(0, whole, _VORBIS_BLOCK)]
+            ready = len(samples) - len(samples) % _VORBIS_BLOCK
+            self._rest = samples[ready:]
+            blocks = [samples[start : start + _VORBIS_BLOCK] for start in range(0, ready, _VORBIS_BLOCK)]
         else:
             blocks = [self._quantiser(samples) if self._quantiser else samples]
         self._write(blocks)
@@ -157,7 +160,7 @@ class SndfileEncoder:
         if self._format.sample_bytes:
             check_size(self._files[0], length * self._channels * self._format.sample_bytes)
             if self._format.bits == "32f":
-                _forget_the_time(self._open(self.paths[0], "r+b"))
+                _clear_timestamp(self._open(self.paths[0], "r+b"))
         else:
             self._retag()
         for file in self._files:
@@ -165,7 +168,7 @@ class SndfileEncoder:
 
     def close(self) -> None:
         for file in (self._sound, *self._files):
-            with suppress(soundfile.LibsndfileError, OSError):  # a full disk, which was reported already
+            with suppress(soundfile.LibsndfileError, OSError):  # a full disk, already reported
                 if file is not None:
                     file.close()
 
@@ -193,10 +196,15 @@ class SndfileEncoder:
 
 
 class ResamplingEncoder:
-    """Another encoder, for samples of a rate that its format does not have. The length is rounded to whole samples."""
+    """Resamples for another encoder whose format does not have the song's sample rate; the length is rounded.
+
+    Args:
+        encoder: Writes the file.
+        old: Sample rate of the samples, Hz.
+        new: Sample rate of the file, Hz.
+    """
 
     def __init__(self, encoder: Encoder, old: int, new: int) -> None:
-        """old, new: Hz, of what is written and of the file."""
         self.paths = encoder.paths
         self._encoder, self._old, self._new = encoder, old, new
         self._stream: Any = None
@@ -206,24 +214,24 @@ class ResamplingEncoder:
     def open(self) -> None:
         self._encoder.open()
 
-    def write(self, tracks: Stems) -> None:
+    def write(self, stems: Stems) -> None:
         import soxr  # type: ignore[import-untyped]
 
-        self._shape = tracks.shape[:2]
+        self._shape = stems.shape[:2]
         if self._stream is None:
             count = int(np.prod(self._shape))
             self._stream = soxr.ResampleStream(self._old, self._new, count, dtype="float32", quality="VHQ")
-        self._pass_on(tracks.reshape(-1, tracks.shape[2]).T)
+        self._write(stems.reshape(-1, stems.shape[2]).T)
 
     def finish(self, length: int) -> None:
         if self._stream is not None:
-            self._pass_on(np.zeros((0, int(np.prod(self._shape))), np.float32), last=True)
+            self._write(np.zeros((0, int(np.prod(self._shape))), np.float32), last=True)
         self._encoder.finish(self._length)
 
     def close(self) -> None:
         self._encoder.close()
 
-    def _pass_on(self, samples: npt.NDArray[np.float32], *, last: bool = False) -> None:
+    def _write(self, samples: npt.NDArray[np.float32], *, last: bool = False) -> None:
         part: npt.NDArray[np.float32] = self._stream.resample_chunk(np.ascontiguousarray(samples), last=last)
         self._length += len(part)
         self._encoder.write(np.ascontiguousarray(part.T).reshape(*self._shape, -1))
@@ -238,20 +246,20 @@ def _as_full_disk() -> Iterator[None]:
 
 
 def check_size(file: BinaryIO, least: int) -> None:
-    """OSError if not even as many bytes are in a file as were written to it."""
+    """Raise OSError if a file has fewer bytes than were written to it."""
     if os.fstat(file.fileno()).st_size < least:
         raise OSError(errno.ENOSPC, "the file is shorter than what was written to it")
 
 
-def _forget_the_time(file: BinaryIO) -> None:
-    """Remove the time of writing that libsndfile notes in float WAVs: the same song shall give the same file."""
-    place = 12
+def _clear_timestamp(file: BinaryIO) -> None:
+    """Clear the time that libsndfile stores in float WAVs: the same song should give the same file."""
+    offset = 12
     while True:
-        file.seek(place)
+        file.seek(offset)
         chunk, size = struct.unpack("<4sI", file.read(8))
         if chunk == b"PEAK":
-            file.seek(place + 12)  # after the version
+            file.seek(offset + 12)  # after the version
             file.write(bytes(4))
         if chunk in (b"PEAK", b"data"):
             return
-        place += 8 + size + size % 2
+        offset += 8 + size + size % 2

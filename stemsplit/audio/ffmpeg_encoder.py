@@ -19,18 +19,18 @@ from stemsplit.audio.encoders import LOUDEST, Quantiser, check_size
 from stemsplit.audio.formats import Format
 from stemsplit.audio.tags import FIELDS, Tags
 
-_PROBE_BYTES = 65_536  # more than what FFmpeg writes before the first sample, but for a cover
+_PROBE_BYTES = 65_536  # more than FFmpeg writes before the first sample, except for a cover
 
-# Encoder, container, sample format, options of the container.
+# Encoder, container, sample format, container options.
 _SETTINGS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "flac": ("flac", "flac", "s32", {}),
-    "mp3": ("libmp3lame", "mp3", "fltp", {"id3v2_version": "3"}),  # which Windows shows, too
+    "mp3": ("libmp3lame", "mp3", "fltp", {"id3v2_version": "3"}),  # the version that Windows shows
     "opus": ("libopus", "ogg", "flt", {}),
     "m4a": ("aac", "mp4", "fltp", {"brand": "M4A "}),
     "alac": ("alac", "mp4", "s32p", {"brand": "M4A "}),
 }
 
-_TAGS = {name: name for name in FIELDS if name not in ("bpm", "key")}  # FFmpeg knows what each format calls them
+_TAGS = {name: name for name in FIELDS if name not in ("bpm", "key")}  # FFmpeg knows the names in each format
 _MORE_TAGS = {
     "mp3": {"bpm": "TBPM", "key": "TKEY"},
     "flac": {"bpm": "BPM", "key": "INITIALKEY"},
@@ -39,7 +39,17 @@ _MORE_TAGS = {
 
 
 class FFmpegEncoder:
-    """FLAC, MP3, Opus, AAC and ALAC, mono or stereo; a stem file if the tracks have names."""
+    """FLAC, MP3, Opus, AAC and ALAC, mono or stereo, or a stem file if there are names.
+
+    Args:
+        path: The file.
+        format: What to write.
+        rate: Hz.
+        channels: 1 or 2.
+        tags: Tags and cover.
+        names: Of the audio streams of a stem file.
+        seed: For dither, as in `Quantiser`.
+    """
 
     def __init__(
         self,
@@ -69,15 +79,15 @@ class FFmpegEncoder:
 
     def open(self) -> None:
         path, picture = self.paths[0], self._tags.picture
-        # FFmpeg does not close its file if it cannot write the beginning of it: better find out here.
+        # FFmpeg does not close its file if it cannot write the beginning, so try that first.
         self._file = path.open("xb")
         self._file.write(bytes(_PROBE_BYTES + (len(picture.data) if picture else 0)))
         self._file.close()
         options = {**self._options, "fflags": "+bitexact"}
         if self._muxer == "mp4":
-            options["movie_timescale"] = str(self._rate)  # the unit of the length in it, otherwise milliseconds
+            options["movie_timescale"] = str(self._rate)  # unit of the length; by default milliseconds
         with _from_ffmpeg():
-            # With "file:", as a name could look like an address, and for nothing else.
+            # "file:" because a name could look like an address.
             self._container = av.open(f"file:{path.absolute()}", "w", format=self._muxer, container_options=options)
             for name in self._names or [""]:
                 self._streams.append(self._add_stream(name))
@@ -87,21 +97,21 @@ class FFmpegEncoder:
             if cover:
                 self._container.mux(cover)
 
-    def write(self, tracks: Stems) -> None:
-        tracks = tracks if self._quantiser else np.clip(tracks, -LOUDEST, LOUDEST)
-        count, channels, length = tracks.shape
+    def write(self, stems: Stems) -> None:
+        stems = stems if self._quantiser else np.clip(stems, -LOUDEST, LOUDEST)
+        count, channels, length = stems.shape
         if length == 0:
             return
-        samples: npt.NDArray[Any] = tracks
+        samples: npt.NDArray[Any] = stems
         if self._quantiser:
-            flat = self._quantiser(tracks.reshape(count * channels, length).T)
-            samples = np.ascontiguousarray(flat.T).reshape(tracks.shape)
+            flat = self._quantiser(stems.reshape(count * channels, length).T)
+            samples = np.ascontiguousarray(flat.T).reshape(stems.shape)
             if self._format.bits == "16":
                 samples = (samples >> 16).astype(np.int16)
         layout = "mono" if channels == 1 else "stereo"
         with _from_ffmpeg():
-            for stream, track in zip(self._streams, samples, strict=True):
-                planes = track if self._samples.endswith("p") else track.T.reshape(1, -1)
+            for stream, stem in zip(self._streams, samples, strict=True):
+                planes = stem if self._samples.endswith("p") else stem.T.reshape(1, -1)
                 frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes), self._samples, layout)
                 frame.sample_rate, frame.pts = self._rate, self._length
                 frame.time_base = Fraction(1, self._rate)
@@ -121,12 +131,12 @@ class FFmpegEncoder:
                 lame_header.write_padding(self._file, length)
             if self._names:
                 stem_file.add_manifest(self._file, self._names[1:])
-        except ValueError as error:  # FFmpeg says nothing of every byte that it could not write
+        except ValueError as error:  # FFmpeg does not report every failed write
             raise OSError(errno.ENOSPC, str(error)) from error
         self._file.close()
 
     def close(self) -> None:
-        with suppress(OSError), _from_ffmpeg():  # a full disk, which was reported already
+        with suppress(OSError), _from_ffmpeg():  # a full disk, already reported
             if self._container:
                 self._container.close()
         with suppress(OSError):
@@ -140,13 +150,13 @@ class FFmpegEncoder:
         stream.layout = "mono" if self._channels == 1 else "stereo"
         stream.format = self._samples
         if self._format.bitrate:
-            most = 256_000 * self._channels  # more, libopus refuses, and the others have it for stereo only
-            stream.bit_rate = min(self._format.bitrate, most) if self._format.name == "opus" else self._format.bitrate
+            limit = 256_000 * self._channels  # libopus's; the other encoders have none
+            stream.bit_rate = min(self._format.bitrate, limit) if self._format.name == "opus" else self._format.bitrate
         elif self._format.quality is not None:
             stream.codec_context.qscale = True
             stream.codec_context.global_quality = round(self._format.quality * 118)  # FFmpeg's FF_QP2LAMBDA
         if self._format.name == "mp3":
-            stream.metadata["encoder"] = "LAME"  # players look for that before they trust the note of its delay
+            stream.metadata["encoder"] = "LAME"  # players trust the delay in the header only with this name
         if name:
             stream.metadata["handler_name"] = name
             first = len(self._streams) == 0

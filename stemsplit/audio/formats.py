@@ -1,4 +1,4 @@
-"""What stems can be written as: containers, sample formats, bit rates, and the sample rates that each of them takes."""
+"""The formats that stems can be written in: containers, bit depths, bit rates and sample rates."""
 
 import re
 from collections.abc import Container, Iterable
@@ -16,19 +16,19 @@ _SAMPLE_BYTES = {"16": 2, "24": 3, "32f": 4}
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What there is to choose for a format, and what it is if nobody chooses."""
+    """The choices and defaults of a format."""
 
     label: str
     extension: str
     choices: str  # for hints
-    bits: tuple[str, ...] = ()  # the first one is the default
+    bits: tuple[str, ...] = ()  # the first is the default
     bitrates: Container[int] = ()  # bit/s
     bitrate: int | None = None
-    qualities: tuple[float, float] | None = None  # least and greatest, on the codec's own scale
+    qualities: tuple[float, float] | None = None  # lowest and highest, on the codec's scale
     quality: float | None = None
-    rates: tuple[int, ...] = ()  # Hz; none: any, up to `top_rate`
+    rates: tuple[int, ...] = ()  # Hz; if empty, any up to `top_rate`
     top_rate: int = 2**31 - 1
-    most: int = 0  # bit/s, where the bit rate follows the quality
+    max_bitrate: int = 0  # bit/s, if the bit rate depends on the quality
 
 
 _KINDS = {
@@ -42,7 +42,7 @@ _KINDS = {
         bitrate=320_000,
         qualities=(0, 9),
         rates=_MP3_RATES,
-        most=320_000,
+        max_bitrate=320_000,
     ),
     "ogg": _Kind(
         "Ogg Vorbis",
@@ -51,7 +51,7 @@ _KINDS = {
         qualities=(0, 10),
         quality=8,
         top_rate=192_000,  # libsndfile's encoder crashes above 200 kHz
-        most=500_000,
+        max_bitrate=500_000,
     ),
     "opus": _Kind(
         "Opus",
@@ -59,7 +59,7 @@ _KINDS = {
         "--bitrate 6k to 510k",
         bitrates=range(6_000, 510_001),
         bitrate=192_000,
-        rates=(48_000,),  # RFC 7845: whatever it is made from, it comes back at this rate
+        rates=(48_000,),  # decoders always give this rate (RFC 7845)
     ),
     "m4a": _Kind(
         "AAC",
@@ -73,16 +73,21 @@ _KINDS = {
 }
 
 FORMATS = tuple(_KINDS)
-"""The names of formats: wav, flac, mp3, ogg (Vorbis), opus, m4a (AAC), and alac (lossless, in an .m4a)."""
+"""Names of formats: wav, flac, mp3, ogg (Vorbis), opus, m4a (AAC), and alac (lossless, in an .m4a)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a stem is written.
+    """A format for stems; options that are None get the format's default.
 
-    name: one of FORMATS. bits: "16" (with dither), "24", or "32f" (float, WAV only) if it is lossless, else None.
-    bitrate: bit/s. quality: for a variable bit rate, on the codec's own scale: mp3 0 (best) to 9, ogg 0 to 10 (best).
-    What is left out gets the format's default. UsageError for what does not go together.
+    Attributes:
+        name: One of `FORMATS`.
+        bits: "16" (with dither), "24" or "32f" (float, WAV only) for lossless formats, else None.
+        bitrate: bit/s, or None.
+        quality: For a variable bit rate, on the codec's scale: mp3 0 (best) to 9, ogg 0 to 10 (best).
+
+    Raises:
+        UsageError: The format is unknown, or does not have such an option.
     """
 
     name: str = "wav"
@@ -108,50 +113,59 @@ class Format:
     def parse(
         cls, name: str = "wav", *, bits: str | None = None, bitrate: str | None = None, quality: float | None = None
     ) -> "Format":
-        """The format of a user's words, such as "mp3" and "320k". UsageError if they make no sense."""
+        """Return the format for a user's input, such as "mp3" and "320k".
+
+        Raises:
+            UsageError: The format is unknown, or does not have such an option.
+        """
         rate = None if bitrate is None else _parse_bitrate(bitrate)
         return cls(name.lower().removeprefix("."), bits.lower() if bits else None, rate, quality)
 
     @classmethod
     def of(cls, paths: Iterable[Path]) -> "Format":
-        """The format that the names of files end in, as it is by default. UsageError if there is none, or several."""
-        found = {
+        """Return the format with the suffix of some files, with default options.
+
+        Raises:
+            UsageError: The suffix is unknown, or they have several.
+        """
+        names = {
             next((name for name, kind in _KINDS.items() if kind.extension == path.suffix.lower()), "") for path in paths
         }
-        if found == {""} or len(found) > 1:
-            hint = f"end them in one of {', '.join(dict.fromkeys(kind.extension for kind in _KINDS.values()))}"
-            raise UsageError("the names of the stems do not end as those of one format do", hint)
-        return cls(found.pop())
+        if names == {""} or len(names) > 1:
+            hint = f"use one of {', '.join(dict.fromkeys(kind.extension for kind in _KINDS.values()))}"
+            raise UsageError("output files have mixed or unknown extensions", hint)
+        return cls(names.pop())
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """The name for people."""
         return self._kind.label
 
     @property
     def extension(self) -> str:
-        """What the names of its files end in, with the dot."""
+        """The suffix of its files, with the dot."""
         return self._kind.extension
 
     @property
     def lossless(self) -> bool:
-        """Whether reading a file gives the samples that were written, but for their rounding."""
+        """Whether decoding gives the samples that were written, except for rounding."""
         return bool(self._kind.bits)
 
     @property
     def clips(self) -> bool:
-        """Whether samples beyond full scale are lost: in the file, or, if it is lossy, in most players."""
+        """Whether samples beyond full scale are clipped: in the file, or by most players if it is lossy."""
         return self.bits != "32f"
 
     @property
     def sample_bytes(self) -> int | None:
-        """Bytes of a sample before compression, or None if it is lossy."""
+        """Bytes per sample before compression, or None if it is lossy."""
         return _SAMPLE_BYTES[self.bits] if self.bits else None
 
     def rate_for(self, rate: int) -> int:
-        """The rate at which a song of `rate` Hz is written: the same, else the next higher one, else the highest.
+        """Return the sample rate to write a song of `rate` Hz at: the same, the next higher one, or the highest.
 
-        AudioError: the format is lossless, and none of its rates is that high.
+        Raises:
+            AudioError: The format is lossless, and none of its sample rates is that high.
         """
         kind = self._kind
         if kind.rates:
@@ -161,10 +175,10 @@ class Format:
         return min(rate, kind.top_rate)
 
     def bytes_per_second(self, rate: int, channels: int) -> int:
-        """The most that a second of a stem of `rate` Hz takes up, about."""
+        """Return an upper estimate of the size of one second of a stem of `rate` Hz."""
         if self.sample_bytes:
             return self.rate_for(rate) * channels * self.sample_bytes
-        return (self.bitrate or self._kind.most) // 8
+        return (self.bitrate or self._kind.max_bitrate) // 8
 
     def __str__(self) -> str:
         if self.bits:
@@ -177,7 +191,7 @@ class Format:
         return _KINDS[self.name]
 
     def _problem(self, kind: _Kind) -> str | None:
-        """What is asked for that this format does not have."""
+        """Return what the format does not have, or None."""
         if self.bits is not None and self.bits not in kind.bits:
             return f"samples of {self.bits!r} bits" if kind.bits else "choice of bits, as it is lossy"
         if self.bitrate is not None and self.bitrate not in kind.bitrates:
@@ -191,10 +205,10 @@ class Format:
 
 
 def _parse_bitrate(text: str) -> int:
-    """ "320k", "320 kbit/s", "320" or "320000" as 320000."""
-    found = _BITRATE.fullmatch(text.strip())
-    if found is None:
+    """Return "320k", "320 kbit/s", "320" or "320000" as 320000."""
+    match = _BITRATE.fullmatch(text.strip())
+    if match is None:
         raise UsageError(f"{text!r} is not a bit rate", "write it like 320k")
-    number = int(found[1])
-    # Nobody means 320 bits a second.
-    return number * 1000 if found[2] or number < 1000 else number
+    number = int(match[1])
+    # Numbers below 1000 mean kbit/s, with or without the unit.
+    return number * 1000 if match[2] or number < 1000 else number

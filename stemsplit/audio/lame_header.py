@@ -1,14 +1,14 @@
-"""The note in an MP3 of how much silence its encoder has added, without which it would come back too long."""
+"""The Xing or Info header of an MP3, with its length and the padding that its encoder has added."""
 
 import re
 from typing import BinaryIO
 
-# Places in the "Info" or "Xing" header of LAME, from its first byte: 4 of the name, 4 of flags, the count of frames,
-# the size, 100 of a table for seeking, the quality, 9 of the encoder's name, and so on.
+# Offsets in an "Info" or "Xing" header by LAME, in bytes: 4 bytes of the name, 4 of flags, the number of frames, the
+# size, a seek table of 100 bytes, the quality, 9 bytes of the encoder's name, and so on.
 _FRAMES = 8
 _DELAY = 141
 _CHECKSUM = 154
-_SEARCHED = 512  # bytes of the first frame
+_SEARCHED = 512  # bytes of the first frame to search for the header
 _HIGHEST_PADDING = 2**12 - 1
 _LONGEST_FRAME = 1_441  # bytes, of MPEG-1 layer III at 320 kbit/s and 32 kHz
 # The header of a frame, then as much as the side information would take up in this version of MPEG for one or two
@@ -19,27 +19,33 @@ _FRAME_COUNT = re.compile(
 
 
 def write_padding(file: BinaryIO, length: int) -> None:
-    """Correct the note at the start of an MP3 of `length` samples that FFmpeg has written.
+    """Correct the padding in the header of an MP3 that FFmpeg has written.
 
-    The encoder's delay and the padding at the end fill up whole frames, and may come to more than one frame of padding,
-    which FFmpeg cuts down to one. ValueError: there is no such note, or no such length.
+    Delay and padding fill up whole frames. The padding may be longer than one frame, but FFmpeg writes one at most.
+
+    Args:
+        file: The MP3, opened for reading and writing.
+        length: Samples without delay and padding.
+
+    Raises:
+        ValueError: There is no such header, or the length does not fit the number of frames.
     """
     file.seek(0)
     start = _after_id3(file.read(10))
     file.seek(start)
     head = bytearray(file.read(_SEARCHED))
-    found = re.search(rb"Info|Xing", head)
-    if found is None:
-        raise ValueError("an MP3 without a note of its length")
-    note = found.start()
-    frames = int.from_bytes(head[note + _FRAMES : note + _FRAMES + 4], "big")
-    both = int.from_bytes(head[note + _DELAY : note + _DELAY + 3], "big")
-    delay = both >> 12
+    match = re.search(rb"Info|Xing", head)
+    if match is None:
+        raise ValueError("an MP3 without a Xing header")
+    header = match.start()
+    frames = int.from_bytes(head[header + _FRAMES : header + _FRAMES + 4], "big")
+    delay_and_padding = int.from_bytes(head[header + _DELAY : header + _DELAY + 3], "big")
+    delay = delay_and_padding >> 12
     padding = frames * _samples_per_frame(head) - delay - length
     if not 0 <= padding <= _HIGHEST_PADDING:
         raise ValueError(f"an MP3 of {frames} frames cannot be of {length} samples")
-    head[note + _DELAY : note + _DELAY + 3] = (delay << 12 | padding).to_bytes(3, "big")
-    head[note + _CHECKSUM : note + _CHECKSUM + 2] = checksum(head[: note + _CHECKSUM]).to_bytes(2, "big")
+    head[header + _DELAY : header + _DELAY + 3] = (delay << 12 | padding).to_bytes(3, "big")
+    head[header + _CHECKSUM : header + _CHECKSUM + 2] = checksum(head[: header + _CHECKSUM]).to_bytes(2, "big")
     file.seek(start)
     file.write(head)
 
@@ -59,7 +65,7 @@ def counts_frames(file: BinaryIO, start: int) -> bool:
 
 
 def checksum(data: bytes | bytearray) -> int:
-    """CRC-16 with the polynomial 0x8005, least significant bit first, from zero."""
+    """Return the CRC-16 of some bytes: polynomial 0x8005, least significant bit first, initial value 0."""
     crc = 0
     for byte in data:
         crc ^= byte
@@ -69,7 +75,7 @@ def checksum(data: bytes | bytearray) -> int:
 
 
 def _after_id3(start: bytes) -> int:
-    """Where an ID3v2 tag ends whose first 10 bytes these are: its size stands there, 7 bits a byte."""
+    """Return the size of the ID3v2 tag with these first 10 bytes; it is stored as 7 bits a byte."""
     if start[:3] != b"ID3":
         return 0
     size = 0
@@ -79,5 +85,5 @@ def _after_id3(start: bytes) -> int:
 
 
 def _samples_per_frame(head: bytes | bytearray) -> int:
-    """1152 in MPEG-1, 576 in the versions of it for lower rates; two bits of a frame's header tell."""
+    """Return 1152 for MPEG-1, 576 for MPEG-2 and 2.5, according to two bits of the frame header."""
     return 1152 if head[1] >> 3 & 0b11 == 0b11 else 576

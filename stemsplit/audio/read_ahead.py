@@ -1,4 +1,4 @@
-"""The next song, opened and decoded beside the work on another one, as far as it is worth the memory."""
+"""Opens and decodes the next song in a thread, while another one is being worked on."""
 
 import queue
 import threading
@@ -10,16 +10,20 @@ from stemsplit.audio.decoding import Block
 from stemsplit.audio.reading import Reader, open_reader
 from stemsplit.files import FileStamp
 
-BLOCKS = 16  # that wait at most: 24 s at 44.1 kHz, 8 MB
+BLOCKS = 16  # decoded ahead at most: 24 s at 44.1 kHz, 8 MB
 _PATIENCE_SECONDS = 0.1
 
 _Item = Block | BaseException | None
 
 
 class PrefetchReader(Reader):
-    """A Reader whose file is opened, and whose first blocks are decoded, by a thread that begins at once.
+    """A Reader that opens its file and decodes its first blocks in a thread, which starts at once.
 
-    Raises what `open_song` and `Reader.blocks` do, but only when it is entered, or its blocks are asked for.
+    Errors of `open_song` are raised on entering the context, those of `Reader.blocks` by `blocks`.
+
+    Args:
+        path: The song.
+        open_song: Opens it.
     """
 
     def __init__(self, path: Path, open_song: Callable[[Path], Reader] = open_reader) -> None:
@@ -28,7 +32,7 @@ class PrefetchReader(Reader):
         self._ready: queue.Queue[Reader | BaseException] = queue.Queue()
         self._waiting: queue.Queue[_Item] = queue.Queue(BLOCKS)
         self._closed = threading.Event()
-        self._stamp = _stamp(path)  # before it is opened, not after
+        self._stamp = _stamp(path)  # before the file is opened, not after
         self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
         self._thread.start()
 
@@ -41,16 +45,16 @@ class PrefetchReader(Reader):
         return self
 
     def is_fresh(self) -> bool:
-        """Whether the file is still the one that was opened; if not, what was decoded of it is of no use."""
+        """Return whether the file has not been replaced or changed since it was opened."""
         return _stamp(self.path) == self._stamp
 
     def close(self) -> None:
-        """Stop, and close the file; a second time does nothing."""
+        """Stop the thread and close the file; a second call does nothing."""
         self._closed.set()
         self._thread.join()
 
     def blocks(self, size: int = 65_536) -> Iterator[Block]:
-        """As of a Reader; `size` is always the usual one."""
+        """Yield the song's blocks, as `Reader.blocks` does; `size` is ignored."""
         while (item := self._waiting.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
@@ -73,7 +77,7 @@ class PrefetchReader(Reader):
                 self._put(error)
 
     def _put(self, item: _Item) -> bool:
-        """Whether somebody still wants it."""
+        """Wait for room in the queue; return False if the reader was closed instead."""
         while not self._closed.is_set():
             with suppress(queue.Full):
                 self._waiting.put(item, timeout=_PATIENCE_SECONDS)

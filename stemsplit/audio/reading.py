@@ -1,4 +1,4 @@
-"""Songs in: files of any format to blocks of samples, in constant memory, with clear refusals."""
+"""Reads songs: files of any format as blocks of samples, in constant memory."""
 
 import stat
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from stemsplit.audio.decoding import Block, FFmpegSource, SndfileSource, open_so
 from stemsplit.errors import AudioError
 from stemsplit.wording import one_line
 
-_EARLY_SECONDS = 0.5  # a file that ends earlier than its header says, by more than this, gets a warning
+_EARLY_SECONDS = 0.5  # a file that is shorter than its header says by more than this gets a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,15 @@ class AudioInfo:
 
 
 class Reader:
-    """One opened song, from `open_reader`; a context manager.
+    """An opened song, from `open_reader`; a context manager.
 
-    path: Path. rate: int, Hz. channels: 1 or 2, after folding down. folded_from: the file's own count of channels if
-    that was more than two, else None. length: samples, an estimate for progress bars only, or None. warnings:
-    sentences about what is folded down, damaged or left out, complete once `blocks` is exhausted.
+    Attributes:
+        path: The file.
+        rate: Hz.
+        channels: 1 or 2, after downmixing.
+        folded_from: Number of channels in the file if it was more than two, else None.
+        length: Samples, an estimate for progress bars only, or None.
+        warnings: Sentences about what is downmixed, damaged or left out; complete when `blocks` is exhausted.
     """
 
     def __init__(self, path: Path, file: BinaryIO, source: SndfileSource | FFmpegSource) -> None:
@@ -61,16 +65,24 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """Close the file; a second time does nothing."""
+        """Close the file; a second call does nothing."""
         self._source.close()
         self._file.close()
 
     def blocks(self, size: int = 65_536) -> Iterator[Block]:
-        """Yield the song once, in order: (channels, size) each, the last one shorter, nothing for an empty song.
+        """Yield the song once, from start to end; an empty song gives no block.
 
-        Samples beyond +-1 are kept. Samples that are not finite become 0 and are counted in a warning. What is left of
-        a truncated or damaged file is decoded, with a warning. AudioError: nothing at all could be decoded, or the
-        file itself cannot be read any further.
+        Samples beyond +-1 are kept. Samples that are not finite become 0, with a warning. Of a truncated or damaged
+        file, what can be decoded is, with a warning.
+
+        Args:
+            size: Samples in a block.
+
+        Yields:
+            `(channels, size)`, float32; the last block may be shorter.
+
+        Raises:
+            AudioError: Nothing could be decoded, or the file cannot be read any further.
         """
         decoded = invalid = 0
         try:
@@ -126,14 +138,20 @@ class Reader:
         self.warnings.append(f"{str(self.path)!r} {what}")
 
 
-def open_reader(path: Path, track: int = 1, *, random_access: bool = False) -> Reader:
-    """Open a song for reading. AudioError, with a hint, if `path` is not a readable file that holds audio.
+def open_reader(path: Path, audio_stream: int = 1, *, random_access: bool = False) -> Reader:
+    """Open a song for reading.
 
-    track: which of its audio streams, from 1 on; films may have several.
+    Args:
+        path: The file, of any format.
+        audio_stream: Which of its audio streams to read, from 1 on; films may have several.
+        random_access: Prepare for `Reader.excerpt`. WAV and FLAC with more than two channels are then not downmixed.
+
+    Raises:
+        AudioError: The file cannot be read, or has no such audio stream.
     """
     file = _open_file(path)
     try:
-        return Reader(path, file, open_source(file, path, track, random_access=random_access))
+        return Reader(path, file, open_source(file, path, audio_stream, random_access=random_access))
     except OSError as error:
         file.close()
         raise _unreadable(path, error) from error
@@ -143,9 +161,17 @@ def open_reader(path: Path, track: int = 1, *, random_access: bool = False) -> R
 
 
 def match_channels(blocks: Iterable[Block], channels: int) -> Iterator[Block]:
-    """Blocks (C, n) as (channels, n): mono is repeated, stereo is averaged to mono, what fits passes as it is.
+    """Convert mono to stereo, by repeating it, or stereo to mono, by averaging.
 
-    Only 1 and 2 occur, as a `Reader` has folded down everything else; ValueError otherwise.
+    Args:
+        blocks: `(C, n)`, C being 1 or 2.
+        channels: 1 or 2; blocks that have as many already are passed on.
+
+    Yields:
+        `(channels, n)`.
+
+    Raises:
+        ValueError: Another number of channels.
     """
     for block in blocks:
         if block.shape[0] == channels:
@@ -159,7 +185,7 @@ def match_channels(blocks: Iterable[Block], channels: int) -> Iterator[Block]:
 
 
 def _regroup(blocks: Iterable[Block], size: int) -> Iterator[Block]:
-    """Blocks of any sizes as blocks of `size`, the last one shorter."""
+    """Cut blocks of any sizes into blocks of `size`; the last one may be shorter."""
     waiting: list[Block] = []
     count = 0
     for block in blocks:
@@ -177,7 +203,7 @@ def _regroup(blocks: Iterable[Block], size: int) -> Iterator[Block]:
 
 
 def _open_file(path: Path) -> BinaryIO:
-    """Open a regular file that is not empty, unbuffered; AudioError for anything else, a pipe or a folder."""
+    """Open a regular file that is not empty, unbuffered."""
     name = repr(str(path))  # on one line, whatever is in it
     try:
         status = path.stat()
@@ -190,11 +216,13 @@ def _open_file(path: Path) -> BinaryIO:
         return path.open("rb", buffering=0)
     except FileNotFoundError as error:
         if path.is_symlink():
-            raise AudioError(f"{name} links to a file that is not there", "name the song itself") from error
+            raise AudioError(f"{name} is a link to a missing file", "name the song itself") from error
         hint = "check the spelling; in a shell, a name with spaces or brackets needs quotes"
         raise AudioError(f"there is no file {name}", hint) from error
     except PermissionError as error:
-        raise AudioError(f"you may not read {name}", "change its permissions, or ask its owner") from error
+        raise AudioError(
+            f"cannot read {name}: permission denied", "change its permissions, or ask its owner"
+        ) from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise _unreadable(path, error) from error
 

@@ -1,4 +1,4 @@
-"""Blocks at one rate to blocks at another, streaming, with soxr."""
+"""Streaming sample rate conversion with soxr."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,10 +8,18 @@ from stemsplit.audio.decoding import Block
 
 
 def resample(blocks: Iterable[Block], old: int, new: int, *, channels: int) -> Iterator[Block]:
-    """Blocks (channels, n) at `old` Hz as blocks (channels, m) at `new` Hz, without delay.
+    """Convert blocks to another sample rate, without delay.
 
-    The total length is total_in * new / old, rounded half up. The result does not depend on how the input is cut into
-    blocks. Equal rates pass the blocks through as they are.
+    The result does not depend on how the input is cut into blocks.
+
+    Args:
+        blocks: `(channels, n)`.
+        old: Sample rate of `blocks`, Hz.
+        new: Sample rate of the result, Hz. If it is equal, blocks are passed on unchanged.
+        channels: Number of channels.
+
+    Yields:
+        `(channels, m)`; the total length is that of the input times `new / old`, rounded half up.
     """
     if old == new:
         yield from blocks

@@ -1,7 +1,7 @@
-"""Stem files: one MP4 with the mixture and four stems in it, as Native Instruments defined it for its DJ software.
+"""Stem files: one MP4 with the mixture and four stems, as defined by Native Instruments for its DJ software.
 
-The first track is the mixture, and the only one that an ordinary player plays; a box `moov/udta/stem` holds the names
-and colours of the other four as JSON. Traktor and Mixxx read it.
+The first audio stream is the mixture, the only one that an ordinary player plays. A box `moov/udta/stem` holds the
+names and colours of the other four as JSON. Traktor and Mixxx read such files.
 """
 
 import json
@@ -17,12 +17,11 @@ from stemsplit.errors import UsageError
 RATES = (44_100, 48_000)  # Hz
 COUNT = 4
 SUFFIX = ".stem.mp4"
-NAME = "stem_file"  # among the names of what is written of a song
+NAME = "stem_file"  # among the names of outputs
 
-_ORDER = ("drums", "bass", "other", "vocals")  # as other programs write them
+_ORDER = ("drums", "bass", "other", "vocals")  # the order that other programs use
 _COLORS = ("#009E73", "#D55E00", "#CC79A7", "#56B4E9")
-# What the mixture shall be sent through, which is nothing: a mixture that is separated is mastered already. The values
-# are those that Native Instruments' own tool fills in.
+# Effects on the mixture, all off, because a song is mastered already. The values are those of Native Instruments' tool.
 _MASTERING: dict[str, Any] = {
     "compressor": {
         "enabled": False,
@@ -41,10 +40,17 @@ _MASTERING: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class StemFile:
-    """A stem file to write beside the stems, or instead of them.
+    """A stem file to write, with the stems or instead of them.
 
-    mixture: the row of the mixture in the blocks that are written. stems: the rows of the stems, by name.
-    format: m4a or alac. UsageError: another format, or not four stems.
+    Attributes:
+        path: The file.
+        mixture: Index of the mixture in the blocks that are written.
+        stems: Indices of the four stems by name.
+        format: m4a or alac.
+        tags: Tags of the song.
+
+    Raises:
+        UsageError: Another format, or not four stems.
     """
 
     path: Path
@@ -55,43 +61,44 @@ class StemFile:
 
     def __post_init__(self) -> None:
         if len(self.stems) != COUNT:
-            hint = "choose a model of four stems, and all of them"
-            raise UsageError(f"a stem file holds exactly four stems, and these are {len(self.stems)}", hint)
+            hint = "choose a model with four stems, and write all of them"
+            raise UsageError(f"a stem file holds exactly four stems, not {len(self.stems)}", hint)
         if self.format.name not in ("m4a", "alac"):
             raise UsageError(f"a stem file cannot hold {self.format}", "choose m4a or alac for it")
 
     @property
     def names(self) -> list[str]:
-        """The stems in the order of their tracks: drums, bass, other and vocals; others as they are given."""
+        """Names of the stems in the order of the file: drums, bass, other, vocals; other stems as given."""
         known = [name for name in _ORDER if name in self.stems]
         return known if len(known) == COUNT else list(self.stems)
 
     @property
     def rows(self) -> list[int]:
-        """The rows of all tracks, the mixture first."""
+        """Indices in the order of the file: the mixture, then the stems."""
         return [self.mixture, *(self.stems[name] for name in self.names)]
 
     @staticmethod
     def rate_for(rate: int) -> int:
-        """The rate of the stem file of a song of `rate` Hz, as in `Format.rate_for`."""
+        """Return the sample rate of the stem file for a song of `rate` Hz, chosen as by `Format.rate_for`."""
         return min((known for known in RATES if known >= rate), default=max(RATES))
 
 
 def manifest(names: Sequence[str]) -> bytes:
-    """What is in the box: JSON with the names and colours of the stems."""
+    """Return the content of the box: JSON with the names and colours of the stems."""
     stems = [{"name": name.capitalize(), "color": color} for name, color in zip(names, _COLORS, strict=True)]
     return json.dumps({"version": 1, "mastering_dsp": _MASTERING, "stems": stems}).encode()
 
 
 def add_manifest(file: BinaryIO, names: Sequence[str]) -> None:
-    """Put the box into a finished MP4 whose `moov` is its last box, so that no sample moves.
+    """Add the box to a finished MP4 whose last box is `moov`, so that no sample moves.
 
-    ValueError: it is no such file.
+    Raises:
+        ValueError: It is not such a file.
     """
     end = file.seek(0, 2)
     moov = _find(file, "moov", 0, end)
     if moov is None or moov.end != end or moov.content != moov.start + 8:
-        raise ValueError("not an MP4 with its index, of less than 4 GiB, at the end")
+        raise ValueError("not an MP4 that ends with an index of less than 4 GiB")
     stem = _packed("stem", manifest(names))
     udta = _find(file, "udta", moov.content, moov.end)
     place = udta.end if udta else moov.end
@@ -107,7 +114,7 @@ def add_manifest(file: BinaryIO, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """ISO/IEC 14496-12, section 4.2. Places in the file, in bytes."""
+    """A box, ISO/IEC 14496-12, section 4.2; offsets in the file are in bytes."""
 
     kind: str
     start: int
@@ -124,9 +131,9 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
         file.seek(start)
         head = file.read(16)
         size, content = int.from_bytes(head[:4], "big"), start + 8
-        if size == 1:  # too large for 32 bits
+        if size == 1:  # the size needs 64 bits
             size, content = int.from_bytes(head[8:16], "big"), start + 16
-        elif size == 0:  # all the rest
+        elif size == 0:  # up to the end of the file
             size = end - start
         if size < content - start or start + size > end:
             raise ValueError("damaged boxes in an MP4")

@@ -1,7 +1,7 @@
-"""What a song's file says about it: title, artist, cover picture; read from any file, and passed on to its stems.
+"""Tags and cover of a song, read from files of any format and passed on to its stems.
 
-Every format keeps what it has a place for: WAV no cover, and of the fields only title, artist, album, track, date,
-genre, comment and copyright; M4A neither publisher nor key. Covers are kept if they are JPEG or PNG.
+Formats differ in what they can hold: WAV has no cover and only title, artist, album, track, date, genre, comment and
+copyright; M4A has neither publisher nor key. Covers are kept if they are JPEG or PNG.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,9 +20,9 @@ _LARGEST_PICTURE = 8 * 2**20  # bytes; FLAC holds at most twice as many
 _IMAGE_CODECS = ("mjpeg", "png")  # what every format can hold
 
 FIELDS = "title artist album_artist album composer track disc date genre comment copyright publisher bpm key".split()
-"""What is carried over. Not what describes the song's own file, such as its loudness or the delay of its encoder."""
+"""The tags that are passed on; others describe the file itself, such as its loudness or its encoder's delay."""
 
-# Where formats disagree, and FFmpeg passes on what it finds. Without regard to case.
+# Names that differ between formats and that FFmpeg does not unify, in lower case.
 _OTHER_NAMES = {
     "albumartist": "album_artist",
     "initialkey": "key",
@@ -41,7 +41,14 @@ _OTHER_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A cover. data: a whole JPEG or PNG file. codec: "mjpeg" or "png". width, height: pixels."""
+    """A cover.
+
+    Attributes:
+        data: A complete JPEG or PNG file.
+        codec: "mjpeg" or "png".
+        width: Pixels.
+        height: Pixels.
+    """
 
     data: bytes
     codec: str
@@ -50,34 +57,40 @@ class Picture:
 
     @property
     def mime(self) -> str:
-        """Its type, as the Web calls it."""
+        """The media type."""
         return "image/png" if self.codec == "png" else "image/jpeg"
 
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What a file says about its song. fields: text by name, of FIELDS. picture: its cover."""
+    """Tags of a song.
+
+    Attributes:
+        fields: Text by name, of `FIELDS`.
+        picture: The cover, or None.
+    """
 
     fields: Mapping[str, str] = field(default_factory=dict)
     picture: Picture | None = None
 
     def for_stem(self, stem: str) -> "Tags":
-        """The same with the stem's name in the title, if there is one: "Song (vocals)"."""
+        """Return these tags with the stem's name added to the title, if there is one: "Song (vocals)"."""
         if "title" not in self.fields:
             return self
         return replace(self, fields={**self.fields, "title": f"{self.fields['title']} ({stem})"})
 
     def named(self, names: Mapping[str, str]) -> dict[str, str]:
-        """The fields by the names that a format has for them; those that it has none for are left out."""
+        """Return the fields under a format's own names; fields that it has no name for are left out."""
         return {names[name]: _clean(text) for name, text in self.fields.items() if name in names and _clean(text)}
 
 
 def read_tags(path: Path) -> Tags:
-    """What the file of a song says about it; nothing where it says nothing, or cannot be understood.
+    """Read the tags of a file; they are empty if there are none, or FFmpeg cannot decode the file.
 
-    OSError: the file cannot be read.
+    Raises:
+        OSError: The file cannot be read.
     """
-    import av  # 0.1 s, and not needed by everyone who knows what tags are
+    import av  # takes 0.1 s
 
     with path.open("rb", buffering=0) as file:
         try:
@@ -88,25 +101,25 @@ def read_tags(path: Path) -> Tags:
 
 
 def _read_fields(container: "InputContainer") -> Iterator[tuple[str, str]]:
-    found: dict[str, str] = {}
-    # Ogg has them with the stream of sound, everybody else with the file.
+    fields: dict[str, str] = {}
+    # In Ogg, tags belong to the audio stream, elsewhere to the file.
     for metadata in (*(stream.metadata for stream in container.streams.audio[:1]), container.metadata):
         for key, text in metadata.items():
             if cleaned := _clean(_decoded(text)):
-                found[_OTHER_NAMES.get(key.lower(), key.lower())] = cleaned
+                fields[_OTHER_NAMES.get(key.lower(), key.lower())] = cleaned
     for name in FIELDS:
-        if name in found:
-            yield name, found[name]
+        if name in fields:
+            yield name, fields[name]
 
 
 def _read_picture(container: "InputContainer") -> Picture | None:
-    """The front cover, or the first picture if none says that it is that."""
+    """Return the front cover, or the first picture if none is marked as such."""
     import av
 
     streams = [stream for stream in container.streams.video if stream.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         return None
-    # Attached pictures are what a demuxer gives first, one packet each.
+    # Demuxers give attached pictures first, as one packet each.
     packets = {packet.stream_index: packet for packet in islice(container.demux(streams), len(streams))}
     for stream in sorted(streams, key=lambda stream: stream.metadata.get("comment") != "Cover (front)"):
         packet = packets.get(stream.index)
@@ -119,7 +132,7 @@ def _read_picture(container: "InputContainer") -> Picture | None:
 
 
 def _decoded(text: str) -> str:
-    """Text with bytes in it that are no UTF-8, which are then those of old Windows programs."""
+    """Decode text that is not UTF-8 as Windows-1252, which old programs wrote."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -128,6 +141,6 @@ def _decoded(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without what ends or breaks text in some format, and of bearable length."""
+    """Remove null characters and lone surrogates, which some formats cannot hold, and cut off very long text."""
     text = text.replace("\0", " ").encode("utf-8", "replace").decode()
     return text.strip()[:_LONGEST_TEXT]

@@ -1,4 +1,4 @@
-"""Tags and cover in Ogg Vorbis files, which libsndfile writes with few of the one and without the other."""
+"""Tags and cover of Ogg Vorbis files, because libsndfile writes few tags and no cover."""
 
 import base64
 import struct
@@ -25,17 +25,17 @@ FIELDS = {
     "bpm": "BPM",
     "key": "INITIALKEY",
 }
-"""The names of tags in Vorbis comments, by those of `tags.FIELDS`."""
+"""Names of Vorbis comments, by those of `tags.FIELDS`."""
 
 _HEADER = struct.Struct("<4sBBqIIIB")  # RFC 3533, section 6: magic to count of segments
-_CONTINUED = 1  # the flag of a page that begins within a packet
+_CONTINUED = 1  # flag of a page that begins with the rest of a packet
 _MOST_SEGMENTS = 255
-_SERIAL = 1  # libsndfile's is random, and the same song shall give the same file
+_SERIAL = 1  # libsndfile's is random, but the same song should give the same file
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def picture_comment(picture: Picture) -> str:
-    """A cover as the value of METADATA_BLOCK_PICTURE: a FLAC picture block (RFC 9639, section 8.8) in base64."""
+    """Return the value of METADATA_BLOCK_PICTURE: a FLAC picture block (RFC 9639, section 8.8) in base64."""
     mime = picture.mime.encode()
     front_cover, no_description, bits, no_palette = 3, 0, 24, 0
     block = struct.pack(">II", front_cover, len(mime)) + mime + struct.pack(">I", no_description)
@@ -44,18 +44,25 @@ def picture_comment(picture: Picture) -> str:
 
 
 def comments(tags: Tags) -> dict[str, str]:
-    """Tags as Vorbis comments."""
-    found = tags.named(FIELDS)
+    """Return tags as Vorbis comments."""
+    result = tags.named(FIELDS)
     if tags.picture:
-        found["METADATA_BLOCK_PICTURE"] = picture_comment(tags.picture)
-    return found
+        result["METADATA_BLOCK_PICTURE"] = picture_comment(tags.picture)
+    return result
 
 
 def retag(source: BinaryIO, target: BinaryIO, new: Mapping[str, str]) -> None:
-    """Copy an Ogg Vorbis file, with these comments instead of its own. ValueError: it is no such file.
+    """Copy an Ogg Vorbis file with other comments.
 
-    Nothing else changes but the serial number of the stream, which becomes a constant, and the numbers and checksums
-    of the pages.
+    The serial number of the stream becomes a constant; page numbers and checksums follow. Nothing else changes.
+
+    Args:
+        source: The file to copy.
+        target: An empty file, opened for writing.
+        new: Comments by name, in place of those in `source`.
+
+    Raises:
+        ValueError: `source` is not an Ogg Vorbis file, or is incomplete.
     """
     pages = _read_pages(source)
     first = next(pages, None)
@@ -67,7 +74,7 @@ def retag(source: BinaryIO, target: BinaryIO, new: Mapping[str, str]) -> None:
     for page in _split([_with_comments(comment, new), setup]):
         number += 1
         target.write(page.packed(number))
-    for page in pages:  # sound begins on a page of its own (Vorbis I specification, section A.2)
+    for page in pages:  # audio starts on a new page (Vorbis I specification, section A.2)
         number += 1
         target.write(page.packed(number))
 
@@ -105,7 +112,7 @@ def _read_pages(file: BinaryIO) -> Iterator[_Page]:
 
 
 def _read_header_packets(pages: Iterator[_Page]) -> tuple[bytes, bytes]:
-    """The second and the third packet, of comments and of codebooks, which end together with a page."""
+    """Return the second and third packets, comments and codebooks; they end together with a page."""
     packets = [b""]
     for page in pages:
         at = 0
@@ -122,7 +129,7 @@ def _read_header_packets(pages: Iterator[_Page]) -> tuple[bytes, bytes]:
 
 
 def _with_comments(old: bytes, new: Mapping[str, str]) -> bytes:
-    """A comment packet (Vorbis I specification, section 5): type, vendor, comments, framing bit."""
+    """Replace the comments in a comment packet (Vorbis I specification, section 5), but keep the vendor."""
     (size,) = struct.unpack_from("<I", old, 7)
     packet = old[: 11 + size] + struct.pack("<I", len(new))
     for name, text in new.items():
@@ -132,7 +139,7 @@ def _with_comments(old: bytes, new: Mapping[str, str]) -> bytes:
 
 
 def _split(packets: list[bytes]) -> Iterator[_Page]:
-    """Packets on as few pages as they need, each full but the last."""
+    """Distribute packets over pages; all pages but the last are full."""
     segments = [segment for packet in packets for segment in _laced(packet)]
     body = b"".join(packets)
     at, begun = 0, False
@@ -140,12 +147,12 @@ def _split(packets: list[bytes]) -> Iterator[_Page]:
         lengths = bytes(segments[start : start + _MOST_SEGMENTS])
         size = sum(lengths)
         ends_packet = any(length < 255 for length in lengths)
-        # The position on a page of headers is 0, or -1 if no packet ends there.
+        # The granule position of a header page is 0, or -1 if no packet ends there.
         yield _Page(_CONTINUED if begun else 0, 0 if ends_packet else -1, lengths, body[at : at + size])
         at += size
         begun = lengths[-1] == 255
 
 
 def _laced(packet: bytes) -> list[int]:
-    """A packet's length in segments; one shorter than 255 bytes ends it."""
+    """Return the lengths of a packet's segments; one of less than 255 bytes ends the packet."""
     return [255] * (len(packet) // 255) + [len(packet) % 255]

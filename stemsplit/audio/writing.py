@@ -1,4 +1,4 @@
-"""Stems out: files of any format that appear complete or not at all."""
+"""Writes stems: files of any format that appear complete or not at all."""
 
 import contextlib
 import errno
@@ -17,26 +17,42 @@ from stemsplit.audio.tags import Tags
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import beside, check_free, sweep
 
-# Bytes that the chunks of a WAV can have in all: its sizes are 32-bit numbers, and libsndfile does not notice when they
-# wrap. RF64 (EBU Tech 3306) is the same with 64-bit sizes, but not every player knows it.
+# The largest WAV, in bytes: its sizes have 32 bits, and libsndfile does not notice an overflow. RF64 (EBU Tech 3306)
+# has sizes of 64 bits, but not every player reads it.
 WAV_LIMIT = 2**32 - 2**16
 LENGTH_MARGIN = 1.01  # expected lengths are estimates
 
 _made: set[Path] = set()  # folders, by any writer of this process: of several that fail, the last one removes them
 _FULL = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
-_NEVER_EMPTY = ("mp3", "opus", "m4a", "alac")  # no decoder reads such a file that has nothing in it
+_NEVER_EMPTY = ("mp3", "opus", "m4a", "alac")  # decoders reject files of these formats without samples
 
 
 class StemWriter:
     """Writes all stems of one song; a context manager.
 
-    The stems grow in temporary files beside their final names, and get these names when the block ends without an
-    exception, Ctrl-C included. Otherwise nothing is left: no file and no folder that was made for them.
+    Stems are written to temporary files beside their final names, and renamed when the block ends without an exception.
+    Otherwise, also after Ctrl-C, nothing is left: no files, and no folders that were created for them.
 
-    clipped: samples beyond full scale so far, over all stems. Integer formats write them at full scale, lossy ones keep
-    them, but most players do not; they never scale the rest. Always 0 for float, which keeps them.
-    peak: the greatest magnitude of a sample so far, over all stems.
-    length: samples per stem so far, at the caller's rate. warnings: sentences about what is written other than asked.
+    Args:
+        paths: Files for the first rows of the blocks that are written.
+        rate: Hz. If the format does not have this sample rate, stems are resampled, with a warning.
+        channels: Of each stem.
+        format: WAV of 24 bits if None.
+        tags: Tags for each path, or empty.
+        stem_file: A stem file to write as well, or, without paths, alone.
+        overwrite: Replace files that exist.
+        expected_length: Samples, an estimate; if it exceeds the limit of WAV, RF64 is written instead.
+
+    Attributes:
+        clipped: Number of samples beyond full scale so far, in all stems. Integer formats clip them. Lossy formats keep
+            them, but most players clip. Always 0 for float.
+        peak: The greatest magnitude of a sample so far, in all stems.
+        length: Samples per stem so far, at `rate`.
+        warnings: Sentences about what is not written as requested.
+
+    Raises:
+        UsageError: Two stems have the same path.
+        AudioError: A file exists and `overwrite` is not set, or is a folder; or the format has no such sample rate.
     """
 
     def __init__(
@@ -51,26 +67,16 @@ class StemWriter:
         overwrite: bool = False,
         expected_length: int | None = None,
     ) -> None:
-        """Check what can be checked before the work starts; nothing is written yet.
-
-        paths: a file for each of the first rows of what is written. rate: Hz; a format that does not have it gets the
-        stems resampled, with a warning. format: WAV of 24 bits if None. tags: of every path; none if empty.
-        stem_file: written as well, or, without paths, alone. expected_length: samples, an estimate, from which RF64
-        instead of WAV is chosen if it takes that.
-
-        UsageError: two stems of one name. AudioError: a stem exists already and `overwrite` is not set, or is a folder;
-        or the format has no such rate.
-        """
         format = format or Format()
         everything = [*paths, *([stem_file.path] if stem_file else [])]
         if len(set(everything)) < len(everything):
-            raise UsageError("two stems would have the same file", "put {stem} into the name")
+            raise UsageError("two stems would be written to the same file", "put {stem} into the name")
         self.clipped = 0
         self.peak = 0.0
         self.length = 0
         self._paths = everything
         self._overwrite = overwrite
-        together = set(stem_file.stems.values()) if stem_file else set()  # the mixture in a stem file is no stem
+        together = set(stem_file.stems.values()) if stem_file else set()  # without the mixture
         self._stems = sorted({*range(len(paths)), *together})
         self._clipping = sorted({*(range(len(paths)) if format.clips else ()), *together})
         self._shape = (max([len(paths), *(row + 1 for row in (stem_file.rows if stem_file else ()))]), channels)
@@ -111,21 +117,24 @@ class StemWriter:
                 part.publish()
 
     def write(self, stems: Stems) -> None:
-        """Append (S, C, n), row by row to the files. AudioError: the disk or a WAV is full, or it is not all numbers.
+        """Append a block `(S, C, n)`; each row goes to its file.
 
-        Integer formats round to the nearest step, 16 bits with dither, and 1.0 is 2^(bits - 1) steps as in `audio`, so
-        that what was read from such a file is written back unchanged.
+        Integer formats round to the nearest step, 16 bits with dither. 1.0 is 2^(bits - 1) steps, as in `Reader`, so
+        samples read from such a file are written back unchanged.
+
+        Raises:
+            AudioError: The disk is full, a WAV is too long, or samples are not finite.
         """
         signals.check()
         if stems.shape[:2] != self._shape:
             raise ValueError(f"stems of shape {stems.shape} for {self._shape[0]} rows of {self._shape[1]} channels")
         tops = [max(float(row.max(initial=0)), -float(row.min(initial=0))) for row in stems]
-        if not np.isfinite(tops).all():  # what is not a number is its own maximum
-            raise AudioError("the model gave values that are not numbers", "try another model, or another device")
+        if not np.isfinite(tops).all():  # the maximum is NaN if a sample is
+            raise AudioError("the model returned samples that are not finite", "try another model, or another device")
         if not self._rf64 and (self.length + stems.shape[2]) * self._frame_bytes > WAV_LIMIT:
             folder = str(self._paths[0].parent)
-            hint = "convert the song to FLAC first, so that its length is known from the start"
-            raise AudioError(f"the stems in {folder!r} get too long for WAV, which was not foreseeable", hint)
+            hint = "convert the song to FLAC first, so that its length is known, or choose --format flac"
+            raise AudioError(f"the stems in {folder!r} exceed the limit of WAV, 4 GiB", hint)
         for part in self._parts:
             part.write(stems)
         loud = [row for row in self._clipping if tops[row] > 1]
@@ -175,22 +184,22 @@ class _Part:
         names: Sequence[str] = (),
         rf64: bool = False,
     ) -> None:
-        """rows: of what is written, a track each. new_rate: Hz, of the file. names: of the tracks of a stem file."""
+        """rows: indices in the blocks. new_rate: Hz, of the file. names: of the audio streams of a stem file."""
         self.path = path
         self.warning = ""
         self._rows = list(rows)
         self._format = format
         self._published = False
-        self._repeats = 2 if names and channels == 1 else 1  # in a stem file, every track is stereo
+        self._repeats = 2 if names and channels == 1 else 1  # the streams of a stem file are stereo
         new_rate = new_rate or format.rate_for(rate)
-        what = (beside(path), format, new_rate, channels * self._repeats)
+        common = (beside(path), format, new_rate, channels * self._repeats)
         self._encoder: Encoder
         if format.name in ("wav", "ogg"):
-            self._encoder = SndfileEncoder(*what, tags=tags, rf64=rf64, seed=rows[0])
+            self._encoder = SndfileEncoder(*common, tags=tags, rf64=rf64, seed=rows[0])
         else:
-            from stemsplit.audio.ffmpeg_encoder import FFmpegEncoder  # it takes 0.1 s to import PyAV
+            from stemsplit.audio.ffmpeg_encoder import FFmpegEncoder  # PyAV takes 0.1 s to import
 
-            self._encoder = FFmpegEncoder(*what, tags=tags, names=names, seed=rows[0])
+            self._encoder = FFmpegEncoder(*common, tags=tags, names=names, seed=rows[0])
         if new_rate != rate:
             self._encoder = ResamplingEncoder(self._encoder, rate, new_rate)
             kind = "a stem file" if names else format.label
@@ -205,9 +214,11 @@ class _Part:
             self._encoder.write(stems[self._rows].repeat(self._repeats, axis=1))
 
     def finish(self, length: int) -> None:
-        """Complete the file, and make sure that all of it is there."""
+        """Complete the file and check its size."""
         if length == 0 and self._format.name in _NEVER_EMPTY:
-            raise AudioError(f"there is nothing in the song, which {self._format.label} cannot hold", "use WAV or FLAC")
+            raise AudioError(
+                f"the song is empty, which {self._format.label} cannot hold", "choose --format wav or flac"
+            )
         with reporting(self.path):
             self._encoder.finish(length)
 
@@ -230,7 +241,7 @@ class _Part:
 
 
 def _part_of(stem_file: StemFile, rate: int, channels: int) -> _Part:
-    """The part that becomes a stem file."""
+    """Create the part that becomes a stem file."""
     return _Part(
         stem_file.path,
         stem_file.rows,
@@ -245,7 +256,7 @@ def _part_of(stem_file: StemFile, rate: int, channels: int) -> _Part:
 
 @contextlib.contextmanager
 def reporting(path: Path) -> Iterator[None]:
-    """An OSError while `path` is being written as what a user is told."""
+    """Turn an OSError while `path` is being written into an AudioError."""
     try:
         yield
     except OSError as error:
@@ -255,6 +266,6 @@ def reporting(path: Path) -> Iterator[None]:
 def _unwritable(path: Path, error: OSError) -> AudioError:
     if error.errno in _FULL:
         hint = "make room, or choose another folder"
-        return AudioError(f"cannot write to {str(path.parent)!r}: the disk is full, or sets a limit", hint)
+        return AudioError(f"cannot write to {str(path.parent)!r}: the disk is full, or a quota is reached", hint)
     hint = "choose another folder, or change its permissions"
     return AudioError(f"cannot write to {str(path)!r}: {error.strerror}", hint)

@@ -1,4 +1,4 @@
-"""The commands for folders of songs with known stems."""
+"""`stemsplit data`: commands for datasets, songs whose stems are known."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,50 +8,52 @@ import typer
 from stemsplit.cli.options import Json, Quiet
 from stemsplit.errors import UsageError
 
-USUAL = "vocals,drums,bass,other"
+STEMS = "vocals,drums,bass,other"
 
-app = typer.Typer(help="Look after songs with known stems.", no_args_is_help=True)
+app = typer.Typer(help="Inspect datasets: songs whose stems are known.", no_args_is_help=True)
 
 
 @app.callback()
 def common() -> None:
-    """Look after songs with known stems."""
+    """Inspect datasets: songs whose stems are known."""
 
 
 @app.command()
 def check(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Songs as folders of stems, or as .stem.mp4 files.")],
-    stems: Annotated[str, typer.Option("--stems", metavar="NAMES", help="The stems that a song has.")] = USUAL,
-    quick: Annotated[bool, typer.Option("--quick", help="Look at headers only, and do not listen.")] = False,
+    stems: Annotated[
+        str, typer.Option("--stems", metavar="NAMES", help="The stems that every song should have.")
+    ] = STEMS,
+    quick: Annotated[bool, typer.Option("--quick", help="Read headers only, not the samples.")] = False,
     missing_ok: Annotated[
-        bool, typer.Option("--missing-ok", help="Stems that are missing or silent are not wrong.")
+        bool, typer.Option("--missing-ok", help="Do not report stems that are missing or silent.")
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what is wrong with songs: a line for each fault, and exit code 1 if there is one.
+    """Find problems in a dataset: one line for each, and exit code 1 if there are any.
 
-    Lengths, rates and channels that differ, stems that are missing or silent, files that are damaged or cut off, and
-    stems that do not add up to the mixture.
+    Reported are lengths, sample rates and channels that differ, stems that are missing or silent, files that are
+    damaged or truncated, and stems that do not add up to the mixture.
     """
     from stemsplit.cli import console
 
     names = tuple(dict.fromkeys(name.strip() for name in stems.split(",") if name.strip()))
     if not names:
-        raise UsageError("--stems names none", f"for instance --stems {USUAL}")
+        raise UsageError("--stems is empty", f"for instance --stems {STEMS}")
     messages = console.Messages(quiet=quiet)
     with messages.loading("starting"):
-        from stemsplit.datasets import check as faults
+        from stemsplit.datasets.check import inspect_dataset
     with messages.progress(f"checking {folder}") as on_progress:
-        survey = faults.survey(folder, names, thorough=not quick, missing_ok=missing_ok, on_progress=on_progress)
+        report = inspect_dataset(folder, names, thorough=not quick, missing_ok=missing_ok, on_progress=on_progress)
     if as_json:
-        rows = [{"song": fault.song, "kind": fault.kind, "told": fault.told} for fault in survey.faults]
-        console.write_json({"songs": survey.songs, "seconds": survey.seconds, "faults": rows})
+        rows = [{"song": issue.song, "kind": issue.kind, "told": issue.message} for issue in report.issues]
+        console.write_json({"songs": report.songs, "seconds": report.seconds, "faults": rows})
     else:
-        for fault in survey.faults:
-            console.write(console.printable(f"{fault.song}: {fault.told}"))
-        wrong = len({fault.song for fault in survey.faults})
-        told = f"{survey.songs} songs, {console.duration(survey.seconds)}"
-        messages.note(f"{told}; something is wrong with {wrong}" if wrong else f"{told}; nothing is wrong")
-    if survey.faults:
+        for issue in report.issues:
+            console.write(console.printable(f"{issue.song}: {issue.message}"))
+        affected = len({issue.song for issue in report.issues})
+        summary = f"{report.songs} songs, {console.duration(report.seconds)}"
+        messages.note(f"{summary}; {affected} with issues" if affected else f"{summary}; no issues found")
+    if report.issues:
         raise typer.Exit(1)

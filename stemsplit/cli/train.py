@@ -73,8 +73,8 @@ def train(
         if workers is None:
             workers = 1 if chosen == "cpu" else min(MAX_WORKERS, os.cpu_count() or 1)
     messages.note(f"{len(split.train)} songs to train on, {len(valid_songs)} to validate on, device {chosen}")
-    if split.kept:
-        messages.note(f"not trained on: {', '.join(split.kept)} in {data}")
+    if split.unused:
+        messages.note(f"not trained on: {', '.join(split.unused)} in {data}")
     try:
         with (
             messages.training(settings.epochs, settings.steps) as progress,

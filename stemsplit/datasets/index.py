@@ -1,4 +1,4 @@
-"""What the headers of a folder's files said last time: thousands of songs are known again without opening one."""
+"""A cache of the headers of audio files, so that thousands of songs are read again without opening one."""
 
 import contextlib
 import hashlib
@@ -12,25 +12,36 @@ from pathlib import Path
 
 import platformdirs
 
-from stemsplit.datasets.stem_files import Shape, measure
+from stemsplit.datasets.stem_files import Shape, read_shape
 from stemsplit.files import replacing, sweep
 
 _VERSION = 2  # 1 had wrong lengths of some MP3s
-_SETTLED_SECONDS = 2.0  # a file that was written just now may be written again, and look the same
+_SETTLED_SECONDS = 2.0  # a file written this recently may be written again with the same time and size
 
 
 class Index:
-    """Shapes of files by path. An entry counts as long as the file's size and time of change are the same."""
+    """Shapes of audio files by path; an entry is valid as long as the file keeps its size and modification time.
 
-    def __init__(self, place: Path | None) -> None:
-        """`place` is the file that keeps the index; None for an index that is forgotten."""
-        self.place = place
+    Args:
+        cache: The file to keep the index in, or None for an index in memory.
+
+    Attributes:
+        opened: Number of files that had to be opened.
+    """
+
+    def __init__(self, cache: Path | None) -> None:
+        self._cache = cache
         self.opened = 0
-        self._known = _load(place) if place else {}
+        self._known = _read_cache(cache) if cache else {}
         self._seen: dict[str, list[int]] = {}
 
-    def measure(self, path: Path) -> Shape:
-        """As `song_files.measure`, from memory if the file has not changed."""
+    def shape(self, path: Path) -> Shape:
+        """Return the shape of a file, from the cache if the file has not changed.
+
+        Raises:
+            DatasetError: The file cannot be read.
+            OSError: There is no such file.
+        """
         key = os.path.abspath(path)  # noqa: PTH100 (resolve() would ask for each folder on the way)
         status = path.stat()
         stamp = [status.st_mtime_ns, status.st_size]
@@ -38,36 +49,36 @@ class Index:
         if entry and entry[:2] == stamp:
             self._seen[key] = entry
             return Shape(*entry[2:])
-        shape = measure(path)
+        shape = read_shape(path)
         self.opened += 1
         if time.time() - status.st_mtime > _SETTLED_SECONDS:
             self._seen[key] = [*stamp, *astuple(shape)]
         return shape
 
     def save(self) -> None:
-        """Keep what was asked for. An index that cannot be written is no loss but of time, and nothing is said."""
-        if self.place is None or self._seen == self._known:
+        """Write the entries that were used. If that fails, only time is lost, so it is not reported."""
+        if self._cache is None or self._seen == self._known:
             return
         with contextlib.suppress(OSError):
-            self.place.parent.mkdir(parents=True, exist_ok=True)
-            sweep(self.place)
-            with replacing(self.place) as part:
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self._cache)
+            with replacing(self._cache) as part:
                 part.write_text(json.dumps({"version": _VERSION, "files": self._seen}), encoding="utf-8")
 
 
 @contextmanager
-def opened_index(folder: Path) -> Iterator[Index]:
-    """The index of a folder, from the user's cache; saved when all went well."""
+def open_index(folder: Path) -> Iterator[Index]:
+    """Open the index of a folder in the user's cache; it is saved if the block ends without an exception."""
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:20]
     index = Index(platformdirs.user_cache_path("stemsplit") / "songs" / f"{name}.json")
     yield index
     index.save()
 
 
-def _load(place: Path) -> dict[str, list[int]]:
-    """Entries: nanoseconds, bytes, rate, channels, length. An index that is damaged is none."""
+def _read_cache(cache: Path) -> dict[str, list[int]]:
+    """Entries: modification time in ns, bytes, rate, channels, length. A damaged cache counts as empty."""
     try:
-        table = json.loads(place.read_text(encoding="utf-8"))
+        table = json.loads(cache.read_text(encoding="utf-8"))
         if table["version"] != _VERSION:
             return {}
         files = table["files"].items()

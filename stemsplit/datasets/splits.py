@@ -1,4 +1,4 @@
-"""Which songs of a data set are for training, and which only to see how well it goes."""
+"""The split of a dataset into songs for training and songs for validation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from stemsplit.datasets.multitracks import Multitrack, find_songs
 from stemsplit.errors import DatasetError
 
-# The 14 of MUSDB18's 100 training songs that its makers' own loader keeps for validation (sigsep/sigsep-mus-db,
+# The 14 of MUSDB18's 100 training songs that its own loader keeps for validation (sigsep/sigsep-mus-db,
 # musdb/configs/mus.yaml, validation_tracks), so that results can be compared.
 MUSDB18_VALIDATION = frozenset(
     {
@@ -32,39 +32,47 @@ TRAIN, TEST, VALIDATIONS = "train", "test", ("valid", "validation")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Songs to train on, songs to validate on, and `kept`: what the folder has that is for neither, such as "test"."""
+    """A split dataset.
+
+    Attributes:
+        train: Songs to train on.
+        valid: Songs to validate on.
+        unused: Names of subfolders that are used for neither, such as "test".
+    """
 
     train: list[Multitrack]
     valid: list[Multitrack]
-    kept: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 def split_songs(folder: Path, stems: Sequence[str], *, validate: bool = True) -> Split:
-    """The songs of a data set that is laid out as MUSDB18 is, or of any folder of songs.
+    """Split a dataset that is laid out like MUSDB18, or use any other folder for training alone.
 
-    Where there is a folder `train`, beside `test`, `valid` or `validation`, only that is trained on. What is validated
-    on is in `valid` or `validation`; without one it is the songs of `train` that MUSDB18's makers chose for that, by
-    name. Any other folder is all for training.
+    If there is a folder `train` beside `test`, `valid` or `validation`, only its songs are trained on. Validation uses
+    `valid` or `validation`; if there is neither, it uses the songs of `train` in MUSDB18's own validation set, by name.
 
     Args:
-        validate: take songs out for validation; without it `train` is trained on as it is.
+        folder: The dataset.
+        stems: The stems to look for.
+        validate: Set songs aside for validation; otherwise all songs of `train` are for training.
 
-    Raises DatasetError as `find_songs` does, and when nothing is left to train on.
+    Raises:
+        DatasetError: As by `find_songs`, or no song is left for training.
     """
     others = [folder / name for name in (*VALIDATIONS, TEST) if (folder / name).is_dir()]
     if not others or not (folder / TRAIN).is_dir():
         return Split(find_songs(folder, stems), [])
     songs = find_songs(folder / TRAIN, stems)
     own = [other for other in others if other.name in VALIDATIONS]
-    kept = tuple(other.name for other in others if other not in own[:1] or not validate)
+    unused = tuple(other.name for other in others if other not in own[:1] or not validate)
     if not validate:
-        return Split(songs, [], kept)
+        return Split(songs, [], unused)
     if own:
-        return Split(songs, find_songs(own[0], stems), kept)
+        return Split(songs, find_songs(own[0], stems), unused)
     train = [song for song in songs if Path(song.name).name not in MUSDB18_VALIDATION]
     if not train:
         raise DatasetError(
-            f"{str(folder / TRAIN)!r} has only songs that are for validation",
+            f"{str(folder / TRAIN)!r} has only validation songs",
             "get the other songs of MUSDB18, or name the songs to validate on with --valid",
         )
-    return Split(train, [song for song in songs if Path(song.name).name in MUSDB18_VALIDATION], kept)
+    return Split(train, [song for song in songs if Path(song.name).name in MUSDB18_VALIDATION], unused)

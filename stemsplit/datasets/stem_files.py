@@ -1,7 +1,7 @@
-"""Files of stems: what their headers say, and excerpts of them, read by seeking.
+"""Files of stems: their headers, and excerpts of them.
 
-A stem is an audio file of its own, or a track of a `.stem.mp4`: MUSDB18 (Rafii et al., 2017) has five AAC tracks in
-each, the mixture and its stems.
+A stem is an audio file, or an audio stream of a `.stem.mp4`, as in MUSDB18 (Rafii et al., 2017), where each song is
+one file of five AAC streams, the mixture and its stems.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,76 +24,101 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
-PACKED = ".stem.mp4"
+PACKED_SUFFIX = ".stem.mp4"
 MIXTURE = "mixture"
-TRACKS = (MIXTURE, "drums", "bass", "other", "vocals")  # of a packed song, in their order
+STREAMS = (MIXTURE, "drums", "bass", "other", "vocals")  # of a packed song, in this order
 
-# An AAC frame of 1024 samples is half made of the one before it; one more for what no one has thought of.
-_LEAD = 2048
-CHECK = "all that is wrong with a folder is told by  stemsplit data check FOLDER"
-_REPLACE = f"replace the file or remove its song; {CHECK}"
+# Samples to decode before an excerpt: an AAC frame of 1024 overlaps the one before it; one more to be safe.
+_RUN_UP = 2048
+CHECK_HINT = "to list all problems, run  stemsplit data check FOLDER"
+_REPLACE = f"replace the file or remove its song; {CHECK_HINT}"
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Of an audio file, or of each track of a packed song. rate: Hz. length: samples."""
+    """Format and length of an audio file, or of each stream of a packed song.
+
+    Attributes:
+        rate: Hz.
+        channels: Number of channels.
+        length: Samples.
+    """
 
     rate: int
     channels: int
     length: int
 
     def __str__(self) -> str:
-        return f"{self.rate} Hz, {count(self.channels, 'channel')}, {self.length} samples"
+        return f"{self.rate} Hz, {plural(self.channels, 'channel')}, {self.length} samples"
 
 
 def is_packed(path: Path) -> bool:
-    """Whether this is a song with all its stems in one file."""
-    return path.name.lower().endswith(PACKED)
+    """Return whether this is a song with all its stems in one file."""
+    return path.name.lower().endswith(PACKED_SUFFIX)
 
 
-def measure(path: Path) -> Shape:
-    """What a file's header says. Raises DatasetError when it cannot be read, or is packed in a way we do not know."""
+def read_shape(path: Path) -> Shape:
+    """Read the header of a file; an MP3 without a length in its header is decoded to count its samples.
+
+    Raises:
+        DatasetError: The file cannot be read, or is not a packed song like those of MUSDB18.
+    """
     if not is_packed(path):
         with _open_sound(path) as reader:
             return Shape(reader.rate, reader.channels, reader.exact_length())
-    with _opened(path) as container:
-        tracks = container.streams.audio
-        if len(tracks) != len(TRACKS):
-            told = f"{str(path)!r} has {count(len(tracks), 'track')}, not the {len(TRACKS)} of MUSDB18"
-            raise DatasetError(told, f"they are {', '.join(TRACKS)}, in this order")
-        shapes = [_shape(track, path) for track in tracks]
-        if odd := next((shape for shape in shapes if shape != shapes[0]), None):
-            told = f"the tracks of {str(path)!r} do not fit each other ({shapes[0]}; {odd})"
-            raise DatasetError(told, "get the file again")
+    with _open_packed(path) as container:
+        streams = container.streams.audio
+        if len(streams) != len(STREAMS):
+            count = plural(len(streams), "audio stream")
+            message = f"{str(path)!r} has {count} instead of the {len(STREAMS)} of MUSDB18"
+            raise DatasetError(message, f"expected {', '.join(STREAMS)}, in this order", path=path)
+        shapes = [_shape(stream, path) for stream in streams]
+        if other := next((shape for shape in shapes if shape != shapes[0]), None):
+            message = f"the audio streams of {str(path)!r} do not match each other ({shapes[0]}; {other})"
+            raise DatasetError(message, "download the file again", path=path)
         return shapes[0]
 
 
 def read_file(path: Path, start: int, length: int) -> Block:
-    """An excerpt `(C, n)` of an audio file, as far as there is one: `n <= length`. Raises DatasetError."""
+    """Read an excerpt `(C, n)` of an audio file; `n < length` at its end.
+
+    Raises:
+        DatasetError: The file cannot be read.
+    """
     with _open_sound(path) as reader:
         return reader.excerpt(start, length)
 
 
-def read_tracks(path: Path, tracks: Sequence[str], start: int, length: int) -> Stems:
-    """An excerpt `(len(tracks), C, length)` of tracks of a packed song, to the sample; silence after its end.
+def read_streams(path: Path, names: Sequence[str], start: int, length: int) -> Stems:
+    """Read an excerpt of some of the streams of a packed song, exact to the sample.
 
-    Raises DatasetError when the file cannot be read, or ends before its header says.
+    Args:
+        path: The `.stem.mp4`.
+        names: Of `STREAMS`.
+        start: Samples.
+        length: Samples; silence follows the end of the song.
+
+    Returns:
+        `(len(names), C, length)`, float32.
+
+    Raises:
+        DatasetError: The file cannot be read or is truncated.
     """
-    with _opened(path) as container:
-        chosen = [container.streams.audio[TRACKS.index(track)] for track in tracks]
+    with _open_packed(path) as container:
+        chosen = [container.streams.audio[STREAMS.index(name)] for name in names]
         rows = {stream.index: row for row, stream in enumerate(chosen)}
         shape = _shape(chosen[0], path)
-        excerpt = np.zeros((len(tracks), shape.channels, length), np.float32)
+        excerpt = np.zeros((len(names), shape.channels, length), np.float32)
         wanted = max(min(length, shape.length - start), 0)
         base = chosen[0].time_base
         assert base is not None  # or there would be no shape
-        if start > _LEAD:
-            container.seek(int((start - _LEAD) / (base * shape.rate)), stream=chosen[0])
+        if start > _RUN_UP:
+            container.seek(int((start - _RUN_UP) / (base * shape.rate)), stream=chosen[0])
         missing = set(rows) if wanted else set()
         for packet in container.demux(chosen) if wanted else ():
             if packet.stream.index in missing:
                 for frame in cast("list[AudioFrame]", packet.decode()):
-                    # Where FFmpeg puts the frame, its trimming of the encoder's delay taken into account.
+                    # FFmpeg's timestamps take the trimmed delay of the encoder into account.
                     place = round((frame.pts or 0) * base * shape.rate) - start
                     first, last = max(place, 0), min(place + frame.samples, wanted)
                     if first < last:
@@ -104,7 +129,7 @@ def read_tracks(path: Path, tracks: Sequence[str], start: int, length: int) -> S
             if not missing:
                 break
         if missing:
-            raise unreadable(path, "it ends before its header says")
+            raise unreadable(path, "it is shorter than its header says")
         return excerpt
 
 
@@ -113,8 +138,8 @@ def unreadable(path: Path, reason: str) -> DatasetError:
     return DatasetError(f"cannot read {str(path)!r}: {reason}", _REPLACE, path=path)
 
 
-def count(number: int, thing: str) -> str:
-    """`1 channel`, `2 channels`."""
+def plural(number: int, thing: str) -> str:
+    """Return a number and a noun: `1 channel`, `2 channels`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
@@ -128,7 +153,7 @@ def _open_sound(path: Path) -> Iterator[Reader]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator["InputContainer"]:
+def _open_packed(path: Path) -> Iterator["InputContainer"]:
     import av  # 0.1 s, and only packed songs need it
 
     try:
@@ -138,14 +163,14 @@ def _opened(path: Path) -> Iterator["InputContainer"]:
         raise unreadable(path, one_line(error)) from error
 
 
-def _shape(track: "AudioStream", path: Path) -> Shape:
-    if not track.duration or not track.time_base or not track.rate:
-        raise unreadable(path, "it does not say how long it is")
-    return Shape(track.rate, track.channels, round(track.duration * track.time_base * track.rate))
+def _shape(stream: "AudioStream", path: Path) -> Shape:
+    if not stream.duration or not stream.time_base or not stream.rate:
+        raise unreadable(path, "its length is missing")
+    return Shape(stream.rate, stream.channels, round(stream.duration * stream.time_base * stream.rate))
 
 
 def _samples(frame: "AudioFrame") -> Block:
-    """A decoded frame as `(C, n)`; AAC gives floats, ALAC integers."""
+    """Convert a decoded frame to `(C, n)`; AAC gives floats, ALAC integers."""
     samples: npt.NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T

@@ -10,8 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stemsplit.datasets.index import opened_index
-from stemsplit.datasets.multitracks import Multitrack, find_files, make_song, read_mixture, read_stems, require_format
+from stemsplit.datasets.index import open_index
+from stemsplit.datasets.multitracks import (
+    Multitrack,
+    check_format,
+    find_files,
+    read_mixture,
+    read_multitrack,
+    read_stems,
+)
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import DatasetError
 from stemsplit.evaluation.bss_eval import METRICS, References
@@ -89,10 +96,10 @@ def find_scorable(folder: Path, stems: Sequence[str]) -> tuple[list[Multitrack],
     """
     songs: list[Multitrack] = []
     errors: list[DatasetError] = []
-    with opened_index(folder) as index:
+    with open_index(folder) as index:
         for files in find_files(folder, stems):
             try:
-                songs.append(make_song(files, index))
+                songs.append(read_multitrack(files, index))
             except DatasetError as error:
                 errors.append(error)
     return songs, errors
@@ -103,7 +110,7 @@ def model_estimator(separator: Separator) -> Estimator:
     header = separator.ensemble.header
 
     def estimate(song: Multitrack, stems: tuple[str, ...]) -> Iterator[Tensor]:
-        require_format([song], header.rate, header.channels)
+        check_format([song], header.rate, header.channels)
         order = [header.stems.index(stem) for stem in stems]
         mix = (block.numpy() for block in _mixture(song))
         for block in separator.separate(mix, song.rate):

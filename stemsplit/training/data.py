@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stemsplit.datasets.multitracks import Multitrack, read_stems, require_format
+from stemsplit.datasets.multitracks import Multitrack, check_format, read_stems
 from stemsplit.errors import DatasetError, StemsplitError
 from stemsplit.training.augmentation import augment
 from stemsplit.training.ranks import Ranks
@@ -40,7 +40,7 @@ class Crops(Dataset[Tensor]):
     """
 
     def __init__(self, songs: Sequence[Multitrack], recipe: Recipe) -> None:
-        require_format(songs, recipe.rate, recipe.channels)
+        check_format(songs, recipe.rate, recipe.channels)
         if recipe.pitch or recipe.tempo:
             load_vocoder()
         self.recipe, self.epoch = recipe, 0

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stemsplit import signals
-from stemsplit.datasets.multitracks import Multitrack, require_format
+from stemsplit.datasets.multitracks import Multitrack, check_format
 from stemsplit.errors import DeviceError, UsageError
 from stemsplit.evaluation.scoring import SongScores, evaluate, mean_scores, mean_sdr
 from stemsplit.files import sweep
@@ -104,7 +104,7 @@ def fit(
         torch.manual_seed(recipe.seed)
         header = _header_of(recipe)
         crops = Crops(songs, recipe)
-        require_format(valid, recipe.rate, recipe.channels)
+        check_format(valid, recipe.rate, recipe.channels)
         if recipe.patience and not valid:
             raise UsageError("patience needs songs to validate on", "name them with --valid, or set patience = 0")
         run = Run(recipe, _first_network(header, recipe, start), device, ranks)

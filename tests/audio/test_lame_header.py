@@ -77,7 +77,7 @@ def test_what_it_was_needed_for() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"ID3", b"\xff\xfb" + bytes(1_000), b"RIFF1234WAVE"])
 def test_other_files_are_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="without a note"):
+    with pytest.raises(ValueError, match="without a Xing header"):
         write_padding(io.BytesIO(content), 100)
 
 

@@ -203,7 +203,7 @@ def test_impossible_files(tmp_path: Path) -> None:
         "garbage": "cannot decode",
         "empty": "is empty",
         "folder": "is a folder",
-        "link": "links to a file that is not there",
+        "link": "is a link to a missing file",
         "pipe": "is not a regular file",
     }
     assert said.keys() == expected.keys()
@@ -218,7 +218,7 @@ def test_impossible_files(tmp_path: Path) -> None:
 def test_pictures_have_no_sound(tmp_path: Path) -> None:
     picture = b"P6 16 16 255\n" + bytes(16 * 16 * 3)
     (tmp_path / "x.ppm").write_bytes(picture)
-    assert "has no sound in it" in refusal(tmp_path / "x.ppm")
+    assert "has no audio" in refusal(tmp_path / "x.ppm")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permissions")
@@ -229,7 +229,7 @@ def test_no_permission(tmp_path: Path) -> None:
         tmp_path.chmod(0o755)
         os.seteuid(65_534)  # root may read everything
     try:
-        with pytest.raises(AudioError, match=r"may not read|cannot read"):
+        with pytest.raises(AudioError, match="cannot read"):
             open_reader(tmp_path / "x.wav")
     finally:
         os.seteuid(me)

@@ -132,7 +132,7 @@ def test_other_names_keep_their_order() -> None:
 
 
 def test_what_is_no_stem_file() -> None:
-    with pytest.raises(UsageError, match="exactly four stems, and these are 2") as caught:
+    with pytest.raises(UsageError, match="exactly four stems, not 2") as caught:
         StemFile(Path("x"), 0, {"vocals": 1, "rest": 2})
     assert caught.value.hint
     with pytest.raises(UsageError, match="cannot hold MP3, 320 kbit/s") as caught:

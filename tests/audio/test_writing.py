@@ -324,7 +324,7 @@ def test_values_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     stems = noise(2, 2, 10)
     stems[1, 0, 3] = np.nan
     with (
-        pytest.raises(StemsplitError, match="not numbers"),
+        pytest.raises(StemsplitError, match="not finite"),
         StemWriter(names(tmp_path), rate=RATE, channels=2) as writer,
     ):
         writer.write(stems)
@@ -518,7 +518,7 @@ def test_an_empty_song(tmp_path: Path, format: Format) -> None:
         write(tmp_path / "x", noise(2, 0), format)
         assert read(tmp_path / "x")[0].shape == (2, 0)
     else:
-        with pytest.raises(AudioError, match="nothing in the song") as caught:
+        with pytest.raises(AudioError, match="the song is empty") as caught:
             write(tmp_path / "x", noise(2, 0), format)
         assert caught.value.hint
         assert everything(tmp_path) == []

@@ -101,7 +101,7 @@ def test_every_failure_names_its_song(here: Path, shares_model: Callable[..., Mo
     (track,) = find_tracks(["empty.wav"], Path("out"), extension="mp3")[0]
     result = separate_track(track, STEMS, Separator(shares_model(shares=(0.5, 0.5), rate=8_000)).separate_file)
     assert isinstance(result, Failed)
-    told = "'empty.wav' cannot be separated: there is nothing in the song, which MP3 cannot hold"
+    told = "'empty.wav' cannot be separated: the song is empty, which MP3 cannot hold"
     assert (str(result.error), result.error.hint) == (told, "use WAV or FLAC")
 
 

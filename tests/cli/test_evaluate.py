@@ -125,7 +125,7 @@ def test_songs_that_cannot_be_scored(run: Run, data: Path, make_song: MakeSong) 
     figures = json.loads(outcome.out)
     assert list(figures["sdr"]["mixture"]["songs"]) == ["a [bold]", "b", "c"]
     assert len(figures["failed"]) == 4
-    for word in ("damaged/bass.wav", "'cut' do not fit", "'rate' have 16000 Hz", "flac/bass.flac"):
+    for word in ("damaged/bass.wav", "'cut' do not match", "'rate' have 16000 Hz", "flac/bass.flac"):
         assert sum(word in reason for reason in figures["failed"]) == 1, word
         assert word in outcome.err
     assert outcome.err.count("hint: ") == 4

@@ -54,11 +54,11 @@ def test_a_stem_file(run: Run, here: Path) -> None:
     outcome = run("song.wav", "--stem-file")
     assert outcome.out.splitlines()[-1] == "separated/song/song.stem.mp4"
     assert run("song.wav", "--skip-existing", "--stem-file", "-q") == (0, "", "")
-    with open_reader(Path("separated/song/song.stem.mp4"), track=5) as reader:
+    with open_reader(Path("separated/song/song.stem.mp4"), audio_stream=5) as reader:
         assert reader.rate == 44_100
     again = run("separated/song/song.stem.mp4", "--track", "6", "-o", "else")
     assert again.code == 1
-    assert "has 5 sound tracks, and none of the number 6" in again.err
+    assert "has only 5 audio tracks, not 6" in again.err
     assert run("separated/song/song.stem.mp4", "--track", "5", "-o", "else").code == 0
 
 

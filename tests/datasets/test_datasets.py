@@ -17,10 +17,10 @@ from support.program import Run
 from support.songs import RATE, STEMS, write_packed
 
 from stemsplit.datasets import index, stem_files
-from stemsplit.datasets.check import survey
+from stemsplit.datasets.check import inspect_dataset
 from stemsplit.datasets.multitracks import find_songs, read_mixture, read_stems
 from stemsplit.datasets.splits import MUSDB18_VALIDATION, split_songs
-from stemsplit.datasets.stem_files import TRACKS, read_tracks
+from stemsplit.datasets.stem_files import STREAMS, read_streams
 from stemsplit.errors import DatasetError
 
 MakeSong = Callable[..., dict[str, np.ndarray]]
@@ -69,8 +69,8 @@ def test_seeking_in_aac_is_exact_to_the_sample(packed: Path, length: int) -> Non
         expected = np.zeros((5, 2, length), np.float32)
         there = whole[..., start : start + length]
         expected[..., : there.shape[-1]] = there
-        np.testing.assert_array_equal(read_tracks(path, TRACKS, start, length), expected, err_msg=str(start))
-        np.testing.assert_array_equal(read_tracks(path, ("other", "drums"), start, length), expected[[3, 1]])
+        np.testing.assert_array_equal(read_streams(path, STREAMS, start, length), expected, err_msg=str(start))
+        np.testing.assert_array_equal(read_streams(path, ("other", "drums"), start, length), expected[[3, 1]])
 
 
 def test_beyond_the_end_there_is_silence(packed: Path) -> None:
@@ -81,7 +81,7 @@ def test_beyond_the_end_there_is_silence(packed: Path) -> None:
 
 def test_packed_songs_of_another_kind(tmp_path: Path) -> None:
     write_packed(tmp_path / "duo.stem.mp4", 5000, tracks=2)
-    with pytest.raises(DatasetError, match=r"duo\.stem\.mp4' has 2 tracks, not the 5 of MUSDB18"):
+    with pytest.raises(DatasetError, match=r"duo\.stem\.mp4' has 2 audio streams instead of the 5 of MUSDB18"):
         find_songs(tmp_path, STEMS)
 
 
@@ -89,7 +89,7 @@ def test_packed_songs_of_another_kind(tmp_path: Path) -> None:
 def test_a_half_copied_packed_song(packed: Path, tmp_path: Path, share: float) -> None:
     data = (packed / "Band - Song.stem.mp4").read_bytes()
     (tmp_path / "cut.stem.mp4").write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(DatasetError, match=r"cannot read '.*cut\.stem\.mp4': |cut\.stem\.mp4' has 1 track") as caught:
+    with pytest.raises(DatasetError, match=r"cannot read '.*cut\.stem\.mp4': |mp4' has 1 audio stream") as caught:
         find_songs(tmp_path, STEMS)
     assert caught.value.hint
 
@@ -99,8 +99,8 @@ def test_a_packed_song_with_holes_in_it(packed: Path, tmp_path: Path) -> None:
     data = bytearray((packed / "Band - Song.stem.mp4").read_bytes())
     data[len(data) // 4 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 4)
     (tmp_path / "hole.stem.mp4").write_bytes(data)
-    found = survey(tmp_path, STEMS)
-    assert [(fault.song, fault.kind) for fault in found.faults] == [("hole", "damaged")]
+    found = inspect_dataset(tmp_path, STEMS)
+    assert [(issue.song, issue.kind) for issue in found.issues] == [("hole", "damaged")]
 
 
 # ---- the index
@@ -116,13 +116,13 @@ def settle(folder: Path) -> None:
 def headers_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of all files whose headers were read."""
     read: list[str] = []
-    real = stem_files.measure
+    real = stem_files.read_shape
 
-    def measure(path: Path) -> object:
+    def read_shape(path: Path) -> object:
         read.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(index, "measure", measure)
+    monkeypatch.setattr(index, "read_shape", read_shape)
     return read
 
 
@@ -184,10 +184,10 @@ def test_musdb18_is_split_as_its_makers_do(make_song: MakeSong, tmp_path: Path) 
     split = split_songs(tmp_path, STEMS)
     assert [song.name for song in split.train] == ["Meaxic - You Listen"]
     assert [song.name for song in split.valid] == ["Leaf - Summerghost", "Meaxic - Take A Step"]
-    assert split.kept == ("test",)
+    assert split.unused == ("test",)
     assert len(split_songs(tmp_path, STEMS, validate=False).train) == 3
     shutil.rmtree(tmp_path / "train" / "Meaxic - You Listen")
-    with pytest.raises(DatasetError, match="only songs that are for validation"):
+    with pytest.raises(DatasetError, match="only validation songs"):
         split_songs(tmp_path, STEMS)
 
 
@@ -260,22 +260,22 @@ def damage_double(song: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "kind", "told"),
+    ("damage", "kind", "message"),
     [
         (damage_length, "mismatch", "bass.wav: 8000 Hz, 2 channels, 62"),
-        (damage_rate, "rate", "its rate is 16000 Hz, and of 3 songs 2 have 8000 Hz"),
-        (damage_stem, "missing", "there is no drums"),
+        (damage_rate, "rate", "its sample rate is 16000 Hz, but 2 of 3 songs have 8000 Hz"),
+        (damage_stem, "missing", "drums is missing"),
         (damage_silent, "silent", "other is silent"),
         (damage_sum, "sum", "do not add up to the mixture in"),
-        (damage_mixture, "mismatch", "the mixture does not fit the stems (8000 Hz, 1 channel, 16000 samples"),
+        (damage_mixture, "mismatch", "the mixture does not match the stems (8000 Hz, 1 channel, 16000 samples"),
         (damage_header, "damaged", "vocals.wav': it is damaged, or not audio"),
         (damage_body, "damaged", "vocals.flac': "),
-        (damage_numbers, "numbers", "drums has samples that are no numbers"),
+        (damage_numbers, "numbers", "drums has samples that are not finite"),
         (damage_double, "double", "has two files for bass"),
     ],
 )
-def test_faults_are_told(
-    make_song: MakeSong, run: Run, tmp_path: Path, damage: Callable[[Path], None], kind: str, told: str
+def test_issues_are_reported(
+    make_song: MakeSong, run: Run, tmp_path: Path, damage: Callable[[Path], None], kind: str, message: str
 ) -> None:
     for seed, name in enumerate(("fine", "fine, too", "odd")):
         stems = make_song(tmp_path / "data" / name, seed=seed)
@@ -288,8 +288,8 @@ def test_faults_are_told(
     assert outcome.code == 1
     (line,) = outcome.out.splitlines()
     assert line.startswith("odd: ")
-    assert told in line
-    assert "something is wrong with 1" in outcome.err
+    assert message in line
+    assert "1 with issues" in outcome.err
     table = json.loads(run("data", "check", "data", "--json", model=False).out)
     assert [(row["song"], row["kind"]) for row in table["faults"]] == [("odd", kind)]
     forgiven = run("data", "check", "data", "--missing-ok", model=False)
@@ -299,17 +299,17 @@ def test_faults_are_told(
     assert quick.code == (0 if heard else 1)
 
 
-def test_all_faults_are_told_at_once(make_song: MakeSong, tmp_path: Path) -> None:
+def test_all_issues_are_reported_at_once(make_song: MakeSong, tmp_path: Path) -> None:
     for number, damage in enumerate((damage_length, damage_stem, damage_header, damage_silent)):
         make_song(tmp_path / str(number))
         damage(tmp_path / str(number))
-    found = survey(tmp_path, STEMS)
-    assert [fault.kind for fault in found.faults] == ["mismatch", "missing", "damaged", "silent"]
+    found = inspect_dataset(tmp_path, STEMS)
+    assert [issue.kind for issue in found.issues] == ["mismatch", "missing", "damaged", "silent"]
     assert (found.songs, found.seconds) == (2, 4.0)
 
 
 def test_stems_that_differ_from_the_mixture_as_coding_does_add_up(packed: Path) -> None:
-    assert survey(packed, STEMS).faults == ()
+    assert inspect_dataset(packed, STEMS).issues == ()
 
 
 def test_a_folder_without_songs(run: Run, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import torch
 from support.songs import STEMS
 
 from stemsplit.audio.reading import open_reader
-from stemsplit.datasets.check import survey
-from stemsplit.datasets.multitracks import Multitrack, find_songs, read_stems, require_format
+from stemsplit.datasets.check import inspect_dataset
+from stemsplit.datasets.multitracks import Multitrack, check_format, find_songs, read_stems
 from stemsplit.errors import DatasetError
 
 MakeSong = Callable[..., dict[str, np.ndarray]]
@@ -95,7 +95,7 @@ def test_an_mp3_of_variable_bit_rate_is_read_to_its_end_even_without_a_header(tm
         expected = whole[:, start : start + 60_000]
         np.testing.assert_array_equal(excerpt[:, : expected.shape[1]], expected)
         assert not excerpt[:, expected.shape[1] :].any()
-    assert survey(tmp_path, ("vocals", "drums")).faults == ()
+    assert inspect_dataset(tmp_path, ("vocals", "drums")).issues == ()
 
 
 def test_a_truncated_mp3_is_refused_where_it_ends(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_stems_that_do_not_fit_each_other(tmp_path: Path, other: dict[str, int],
     write(tmp_path / "song" / "vocals.wav")
     write(tmp_path / "song" / "drums.flac", **other)
     message = refusal(tmp_path)
-    assert "the stems of 'song' do not fit" in message
+    assert "the stems of 'song' do not match" in message
     assert f"drums.flac: {told}" in message
     assert "vocals.wav: 8000 Hz, 2 channels, 100 samples" in message
 
@@ -184,9 +184,9 @@ def test_a_file_that_vanished(tmp_path: Path) -> None:
 
 def test_rates_and_channels_are_required(tmp_path: Path) -> None:
     mono, stereo = (Multitrack(f"{n} channels", {}, rate=8000, channels=n, length=1) for n in (1, 2))
-    require_format([mono, stereo], 8000, 2)
-    require_format([mono], 8000, 1)
+    check_format([mono, stereo], 8000, 2)
+    check_format([mono], 8000, 1)
     with pytest.raises(DatasetError, match=r"'2 channels' have 8000 Hz and 2 channels, not 8000 Hz and 1 channel$"):
-        require_format([mono, stereo], 8000, 1)
+        check_format([mono, stereo], 8000, 1)
     with pytest.raises(DatasetError, match=r"'1 channels' have 8000 Hz and 1 channel, not 44100 Hz and 2 channels$"):
-        require_format([mono], 44_100, 2)
+        check_format([mono], 44_100, 2)

@@ -225,7 +225,7 @@ def test_files_are_in_the_format_of_their_names(shares_model: MakeModel, tmp_pat
     separator.separate_file(song, {"vocals": tmp_path / "a.flac"})
     assert soundfile.info(tmp_path / "a.flac").format == "FLAC"
     for outputs in ({"vocals": "a.txt"}, {"vocals": "b.wav", "drums": "b.flac"}):
-        with pytest.raises(UsageError, match="do not end as those of one format"):
+        with pytest.raises(UsageError, match="mixed or unknown extensions"):
             separator.separate_file(song, outputs)
 
 
