@@ -19,12 +19,12 @@ _EARLY_SECONDS = 0.5  # a file that is shorter than its header says by more than
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What the header of a song says.
+    """Format and length of a song, from its header.
 
     Attributes:
         rate: Hz.
-        channels: 1 or 2, after folding down.
-        length: samples, or None if the header does not tell.
+        channels: 1 or 2, after downmixing.
+        length: Samples, an estimate, or None if the header has none.
     """
 
     rate: int

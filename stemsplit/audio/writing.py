@@ -134,7 +134,7 @@ class StemWriter:
         if not self._rf64 and (self.length + stems.shape[2]) * self._frame_bytes > WAV_LIMIT:
             folder = str(self._paths[0].parent)
             hint = "convert the song to FLAC first, so that its length is known, or choose --format flac"
-            raise AudioError(f"the stems in {folder!r} exceed the limit of WAV, 4 GiB", hint)
+            raise AudioError(f"the stems in {folder!r} are too long for WAV, which ends at 4 GiB", hint)
         for part in self._parts:
             part.write(stems)
         loud = [row for row in self._clipping if tops[row] > 1]

@@ -73,8 +73,8 @@ class Rows:
         """
         self.stem_file = outputs.get(STEM_FILE) if STEM_FILE not in stems else None
         self.paths = {name: path for name, path in outputs.items() if path is not self.stem_file}
-        self._together = [name for name in stems if name in self.paths] if self.stem_file else []
-        if self.stem_file and len(self._together) != len(stems):
+        self._stem_file_names = [name for name in stems if name in self.paths] if self.stem_file else []
+        if self.stem_file and len(self._stem_file_names) != len(stems):
             raise UsageError("a stem file holds all stems of a model", "leave out --stems and --two-stems")
         missing_mixture = self.stem_file is not None and MIXTURE not in self.paths
         self.names = [*self.paths, *([MIXTURE] if missing_mixture else [])]
@@ -87,7 +87,7 @@ class Rows:
             weights[:, -1] = 1 / len(stems)
         rows = [self._weights_of(name, stems, weights) for name in self.names]
         self.weights = np.array(rows, np.float32).reshape(len(rows), len(stems) + 1)
-        self.need_mixture = bool(self.weights[:, -1].any())
+        self.needs_mixture = bool(self.weights[:, -1].any())
         self._is_identity = np.array_equal(self.weights, np.eye(len(stems), len(stems) + 1))
 
     def mix(self, stems: Block, mixture: Block | None) -> Block:
@@ -95,7 +95,7 @@ class Rows:
 
         Args:
             stems: `(S, C, n)`.
-            mixture: `(C, n)`; may be None unless `need_mixture`.
+            mixture: `(C, n)`; may be None unless `needs_mixture`.
 
         Returns:
             `(R, C, n)`.
@@ -134,7 +134,7 @@ class Rows:
         tags = tags or Tags()
         stem_file = None
         if self.stem_file:
-            rows = {name: self.names.index(name) for name in self._together}
+            rows = {name: self.names.index(name) for name in self._stem_file_names}
             format = delivery.format if delivery.format.name in ("m4a", "alac") else Format("m4a")
             stem_file = StemFile(self.stem_file, self.names.index(MIXTURE), rows, format, tags)
         return StemWriter(

@@ -14,7 +14,7 @@ from stemsplit.audio.spool import Spool
 from stemsplit.audio.tags import Tags, read_tags
 from stemsplit.models.checkpoint import Header
 from stemsplit.separation.outputs import Delivery, Rows
-from stemsplit.separation.streams import MixtureTap, as_the_input
+from stemsplit.separation.streams import MixtureTap, match_input
 
 OnProgress = Callable[[int, int | None], None]
 Separate = Callable[[Iterable[Block], int], Iterator[Stems]]
@@ -107,9 +107,9 @@ def write_stems(
 def _rows_of(rows: Rows, reader: Reader, rate: int, separate: Separate, header: Header) -> Iterator[Stems]:
     """Yield blocks `(R, C, n)` at `rate`, together as long as the song is at that rate."""
     resampled = resample(reader.blocks(), reader.rate, rate, channels=reader.channels)
-    mixture = MixtureTap(resampled, keep=rows.need_mixture)
+    mixture = MixtureTap(resampled, keep=rows.needs_mixture)
     done, count = 0, len(header.stems)
-    for stems in as_the_input(separate(mixture, rate), count, header, rate, reader.channels):
+    for stems in match_input(separate(mixture, rate), count, header, rate, reader.channels):
         stems = stems[..., : mixture.length - done]
         done += stems.shape[-1]
         yield rows.mix(stems, mixture.take(stems.shape[-1]))

@@ -28,7 +28,7 @@ from stemsplit.models.registry import check_masks, read_registry
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.outputs import STEM_FILE, Delivery
 from stemsplit.separation.render import OnProgress, Report, write_stems
-from stemsplit.separation.streams import as_the_input, blocks_of, check_array, join, mean
+from stemsplit.separation.streams import blocks_of, check_array, join, match_input, mean
 
 _log = logging.getLogger(__name__)
 
@@ -179,8 +179,8 @@ class Separator:
         samples = check_array(mixture, rate)
         channels, length = samples.shape
         stems = self.separate(blocks_of(samples), rate)
-        fitting = as_the_input(stems, len(self.stems), self.ensemble.header, rate, channels)
-        whole = join(fitting, (len(self.stems), channels, length), on_progress)
+        matched = match_input(stems, len(self.stems), self.ensemble.header, rate, channels)
+        whole = join(matched, (len(self.stems), channels, length), on_progress)
         return dict(zip(self.stems, whole, strict=True))
 
     def separate_file(

@@ -65,7 +65,7 @@ class MixtureTap:
         return np.concatenate(taken, axis=1)
 
 
-def as_the_input(stems: Iterable[Stems], count: int, header: Header, rate: int, channels: int) -> Iterator[Stems]:
+def match_input(stems: Iterable[Stems], count: int, header: Header, rate: int, channels: int) -> Iterator[Stems]:
     """Give stems the rate and channels of the song.
 
     Args:
@@ -93,7 +93,7 @@ def check_array(mixture: npt.ArrayLike, rate: int) -> npt.NDArray[Any]:
     if rate < 1:
         raise UsageError(f"the sample rate must be at least 1 Hz, not {rate}")
     if samples.ndim != 2 or len(samples) not in (1, 2):
-        message = f"an array of shape {samples.shape} is no song, which has (1, N) or (2, N)"
+        message = f"a song must have the shape (1, N) or (2, N), not {samples.shape}"
         hint = "if it is (N, C), as from libraries that read files, pass its .T; if it is (N,), pass it[None]"
         raise UsageError(message, hint)
     if not np.issubdtype(samples.dtype, np.floating):
@@ -111,10 +111,10 @@ def blocks_of(samples: npt.NDArray[Any]) -> Iterator[Block]:
 
 def join(stems: Iterable[Stems], shape: tuple[int, int, int], on_progress: Callable[[int, int | None], None]) -> Stems:
     """Join blocks `(S, C, n)` to an array of a `shape`: resampling twice may give a sample less or more."""
-    whole, done, length = np.zeros(shape, np.float32), 0, shape[-1]
+    joined, done, length = np.zeros(shape, np.float32), 0, shape[-1]
     for block in stems:
         size = min(block.shape[-1], length - done)
-        whole[..., done : done + size] = block[..., :size]
+        joined[..., done : done + size] = block[..., :size]
         done += size
         on_progress(done, length)
-    return whole
+    return joined

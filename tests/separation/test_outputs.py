@@ -47,14 +47,14 @@ def read(path: Path) -> np.ndarray:
 def test_rows_are_stems_the_mixture_and_what_is_left_of_it() -> None:
     stems, mixture = noise(4, 2, 100), noise(2, 100, seed=1)
     rows = Rows(paths("bass", "mixture", "no_vocals", "vocals"), STEMS)
-    assert rows.need_mixture
+    assert rows.needs_mixture
     bass, copy, rest, vocals = rows.mix(stems, mixture)
     assert (bass == stems[2]).all()
     assert (vocals == stems[0]).all()
     assert (copy == mixture).all()
     assert (rest == mixture - stems[0]).all()
     alone = Rows(paths("drums"), STEMS)
-    assert not alone.need_mixture
+    assert not alone.needs_mixture
     assert (alone.mix(stems, None) == stems[1:2]).all()
 
 
