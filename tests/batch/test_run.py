@@ -102,7 +102,7 @@ def test_every_failure_names_its_song(here: Path, shares_model: Callable[..., Mo
     result = separate_track(track, STEMS, Separator(shares_model(shares=(0.5, 0.5), rate=8_000)).separate_file)
     assert isinstance(result, Failed)
     told = "'empty.wav' cannot be separated: the song is empty, which MP3 cannot hold"
-    assert (str(result.error), result.error.hint) == (told, "use WAV or FLAC")
+    assert (str(result.error), result.error.hint) == (told, "choose --format wav or flac")
 
 
 def test_a_stem_never_replaces_a_song_even_one_that_is_skipped(here: Path) -> None:
