@@ -47,6 +47,7 @@ def decode_whole(path: Path) -> np.ndarray:
 # ---- packed songs
 
 
+@pytest.mark.full
 def test_a_packed_song_is_one_song(packed: Path) -> None:
     (song,) = find_songs(packed, STEMS)
     assert song.name == "Band - Song"
@@ -59,6 +60,7 @@ def test_a_packed_song_is_one_song(packed: Path) -> None:
     assert read_stems(song, ("piano", "bass"), RATE, RATE)[0].abs().max() == 0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("length", [1, 1000, 132_300])
 def test_seeking_in_aac_is_exact_to_the_sample(packed: Path, length: int) -> None:
     path = packed / "Band - Song.stem.mp4"

@@ -200,6 +200,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         yield running
 
 
+@pytest.mark.full
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (390, False)])
 def test_the_page_in_a_browser(tab: Page, tmp_path: Path, width: int, dark: bool) -> None:

@@ -36,6 +36,7 @@ def test_ties_are_exact_too(seed: int) -> None:
     assert signed_rank([*sample, 0.0, 0.0]) == signed_rank(sample)  # what does not differ takes no part
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("digits", [9, 0])
 def test_many_songs(digits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = [each for each in differences(400, shift=0.1, digits=digits) if each]

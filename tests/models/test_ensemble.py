@@ -271,6 +271,7 @@ def test_settings_out_of_range(options: dict[str, Any], told: str) -> None:
         Separator(small(1), SeparationOptions(**options))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["htdemucs", "hdemucs", "demucs"])
 @pytest.mark.parametrize(("level", "tolerance"), [(0.1, 1e-4), (0.01, 1e-3)])
 def test_scaling_the_song_first_would_change_nothing(name: str, level: float, tolerance: float) -> None:
@@ -306,6 +307,7 @@ MIXED = ["demucs", "demucs with rewriting", "hdemucs of magnitudes", "hdemucs in
 WEIGHTS = [[1.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.5, 1.0]]
 
 
+@pytest.mark.full
 def test_a_bag_in_one_file(tmp_path: Path) -> None:
     path = bag_file(tmp_path / "x.safetensors", MIXED, WEIGHTS)
     ensemble = load_ensemble([path], [()])
@@ -319,6 +321,7 @@ def test_a_bag_in_one_file(tmp_path: Path) -> None:
     assert len(load_ensemble([path], [()], stems=["bass"]).members) == 2
 
 
+@pytest.mark.full
 def test_without_weights_all_networks_count_the_same(tmp_path: Path) -> None:
     ensemble = load_ensemble([bag_file(tmp_path / "x.safetensors", ["demucs", "hdemucs"])], [()])
     mix = noise(2, 9000)
