@@ -355,9 +355,7 @@ class _Batch:
         """Return the songs that are left to separate with this model, after all checks that are quick."""
         # Hashed while torch is imported, which takes about as long for a large file.
         self._described_model = self._hashing.submit(manifest.describe_model, spec)
-        extra = {MIXTURE: self.mixture, STEM_FILE: self.stem_file}
-        names = [*spec.stems, *(REST + stem for stem in spec.stems if self.complement)]
-        self._names = (*dict.fromkeys([*names, *(n for n, wanted in extra.items() if wanted)]),) if spec.stems else ()
+        self._names = self._file_names(spec.stems)
         tracks = with_model(tracks, spec.name)
         skipped: list[Skipped] = []
         if self.skip_existing and spec.stems:
@@ -382,6 +380,15 @@ class _Batch:
         if ready and spec.stems:
             self._check_room(ready)
         return ready
+
+    def _file_names(self, stems: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of all files of a song; none as long as the stems of the model are not known."""
+        if not stems:
+            return ()
+        names = [*stems, *(REST + stem for stem in stems if self.complement)]
+        names += [MIXTURE] if self.mixture else []
+        names += [STEM_FILE] if self.stem_file else []
+        return tuple(dict.fromkeys(names))  # a model may have a stem of that name
 
     def plan(self, ready: Sequence[Track], spec: ModelSpec) -> BatchReport:
         """Report what would be done."""

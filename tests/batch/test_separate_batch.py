@@ -1,5 +1,6 @@
 """`separate_batch`, as a program in Python uses it."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,19 @@ def test_the_rate_of_the_model(here: Path, model: Path) -> None:
 def test_arguments_that_make_no_sense(here: Path, model: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         separate_batch("a.wav", model=model, **arguments)
+
+
+def test_what_it_does_is_logged(
+    here: Path, model: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_song(here / "a.wav")
+    separate_batch("a.wav", model=model, device="cpu")
+    assert (caplog.messages, capfd.readouterr()) == ([], ("", ""))
+    with caplog.at_level(logging.INFO, "stemsplit"):
+        separate_batch("a.wav", model=model, device="cpu", overwrite=True)
+    assert caplog.messages[0] == f"model {model}: {model}"
+    assert caplog.messages[1].startswith("1 network on cpu, precision full, windows of 0.51 s")
+    assert caplog.messages[2] == "a.wav: 8000 Hz, stereo, 0.5 s"
 
 
 def test_neither_terminal_nor_command_line_is_needed(here: Path) -> None:
