@@ -11,6 +11,7 @@ an int in Hz. Lengths are in samples unless a name ends in `_seconds`.
 The library logs what it does under the name "stemsplit", through `logging`, at level INFO.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from stemsplit.separation.render import Report
     from stemsplit.separation.separator import Separator
     from stemsplit.version import __version__
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # quiet, unless the program wants to see it
 
 __all__ = [
     "AudioError",

@@ -25,14 +25,17 @@ else:
     import tomli as tomllib
 
 _BLOCK = 2**20  # bytes that are hashed at a time
-_ABANDONED_SECONDS = 3600  # a part to which nothing was added for so long is nobody's
+_ABANDONED_SECONDS = 3600  # since the last write, after which a temporary file is abandoned
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write under: what is there after a block that ends well takes the place of `path`.
+    """Yield a temporary path beside `path`; if the block ends well, the file there replaces `path`.
 
-    After one that does not, nothing is left, and `path` is as it was. Raises OSError when the file cannot be renamed.
+    Otherwise it is deleted, and `path` stays as it was. Signals wait for the end of the block.
+
+    Raises:
+        OSError: the file cannot be renamed.
     """
     part = beside(path)
     with signals.deferred():
@@ -40,22 +43,22 @@ def replacing(path: Path) -> Iterator[Path]:
             yield part
             part.replace(path)
         finally:
-            with suppress(OSError):  # nothing is there any more if all went well
+            with suppress(OSError):  # it has been renamed if all went well
                 part.unlink()
 
 
 def beside(path: Path) -> Path:
-    """A new name beside `path`, for what is to become it."""
+    """Return a new temporary path beside `path`."""
     return path.with_name(f"{_beginning(path)}{secrets.token_hex(4)}.part")
 
 
 def sweep(path: Path) -> None:
-    """Delete what processes have left that were killed while they wrote the same file."""
+    """Delete what killed processes have left while they wrote the same file."""
     discard_abandoned(path.parent.glob(f"{glob.escape(_beginning(path))}{'[0-9a-f]' * 8}.part"))
 
 
 def discard_abandoned(parts: Iterable[Path]) -> None:
-    """Delete those parts to which nothing was added for an hour."""
+    """Delete those files to which nothing was added for an hour."""
     for part in parts:
         with suppress(OSError):
             if part.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
@@ -223,5 +226,5 @@ def _gigabytes(count: int) -> str:
 
 
 def _beginning(path: Path) -> str:
-    """Of the parts' names: the longest allowed name leaves room for their endings, 4 bytes a letter."""
+    """Return how temporary names for `path` start: cut, so that with the ending they stay within 255 bytes."""
     return f"{path.name[:48]}."

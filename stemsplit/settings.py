@@ -1,6 +1,6 @@
-"""What users set once for all runs: a file, environment variables, and presets. Nothing here needs torch.
+"""Settings for all runs: a file, environment variables, and presets. Nothing here needs torch.
 
-The command line comes before the environment, the environment before the file, the file before what is built in.
+The command line takes precedence over the environment, the environment over the file, the file over the defaults.
 """
 
 import os
@@ -23,36 +23,38 @@ PRESETS: Mapping[Preset, str] = {"fast": "spleeter", "balanced": "htdemucs", "be
 
 
 def folder() -> Path:
-    """Where the user's own files are: config.toml and models.toml."""
+    """Return the folder of the user's config.toml and models.toml."""
     return platformdirs.user_config_path("stemsplit")
 
 
 def config_file() -> Path:
-    """The file of settings, whether it exists or not: the one that STEMSPLIT_CONFIG names, or the usual one."""
+    """Return the path of the settings file, existing or not: the one that STEMSPLIT_CONFIG names, or config.toml."""
     named = os.environ.get(CONFIG)
     return Path(named) if named else folder() / "config.toml"
 
 
 def models_file() -> Path:
-    """The user's own list of models, whether it exists or not."""
+    """Return the path of the user's own list of models, existing or not."""
     return folder() / "models.toml"
 
 
 def variable(name: str) -> str:
-    """The environment variable for an option: `batch_size` -> `STEMSPLIT_BATCH_SIZE`."""
+    """Return the environment variable of an option: `batch_size` -> `STEMSPLIT_BATCH_SIZE`."""
     return PREFIX + name.upper()
 
 
 def environment() -> dict[str, str]:
-    """All variables whose names begin as ours do, and that are not empty."""
+    """Return all environment variables that start with our prefix and are not empty."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(PREFIX) and value}
 
 
 def read() -> dict[str, Any]:
-    """What the file says, by the names of options with underscores; nothing if it does not exist.
+    """Read the settings file: values by the names of options, with underscores; empty if it does not exist.
 
-    A text that begins with `~` stands for a path in the user's home, as in a shell. Raises UsageError when the file
-    cannot be read, and when the one that STEMSPLIT_CONFIG names is not there.
+    `~` at the start of a text stands for the user's home folder, as in a shell.
+
+    Raises:
+        UsageError: the file cannot be read, or the one that STEMSPLIT_CONFIG names does not exist.
     """
     path = config_file()
     try:
@@ -64,13 +66,13 @@ def read() -> dict[str, Any]:
             return {}
         message = f"{CONFIG} names {str(path)!r}, which does not exist"
         raise UsageError(message, f"correct it, or unset {CONFIG}", path=path) from error
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in tables.items():
         name = key.replace("-", "_")
-        if name in found:
+        if name in values:
             raise UsageError(f"{str(path)!r} sets {name} twice", "delete one of the two lines", path=path)
-        found[name] = _at_home(value)
-    return found
+        values[name] = _at_home(value)
+    return values
 
 
 def _at_home(value: Any) -> Any:

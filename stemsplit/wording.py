@@ -10,7 +10,7 @@ _LONGEST_REASON = 300  # characters; a damaged file can make a library quote a l
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with escapes for all that is no visible character."""
+    """Return `text` on one line, with escapes for everything that is not printable."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
@@ -43,12 +43,12 @@ def did_you_mean(name: str, names: Iterable[str], then: str = "") -> str:
 
 
 def decibels(value: float) -> str:
-    """A figure in dB; a dash where there is none."""
+    """Format a figure in dB; NaN is a dash."""
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def duration(seconds: float) -> str:
-    """A time as people write it: 4.2 s, 1:05 min, 2:03:04 h."""
+    """Format a time: 4.2 s, 1:05 min, 2:03:04 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -56,12 +56,12 @@ def duration(seconds: float) -> str:
 
 
 def speed_of(length_seconds: float, took_seconds: float) -> str:
-    """How quickly sound was separated."""
+    """Format a speed of processing: 12.3 x real time."""
     return f"{length_seconds / max(took_seconds, 1e-3):.1f} x real time"
 
 
 def to_json(value: Mapping[str, Any], *, indent: int | None = 2) -> str:
-    """JSON; numbers that it does not have become null."""
+    """Return JSON; NaN and infinity, which it lacks, become null."""
     return json.dumps(_finite(value), indent=indent)
 
 

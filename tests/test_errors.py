@@ -1,6 +1,8 @@
-"""Errors carry what a program needs to know about them."""
+"""What errors carry for programs, and that the library does not write by itself."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,9 @@ def test_fields(kind: type[StemsplitError]) -> None:
 def test_errors_cross_processes() -> None:
     error = pickle.loads(pickle.dumps(AudioError("no", "a hint", path=Path("a.wav"))))
     assert (type(error), str(error), error.hint, error.path) == (AudioError, "no", "a hint", Path("a.wav"))
+
+
+def test_the_library_logs_quietly() -> None:
+    code = "import stemsplit, logging; logging.getLogger('stemsplit.batch').warning('nobody asked')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -44,9 +44,12 @@ __all__ = [
 
 
 class Messages:
-    """Standard error. `quiet` leaves warnings and errors only, `verbose` adds how things are done.
+    """Messages and progress bars on standard error.
 
-    bars: whether progress may be drawn, on a terminal.
+    Args:
+        quiet: show warnings and errors only.
+        verbose: show details as well.
+        bars: draw progress bars, if standard error is a terminal.
     """
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, bars: bool = True) -> None:
@@ -57,18 +60,18 @@ class Messages:
         self._warned: set[str] = set()
 
     def note(self, text: str) -> None:
-        """How it goes."""
+        """Print what is going on, unless `quiet`."""
         if not self.quiet:
             self._print(text)
 
     def detail(self, text: str) -> None:
-        """How things are done, for those who want to know."""
+        """Print a detail, if `verbose`."""
         if self.verbose:
             self._print(text)
 
     @contextmanager
     def log_shown(self) -> Iterator[None]:
-        """Show what the library logs, if `verbose`."""
+        """Print what the library logs within the block, if `verbose`."""
         logger, handler = logging.getLogger("stemsplit"), _LogHandler(self)
         level = logger.level
         if self.verbose:
@@ -81,7 +84,7 @@ class Messages:
             logger.setLevel(level)
 
     def separated(self, song: str, folder: str, report: "Report", seconds: float) -> None:
-        """A song is done: where its stems are, how long that took, and what is not as it should be."""
+        """Print that a song is separated: where its stems are, how long it took, and warnings."""
         length_seconds = report.length / report.rate
         speed = speed_of(length_seconds, seconds)
         self.note(f"{song} -> {folder} ({duration(length_seconds)} in {duration(seconds)}, {speed})")
@@ -98,44 +101,44 @@ class Messages:
             )
 
     def warn(self, text: str, hint: str = "") -> None:
-        """Something that the user should know, though there is a result; once, however many songs it is true of."""
+        """Print a warning; each text only once, even if it holds for many songs."""
         if text not in self._warned:
             self._warned.add(text)
             self._print(f"warning: {text}", hint)
 
     def error(self, error: StemsplitError) -> None:
-        """A refusal: one line for the sentence, one for the hint."""
+        """Print an error: its sentence on one line, its hint on another."""
         self._print(f"stemsplit: {error}", error.hint)
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[int, int | None], None]]:
-        """A bar on a terminal, nothing elsewhere; gives a function of what is done, and of how much it will be."""
+        """Show a bar on a terminal; yields a function to call with what is done and the total, if that is known."""
         with self._bars() as bars:
             task = bars.add_task(printable(text), total=None, state="")
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
     @contextmanager
     def loading(self, text: str) -> Iterator[None]:
-        """Show that libraries and models are being loaded; signals wait, as PyTorch aborts if its import is stopped."""
+        """Show that libraries and models are loaded; signals wait, as PyTorch aborts if its import is interrupted."""
         with signals.deferred(), self.progress(text):
             yield
 
     @contextmanager
     def songs(self, lengths: Sequence[float | None]) -> Iterator["SongsProgress"]:
-        """Bars of every song that is being separated, and of all, on a terminal; `lengths` in seconds."""
+        """Show bars for every running song and for all together; `lengths` in seconds, None if unknown."""
         with self._bars() as bars:
             yield SongsProgress(self, bars, lengths)
 
     @contextmanager
     def download(self, text: str) -> Iterator[Callable[[int, int | None], None]]:
-        """The same for bytes, with speed and time left; it is there from the first byte on."""
+        """Show a download with its speed and the time left; yields as `progress` does, in bytes."""
         with self._bars(of_bytes=True) as bars:
             task = bars.add_task(printable(text), total=None, visible=False, state="")
             yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)
 
     @contextmanager
     def training(self, epochs: int, steps: int) -> Iterator["TrainingProgress"]:
-        """Bars of the epoch and of the whole training on a terminal, and a line an epoch anywhere."""
+        """Show bars for the epoch and the whole training, and print a line after every epoch."""
         with self._bars() as bars:
             yield TrainingProgress(self, bars, epochs, steps)
 
@@ -158,42 +161,42 @@ class _LogHandler(logging.Handler):
 
 
 class SongsProgress:
-    """What is seen of a batch: a bar a song, and, of several, one of all; with `verbose` and no bars, some lines."""
+    """Progress of a batch: a bar for each song and one for all; without bars but with `verbose`, some lines."""
 
-    STEP = 10  # per cent, of those lines
+    STEP = 10  # per cent between two of these lines
 
     def __init__(self, messages: Messages, bars: Bars, lengths: Sequence[float | None]) -> None:
         self._messages, self._bars, self._count = messages, bars, len(lengths)
         known = [seconds for seconds in lengths if seconds is not None]
-        self._usual = sum(known) / len(known) if known else 1.0  # of songs that do not tell
+        self._mean = sum(known) / len(known) if known else 1.0  # stands in for unknown lengths
         self._began = time.monotonic()
-        self._done = 0.0  # seconds of the songs that are finished
-        self._running: dict[object, float] = {}  # seconds of the others
+        self._done = 0.0  # seconds of audio of finished songs
+        self._running: dict[object, float] = {}  # seconds of audio done of the others
         self._finished = 0
         self._all: TaskID | None = None
         if self._count > 1:
-            total = sum(self._usual if seconds is None else seconds for seconds in lengths)
+            total = sum(self._mean if seconds is None else seconds for seconds in lengths)
             self._all = bars.add_task("", total=max(total, 1e-3), state="")
             self._update()
 
     @contextmanager
     def song(self, text: str, seconds: float | None) -> Iterator[Callable[[int, int | None], None]]:
-        """Around the work on a song that is so long; gives a function of what is done, and of how much it will be."""
-        key, began, told = object(), time.monotonic(), self.STEP
-        length = self._usual if seconds is None else seconds
+        """Show a song while the block runs; yields a function to call with the samples done and the total."""
+        key, began, next_line = object(), time.monotonic(), self.STEP
+        length = self._mean if seconds is None else seconds
         task = self._bars.add_task(printable(text), total=None, state="")
         show_lines = self._bars.disable and self._messages.verbose
 
         def on_progress(done: int, total: int | None) -> None:
-            nonlocal told
+            nonlocal next_line
             share = min(done / total, 1.0) if total else 0.0
             self._running[key] = share * length
             speed = speed_of(share * length, time.monotonic() - began)
             self._bars.update(task, completed=done, total=total, state=speed if total else "")
             self._update()
-            if show_lines and share * 100 >= told and share < 1:
+            if show_lines and share * 100 >= next_line and share < 1:
                 self._messages.detail(f"{text}: {share:.0%}, {speed}")
-                told = int(share * 100 // self.STEP + 1) * self.STEP
+                next_line = int(share * 100 // self.STEP + 1) * self.STEP
 
         try:
             yield on_progress
@@ -205,7 +208,7 @@ class SongsProgress:
             self._update()
 
     def hidden(self) -> AbstractContextManager[None]:
-        """Take the bars away while something else is written, perhaps to the same terminal."""
+        """Hide the bars while something else is written to the terminal."""
         return self._bars.hidden()
 
     def _update(self) -> None:
@@ -217,14 +220,14 @@ class SongsProgress:
 
 
 class TrainingProgress:
-    """What is seen of a training run."""
+    """Progress of a training."""
 
     def __init__(self, messages: Messages, bars: Bars, epochs: int, steps: int) -> None:
         self._messages, self._bars = messages, bars
         self._epochs, self._steps = epochs, steps
         self._seconds: list[float] = []
         self._this = bars.add_task("epoch", total=steps, state="")
-        self._all: TaskID | None = None  # where a resumed run stands is known when its first epoch is done
+        self._all: TaskID | None = None  # how far a resumed run is shows when its first epoch ends
 
     def step(self, step: int, loss: float) -> None:
         """Call after every step of an epoch, counted from one."""
@@ -234,13 +237,13 @@ class TrainingProgress:
         """Call after every epoch, counted from one, with the mean validation SDR by stem, or an empty mapping."""
         self._seconds.append(seconds)
         left = sum(self._seconds) / len(self._seconds) * (self._epochs - epoch)
-        told = f"epoch {epoch}/{self._epochs}  loss {loss:.5f}"
+        line = f"epoch {epoch}/{self._epochs}  loss {loss:.5f}"
         if scores:
-            told += "  SDR " + "  ".join(f"{stem} {decibels(value)}" for stem, value in scores.items()) + " dB"
-        told += f"  {duration(seconds)}"
+            line += "  SDR " + "  ".join(f"{stem} {decibels(value)}" for stem, value in scores.items()) + " dB"
+        line += f"  {duration(seconds)}"
         if epoch < self._epochs:
-            told += f", {duration(left)} to go"
-        self._messages.note(told)
+            line += f", {duration(left)} to go"
+        self._messages.note(line)
         if self._all is None:
             self._all = self._bars.add_task("all epochs", total=self._epochs, state="")
         self._bars.update(self._all, completed=epoch, state=f"{duration(left)} to go")
@@ -248,33 +251,33 @@ class TrainingProgress:
 
 
 def write(text: str) -> None:
-    """A result, a line on standard output; a path is written as the bytes that it is on disk."""
-    if sys.stdout is None:  # closed by the caller, who wants none
+    """Write a line of results to standard output; a path is written as the bytes that it is on disk."""
+    if sys.stdout is None:  # the caller has closed it
         return
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(os.fsencode(text) + b"\n")
         sys.stdout.buffer.flush()
     except OSError as error:
-        # What could not be written must not be tried again when Python ends.
+        # Python must not try again to write the rest when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
-            raise  # the reader has seen enough: Typer ends quietly
+            raise  # the reader has gone: Typer exits quietly
         raise StemsplitError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def write_json_line(value: Mapping[str, Any]) -> None:
-    """One of several results for programs, each on a line of its own."""
+    """Write one of several JSON results, on one line."""
     write(to_json(value, indent=None))
 
 
 def write_json(value: Mapping[str, Any]) -> None:
-    """A result for programs."""
+    """Write the only JSON result, indented."""
     write(to_json(value))
 
 
 def write_rows(columns: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
-    """Words in columns, headed by `columns` if there are any; the last one is wrapped to fit the terminal."""
+    """Write a table of words under the headings `columns`, if any; the last column wraps to fit the terminal."""
     table = Table(box=None, pad_edge=False, show_header=columns is not None)
     for index in range(len(rows[0])):
         table.add_column(Text(columns[index]) if columns else "", no_wrap=index < len(rows[0]) - 1)
@@ -284,7 +287,7 @@ def write_rows(columns: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> 
 
 
 def write_table(title: str, columns: Sequence[str], sections: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
-    """Figures in dB by row and column, under `columns`; `title` is over the names of the rows."""
+    """Write sections of rows of figures in dB; `title` is the heading of the row names, `columns` are the others."""
     table = Table(title, box=None, pad_edge=False)
     for column in columns:
         table.add_column(Text(column), justify="right")

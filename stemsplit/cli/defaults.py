@@ -1,6 +1,6 @@
-"""Where Typer finds what users have set once for all runs: in environment variables, and in the file of settings.
+"""Options that are set for all runs, by environment variables and by the settings file, as Typer needs them.
 
-The names are those of the options of `separate`; other commands heed the same for the options that they share with it.
+Every option of `separate` can be set; other commands use the settings for the options that they share with it.
 """
 
 import os
@@ -22,44 +22,45 @@ HELP = (
 _PRESETS = ", ".join(f"{preset} is {model}" for preset, model in settings.PRESETS.items())
 Preset = Annotated[settings.Preset | None, typer.Option("--preset", help=f"Instead of a model: {_PRESETS}.")]
 
-_SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")  # as Typer calls them, the nearest one first
+_SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")  # as Typer calls them, by precedence
 
 
 def options(group: Any) -> dict[str, Any]:
-    """The options that can be set once for all runs, by their long names with underscores."""
+    """Return the options that can be set for all runs, by their long names with underscores."""
     return _options_of(group.commands["separate"])
 
 
 def heed_environment(group: Any) -> None:
-    """Let every command of the program find the environment variables of the options that it has."""
+    """Connect the options of all commands with their environment variables."""
     known = options(group)
     for command in _commands(group):
         for name, parameter in _options_of(command).items():
             if name in known:
                 parameter.envvar = settings.variable(name)
-                parameter.show_envvar = False  # there is a rule, which `separate --help` tells
+                parameter.show_envvar = False  # `separate --help` explains the rule
 
 
 def read(group: Any, context: Any) -> dict[str, Any]:
-    """The options that the file of settings sets, by their names.
+    """Return the options that the settings file sets, by name.
 
-    Raises UsageError for what is no option or no value of it, and when the file cannot be read.
+    Raises:
+        UsageError: the file cannot be read, or has an unknown option or an invalid value.
     """
     known, path = options(group), str(settings.config_file())
     values = settings.read()
     for name, value in values.items():
         if name not in known:
-            hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
-            raise UsageError(f"{path!r} sets {name!r}, which cannot be set for all runs", hint)
+            hint = did_you_mean(name, known) or f"known settings: {', '.join(known)}"
+            raise UsageError(f"{path!r} sets {name!r}, which is not a setting", hint)
         if problem := _problem(known[name], value, context):
             raise UsageError(f"{path!r} has {name} = {_toml(value)}: {problem}", "correct it, or delete the line")
     return values
 
 
 def as_typer_wants_them(group: Any, context: Any) -> dict[str, Any]:
-    """A `default_map` for the program: a mapping for each command, of its parameters.
+    """Return a `default_map` for the program: for each command, its parameters and their defaults.
 
-    When the file is damaged, every run says so, but no --help does, and neither does `doctor`, which tells more.
+    If the file is invalid, every run fails, but --help does not, and neither does `doctor`, which reports it.
     """
     try:
         return _by_command(group, read(group, context), options(group))
@@ -69,31 +70,31 @@ def as_typer_wants_them(group: Any, context: Any) -> dict[str, Any]:
 
 
 def check_environment(group: Any, context: Any) -> Iterator[tuple[UsageError, bool]]:
-    """What is wrong with environment variables whose names begin as ours, and whether it stops every run."""
+    """Yield what is wrong with variables whose names start with our prefix, and whether that fails every run."""
     known = {settings.variable(name): parameter for name, parameter in options(group).items()}
     for variable, value in settings.environment().items():
         if variable == settings.CONFIG:
             continue
         if variable not in known:
             hint = did_you_mean(variable, known) or "unset it"
-            yield UsageError(f"the environment variable {variable} means nothing to stemsplit", hint), False
+            yield UsageError(f"unknown environment variable {variable}", hint), False
         elif problem := _refusal(known[variable], value, context):
             yield _wrong_variable(variable, problem), True
 
 
 def explain(error: typer.BadParameter) -> None:
-    """Make what Typer refuses plain, and a UsageError of it if the value came from an environment variable."""
+    """Simplify the message of Typer's error; raise a UsageError if the value came from an environment variable."""
     parameter: Any = error.param
     error.message = _plain(error.message)
     if parameter is None or error.ctx is None:
         return
     source = error.ctx.get_parameter_source(parameter.name)
     if source is not None and source.name == "ENVIRONMENT":
-        raise _wrong_variable(parameter.envvar, _told(error)) from error
+        raise _wrong_variable(parameter.envvar, _message(error)) from error
 
 
 def name_the_source(error: StemsplitError, group: Any, given: Sequence[str]) -> None:
-    """Say in the hint where a text that an error names came from, if nobody gave it on the command line."""
+    """Add to the hint where a value in the message was set, if it was not given on the command line."""
     try:
         values = settings.read()
     except UsageError:
@@ -107,9 +108,10 @@ def name_the_source(error: StemsplitError, group: Any, given: Sequence[str]) -> 
 
 
 def prevailing(context: typer.Context, *names: str) -> str | None:
-    """Which of some parameters that exclude one another holds: the one that was set nearest; None if none was.
+    """Return which of several mutually exclusive parameters takes precedence, or None if none is set.
 
-    Raises UsageError when two were set in the same place.
+    Raises:
+        UsageError: two are set in the same place.
     """
     for place in _SOURCES:
         sources = {name: context.get_parameter_source(name) for name in names}
@@ -128,7 +130,7 @@ def prevailing(context: typer.Context, *names: str) -> str | None:
 
 
 def choose_model(context: typer.Context, model: str | None, preset: settings.Preset | None) -> str | None:
-    """The model that a command is to use, given its parameters `model` and `preset`; None for the default."""
+    """Return the model that the parameters `model` and `preset` of a command select; None for the default."""
     holds = prevailing(context, "model", "preset")
     if preset is not None and holds == "preset":
         return settings.PRESETS[preset]
@@ -136,7 +138,7 @@ def choose_model(context: typer.Context, model: str | None, preset: settings.Pre
 
 
 class _Damage:
-    """Stands for every value in a damaged file: looking one up raises, showing it in --help does not."""
+    """Stands for every value of an invalid file: using it raises the error, showing it in --help does not."""
 
     def __init__(self, error: UsageError) -> None:
         self._error = error
@@ -149,9 +151,9 @@ class _Damage:
 
 
 def _options_of(command: Any) -> dict[str, Any]:
-    """The same of one command.
+    """Return the options of one command that can be set for all runs.
 
-    What must be given is not among them, and neither is a flag that could not be taken back on the command line.
+    Required options cannot, and neither can flags that the command line could not switch off again.
     """
     found = {}
     for parameter in command.params:
@@ -171,7 +173,7 @@ def _commands(group: Any) -> Iterator[Any]:
 
 
 def _by_command(group: Any, values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `values` each command of a group has options for."""
+    """Return, for each command of a group, those of `values` that it has options for."""
     result: dict[str, Any] = {}
     for name, command in group.commands.items():
         shared = {option: parameter for option, parameter in _options_of(command).items() if option in known}
@@ -181,7 +183,7 @@ def _by_command(group: Any, values: Mapping[str, Any], known: Mapping[str, Any])
 
 
 def _problem(parameter: Any, value: Any, context: Any) -> str:
-    """Why an option cannot have a value that a file gives it; empty if it can."""
+    """Return why a value from the file is invalid for an option; empty if it is valid."""
     if parameter.is_flag != isinstance(value, bool):
         return "it should be true or false" if parameter.is_flag else "it should not be true or false"
     typed = value if isinstance(value, (bool, list)) else str(value)  # as it would be on the command line
@@ -191,7 +193,7 @@ def _problem(parameter: Any, value: Any, context: Any) -> str:
     if _is_same(became, value):
         return ""
     kinds = {list: "a list", tuple: "a list", int: "a whole number", float: "a number"}
-    return f"it should be {kinds.get(type(became), 'a text')}"
+    return f"it should be {kinds.get(type(became), 'text')}"
 
 
 def _is_same(became: Any, value: Any) -> bool:
@@ -201,22 +203,22 @@ def _is_same(became: Any, value: Any) -> bool:
 
 
 def _refusal(parameter: Any, value: Any, context: Any) -> str:
-    """Why Typer refuses a value; empty if it does not."""
+    """Return why Typer rejects a value; empty if it accepts it."""
     try:
         parameter.process_value(context, value)
     except (typer.BadParameter, UsageError) as error:
-        return _told(error)
+        return _message(error)
     return ""
 
 
-def _told(error: Exception) -> str:
-    """What an error says, as a part of a sentence."""
+def _message(error: Exception) -> str:
+    """Return the message of an error as part of a sentence."""
     text = _plain(str(getattr(error, "message", error))).rstrip(".")
     return text[:1].lower() + text[1:]
 
 
 def _plain(text: str) -> str:
-    """What Typer says, without what it has from the library below it."""
+    """Return a message of Typer without the prefix of the validation library."""
     return text.removeprefix("Value error, ")
 
 
@@ -226,5 +228,5 @@ def _wrong_variable(variable: str, problem: str) -> UsageError:
 
 
 def _toml(value: Any) -> str:
-    """A value about as it is in the file."""
+    """Return a value roughly as it is written in the file."""
     return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -18,27 +18,27 @@ from stemsplit.wording import closest
 
 
 class Commands(TyperGroup):
-    """The commands, with `separate` for whatever does not begin with the name of one."""
+    """The commands; arguments that do not begin with the name of one belong to `separate`."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         defaults.heed_environment(self)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `separate` in front of songs and of its options; a misspelt command is no song, though."""
-        if not ctx.resilient_parsing:  # else a shell wants to know how a word might go on
+        """Put `separate` in front of songs and options, unless the first word looks like a misspelt command."""
+        if not ctx.resilient_parsing:  # else a shell completes a word
             ctx.default_map = defaults.as_typer_wants_them(self, ctx)
         ctx.meta["given"] = tuple(args)
         own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
         if args and args[0] not in self.commands and args[0] not in own:
             close = closest(args[0], self.commands, cutoff=0.75)
             if close and not Path(args[0]).exists() and not ctx.resilient_parsing:
-                raise UsageError(f"there is no command and no song {args[0]!r}", f"did you mean  stemsplit {close}")
+                raise UsageError(f"there is no command or file {args[0]!r}", f"did you mean  stemsplit {close}")
             args = ["separate", *args]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command, and say of a value that is refused where it was set."""
+        """Run a command; if it refuses a value, add where that was set."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
@@ -53,20 +53,20 @@ class Commands(TyperGroup):
             raise
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """How the first word might go on: as a command, or as a song or an option of `separate`."""
+        """Complete the first word: to a command, a song, or an option of `separate`."""
         found = super().shell_complete(ctx, incomplete)
         if incomplete.startswith("-"):
             command = self.commands["separate"]
             with command.make_context("separate", [], parent=ctx, resilient_parsing=True) as below:
                 known = {item.value for item in found}
                 return found + [i for i in command.shell_complete(below, incomplete) if i.value not in known]
-        # Without any of ours, the shell goes through the files itself, and better.
+        # If nothing is returned, the shell completes file names itself, and better.
         names = sorted(path.name for path in Path().iterdir()) if found else []
         return found + [type(found[0])(name) for name in names if _is_simple(name, incomplete)]
 
 
 def _is_simple(name: str, beginning: str) -> bool:
-    """Whether a name needs no quotes, and begins so."""
+    """Return whether a name starts with `beginning` and needs no quotes in a shell."""
     return name.startswith(beginning) and not name.startswith(".") and shlex.quote(name) == name
 
 
@@ -82,7 +82,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"stemsplit {__version__}")  # at once: what follows takes seconds, as torch has to be imported
+        typer.echo(f"stemsplit {__version__}")  # before torch is imported, which takes seconds
         from stemsplit import devices, signals
 
         with signals.deferred():
@@ -119,10 +119,10 @@ app.command()(doctor.doctor)
 
 
 def main() -> None:
-    """The one place where errors become messages and exit codes; what is not ours is a bug and keeps its traceback."""
+    """Run the program: our errors become messages and exit codes; any other is a bug and keeps its traceback."""
     raise_on_signals()
-    # Torch is half a million objects and no garbage: to search it over and over takes a tenth of a second while it is
-    # imported, and half a second when the program ends.
+    # PyTorch creates half a million objects, none of them garbage: searching them over and over takes a tenth of a
+    # second during its import, and half a second when the program ends.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
     try:

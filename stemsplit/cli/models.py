@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from stemsplit.cli.completing import complete_model
 from stemsplit.cli.download import download
-from stemsplit.cli.options import Json, Quiet, RegistryFile
+from stemsplit.cli.options import Json, Quiet, RegistryFile, complete_model
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.models import cache
 from stemsplit.models.registry import HUB, ModelSpec, Registry, is_supported, read_registry

@@ -1,4 +1,4 @@
-"""Progress bars that fit the terminal, however narrow it is, and step aside for what is written beside them."""
+"""Progress bars that fit narrow terminals, and can be hidden while something else is written."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,23 +20,28 @@ from rich.table import Column, Table
 
 _Figures = Sequence[tuple[ProgressColumn, int]]
 
-_LEAST = 24  # characters that are left for the text and the bar, or a figure is left out
-_WIDEST = 40  # characters of the bar
+_MIN_WIDTH = 24  # characters for the text and for the bar; a figure that would leave fewer is left out
+_MAX_BAR_WIDTH = 40  # characters
 
 
 class Bars(Progress):
-    """One bar for each task: a text, the bar, and figures, of which the last ones are left out where there is no room.
+    """A line for each task: text, bar and figures, the last of which are left out on a narrow terminal.
 
-    On standard error alone: what goes to standard output is for a file or another program. Each task has a field
-    `state`, a word on how it goes.
+    Each task has a field `state`, a few words on its progress. Standard output is never touched.
     """
 
     def __init__(self, console: Console, *, disable: bool, of_bytes: bool = False) -> None:
-        """disable: draw nothing. of_bytes: what is counted are bytes that are fetched."""
+        """Create the bars.
+
+        Args:
+            console: of standard error.
+            disable: draw nothing.
+            of_bytes: count downloaded bytes.
+        """
         state = (TextColumn("{task.fields[state]}", markup=False), 19)  # "100.5 x real time"
-        usual: _Figures = [(TaskProgressColumn(), 5), (TimeRemainingColumn(), 8), state]
-        fetched: _Figures = [(DownloadColumn(), 15), (TimeRemainingColumn(), 8), (TransferSpeedColumn(), 11)]
-        self._figures = fetched if of_bytes else usual
+        plain: _Figures = [(TaskProgressColumn(), 5), (TimeRemainingColumn(), 8), state]
+        download: _Figures = [(DownloadColumn(), 15), (TimeRemainingColumn(), 8), (TransferSpeedColumn(), 11)]
+        self._figures = download if of_bytes else plain
         self._text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
         self._bar = BarColumn()
         self._console = console
@@ -45,17 +50,17 @@ class Bars(Progress):
         )
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
-        """As of any Progress, with the columns for which there is room."""
+        """Return the table of tasks, with the columns for which there is room."""
         left = self._console.width - 1
         figures: list[ProgressColumn] = []
         for column, size in self._figures:
-            if figures and left - size < _LEAST:
+            if figures and left - size < _MIN_WIDTH:
                 break
             figures.append(column)
             left -= size
         bars: list[ProgressColumn] = []
-        if left >= _LEAST:
-            self._bar.bar_width = min(left * 2 // 5, _WIDEST)
+        if left >= _MIN_WIDTH:
+            self._bar.bar_width = min(left * 2 // 5, _MAX_BAR_WIDTH)
             left -= self._bar.bar_width + 1
             bars.append(self._bar)
         self._text.get_table_column().max_width = max(left, 1)
@@ -64,7 +69,7 @@ class Bars(Progress):
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Take the bars away while something else is written, perhaps to the same terminal."""
+        """Hide the bars while something else is written to the terminal."""
         if self.disable:
             yield
             return
@@ -72,7 +77,7 @@ class Bars(Progress):
         try:
             yield
         finally:
-            # The old display would go up as many lines as it had, over those that have been written since.
+            # The old display would move up by its own height, over what has been written since.
             self.live = Live(
                 console=self._console, transient=True, redirect_stdout=False, get_renderable=self.get_renderable
             )

@@ -204,7 +204,7 @@ def test_a_bad_song_does_not_stop_the_others(run: Run, here: Path) -> None:
         (
             ["evalute", "data"],
             2,
-            "stemsplit: there is no command and no song 'evalute'\nhint: did you mean  stemsplit evaluate",
+            "stemsplit: there is no command or file 'evalute'\nhint: did you mean  stemsplit evaluate",
         ),
         (["evaluate", "missing"], 1, "stemsplit: 'missing'"),
         (["train", "missing", "--output", "run"], 1, "stemsplit: 'missing'"),
