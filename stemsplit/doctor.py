@@ -1,6 +1,6 @@
-"""Whether stemsplit can separate on this machine, and what is not as it should be.
+"""Checks of the installation, the devices, the cache and the Hub, and a separation as a self-test.
 
-No library is imported before it is examined, as that may be what fails.
+No library is imported before it has been checked, as its import may be what fails.
 """
 
 import platform
@@ -24,21 +24,20 @@ from stemsplit.models.registry import FALLBACK, LocalModel, ModelSpec, Registry
 from stemsplit.version import __version__
 from stemsplit.wording import one_line
 
-LOADED = (
-    "av",
-    "huggingface_hub",
-    "numpy",
-    "safetensors",
-    "soundfile",
-    "soxr",
-)  # to see whether they can be; torch later
-RATE = 44_100  # Hz, of the test
-TOLERANCE = 1e-4  # of full scale, by which the sum of the stems may differ from the sound
+LIBRARIES = ("av", "huggingface_hub", "numpy", "safetensors", "soundfile", "soxr")  # torch is checked later
+RATE = 44_100  # Hz, of the self-test
+TOLERANCE = 1e-4  # of full scale, by which the sum of the stems may differ from the mixture
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be; `fatal` if nothing can be separated before it is mended."""
+    """Something to fix.
+
+    Attributes:
+        problem: One sentence.
+        hint: What to do about it.
+        fatal: Whether nothing can be separated before it is fixed.
+    """
 
     problem: str
     hint: str
@@ -47,23 +46,28 @@ class Problem:
 
 @dataclass(slots=True)
 class Diagnosis:
-    """What was found: `facts` that JSON can hold, and `problems`. Sizes are in bytes."""
+    """The results of all checks.
+
+    Attributes:
+        facts: Values that JSON can hold, by topic; sizes in bytes.
+        problems: What is wrong.
+    """
 
     facts: dict[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
-        """Whether stemsplit can separate here."""
+        """Whether songs can be separated."""
         return not any(problem.fatal for problem in self.problems)
 
     def note(self, error: StemsplitError, *, fatal: bool) -> None:
-        """Remember what an error says."""
-        self.problems.append(Problem(str(error), error.hint or "see to that, and look again", fatal))
+        """Record an error as a problem."""
+        self.problems.append(Problem(str(error), error.hint or "fix it, and run  stemsplit doctor  again", fatal))
 
     @contextmanager
     def noted(self, *, fatal: bool) -> Iterator[None]:
-        """Remember what the block refuses to do, and go on after it."""
+        """Record the error that the block raises, and go on after it."""
         try:
             yield
         except StemsplitError as error:
@@ -71,24 +75,27 @@ class Diagnosis:
 
 
 def diagnose(diagnosis: Diagnosis, known: Registry, spec: ModelSpec, *, named: bool, device: str) -> None:
-    """Examine everything.
+    """Run all checks.
 
     Args:
-        known: all models. spec: the one that would be used. named: whether the user chose it.
-        device: as `devices.choose` has it.
+        diagnosis: Where to record the results.
+        known: All models.
+        spec: The model that would be used.
+        named: Whether the user named it.
+        device: "cpu", "cuda", "mps", or "auto".
     """
-    modules = _examine_software(diagnosis)
-    _examine_devices(diagnosis)
+    modules = _check_software(diagnosis)
+    _check_devices(diagnosis)
     diagnosis.facts |= {"cache": None, "hub": None, "model": None}
     if "huggingface_hub" in modules:
-        _examine_cache(diagnosis, known)
-        _examine_hub(diagnosis, spec)
-        _examine_model(diagnosis, spec, named=named)
-    _examine_separation(diagnosis, device)
+        _check_cache(diagnosis, known)
+        _check_hub(diagnosis, spec)
+        _check_model(diagnosis, spec, named=named)
+    _check_separation(diagnosis, device)
 
 
-def _examine_software(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Versions, and the libraries that can be loaded, by name."""
+def _check_software(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Record versions; return the libraries that can be imported, by name."""
     versions: dict[str, str | None] = {}
     for name in _libraries():
         versions[name] = None
@@ -97,7 +104,7 @@ def _examine_software(diagnosis: Diagnosis) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             diagnosis.note(StemsplitError(f"the library {name} is missing", devices.REINSTALL), fatal=True)
     modules: dict[str, Any] = {}
-    for name in LOADED:
+    for name in LIBRARIES:
         with diagnosis.noted(fatal=True):
             modules[name] = devices.load(name)
     diagnosis.facts |= {
@@ -113,7 +120,7 @@ def _examine_software(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _libraries() -> list[str]:
-    """What stemsplit says that it always needs; nothing in a checkout that was not installed."""
+    """The required dependencies of stemsplit; empty in a checkout that was not installed."""
     try:
         needed = metadata.requires("stemsplit") or []
     except metadata.PackageNotFoundError:
@@ -121,7 +128,7 @@ def _libraries() -> list[str]:
     return [re.split(r"[^\w.-]", each)[0] for each in needed if ";" not in each]
 
 
-def _examine_devices(diagnosis: Diagnosis) -> None:
+def _check_devices(diagnosis: Diagnosis) -> None:
     diagnosis.facts |= {"cores": devices.count_cores(), "threads": None, "devices": []}
     with diagnosis.noted(fatal=True):
         torch: Any = devices.load("torch")
@@ -131,18 +138,18 @@ def _examine_devices(diagnosis: Diagnosis) -> None:
             diagnosis.note(unused, fatal=False)
 
 
-def _examine_cache(diagnosis: Diagnosis, known: Registry) -> None:
-    """Where downloads go, how much of it is ours, and whether there is room for more."""
-    from stemsplit.models import cache as store
+def _check_cache(diagnosis: Diagnosis, known: Registry) -> None:
+    """Record where downloads go, how much is there, and how much space is left."""
+    from stemsplit.models import cache
 
-    folder = store.hub_cache()
+    folder = cache.hub_cache()
     nearest = nearest_folder(folder)
-    paths = {store.find_file(spec, file) for spec in known.models.values() for file in spec.files}
+    paths = {cache.find_file(spec, file) for spec in known.models.values() for file in spec.files}
     reason = None
     try:
         tempfile.TemporaryFile(dir=nearest).close()
     except OSError as error:
-        reason = f"nothing can be written to {str(nearest)!r}, where models are kept: {error.strerror}"
+        reason = f"cannot write to {str(nearest)!r}, where models are stored: {error.strerror}"
     diagnosis.facts["cache"] = {
         "folder": str(folder),
         "writable": reason is None,
@@ -152,8 +159,8 @@ def _examine_cache(diagnosis: Diagnosis, known: Registry) -> None:
     }
 
 
-def _examine_hub(diagnosis: Diagnosis, spec: ModelSpec) -> None:
-    """Whether the Hub can be reached, found out in two seconds at most. That it cannot is no problem in itself."""
+def _check_hub(diagnosis: Diagnosis, spec: ModelSpec) -> None:
+    """Check within two seconds whether the Hub can be reached. It is no problem in itself if it cannot."""
     from urllib.request import getproxies
 
     from huggingface_hub import constants
@@ -182,41 +189,41 @@ def _examine_hub(diagnosis: Diagnosis, spec: ModelSpec) -> None:
     }
 
 
-def _examine_model(diagnosis: Diagnosis, spec: ModelSpec, *, named: bool) -> None:
-    """Whether the model that would be used is here, or can be had."""
-    from stemsplit.models import cache as store
+def _check_model(diagnosis: Diagnosis, spec: ModelSpec, *, named: bool) -> None:
+    """Check whether the model that would be used is downloaded, or can be."""
+    from stemsplit.models import cache
 
     with diagnosis.noted(fatal=True):
         registry.check_family(spec)
     missing = list(spec.files)
     for file in spec.files:
-        if path := store.find_file(spec, file):
+        if path := cache.find_file(spec, file):
             try:
-                store.check_file(file, path)
+                cache.check_file(file, path)
                 missing.remove(file)
             except ModelError as error:
                 hint = f"it is downloaded again when it is used, or by  stemsplit models pull {spec.name}"
                 diagnosis.note(ModelError(f"the model {spec.name!r} is damaged: {error}", hint), fatal=False)
-    here = bool(spec.path) or (not missing if spec.files else store.find_weights(spec) is not None)
+    here = bool(spec.path) or (not missing if spec.files else cache.find_weights(spec) is not None)
     size = spec.path.stat().st_size if spec.path and spec.path.exists() else spec.size if spec.files else None
     diagnosis.facts["model"] = {"name": spec.name, "named": named, "here": here, "size": size}
-    cache, reachable = diagnosis.facts["cache"], diagnosis.facts["hub"]["reachable"]
-    fetches, told = not here and reachable, f"the model {spec.name!r} is not downloaded"
+    folder, reachable = diagnosis.facts["cache"], diagnosis.facts["hub"]["reachable"]
+    downloads, state = not here and reachable, f"the model {spec.name!r} is not downloaded"
     elsewhere = "let HF_HOME name a folder on another disk"
-    if not cache["writable"]:
-        diagnosis.note(StemsplitError(cache["reason"], f"change its permissions, or {elsewhere}"), fatal=fetches)
+    if not folder["writable"]:
+        diagnosis.note(StemsplitError(folder["reason"], f"change its permissions, or {elsewhere}"), fatal=downloads)
     if not here and not reachable:
         instead = "" if named else f", and {FALLBACK}, which is bundled with stemsplit, replaces it"
         hint = f"connect to the network once and run  stemsplit models pull {spec.name}"
-        diagnosis.note(StemsplitError(f"{told} and cannot be downloaded now{instead}", hint), fatal=named)
+        diagnosis.note(StemsplitError(f"{state} and cannot be downloaded now{instead}", hint), fatal=named)
     needed = sum(file.size or 0 for file in missing)
-    if fetches and needed > cache["free"]:
-        problem = f"{told}, needs {needed / 1e6:.0f} MB, and there is room for {cache['free'] / 1e6:.0f} MB"
+    if downloads and needed > folder["free"]:
+        problem = f"{state}, needs {needed / 1e6:.0f} MB, and there is room for {folder['free'] / 1e6:.0f} MB"
         diagnosis.note(StemsplitError(problem, f"make room, or {elsewhere}"), fatal=True)
 
 
-def _examine_separation(diagnosis: Diagnosis, device: str) -> None:
-    """Separate a second of sound with the bundled model, and see whether the stems add up to it."""
+def _check_separation(diagnosis: Diagnosis, device: str) -> None:
+    """Separate a second of audio with the bundled model, and check whether the stems add up to it."""
     result: dict[str, Any] = {
         "model": FALLBACK,
         "device": None,
@@ -226,26 +233,26 @@ def _examine_separation(diagnosis: Diagnosis, device: str) -> None:
     }
     diagnosis.facts["self_test"] = result
     if not diagnosis.facts["devices"]:
-        return  # without torch; that is noted
+        return  # no torch, which has been recorded
 
     with diagnosis.noted(fatal=True):
         chosen = devices.choose(device)
         result["device"] = chosen
         try:
-            deviation, seconds = _separate_sound(chosen)
+            deviation, seconds = _separate_mixture(chosen)
         except (RuntimeError, ImportError, OSError) as error:  # of a driver, or of a library
-            hint = devices.REINSTALL if chosen == "cpu" else "see whether it works with --device cpu"
-            problem = f"the {chosen} device cannot separate a second of sound: {one_line(error)}"
+            hint = devices.REINSTALL if chosen == "cpu" else "check whether it works with --device cpu"
+            problem = f"the {chosen} device cannot separate a second of audio: {one_line(error)}"
             raise StemsplitError(problem, hint) from error
         passed = deviation <= TOLERANCE
         result |= {"passed": passed, "deviation": deviation, "elapsed_seconds": round(seconds, 3)}
         if not passed:
-            problem = f"the stems of a second of sound do not add up to it on the {chosen} device"
-            raise StemsplitError(problem, "see whether they do with --device cpu, and report it")
+            problem = f"the stems of a second of audio do not add up to it on the {chosen} device"
+            raise StemsplitError(problem, "check whether they do with --device cpu, and report a bug")
 
 
-def _separate_sound(device: str) -> tuple[float, float]:
-    """By how much the sum of the stems of a made sound differs from it at most, and how many seconds that took."""
+def _separate_mixture(device: str) -> tuple[float, float]:
+    """Separate a synthetic mixture; return the largest error of the sum of its stems, and the seconds that it took."""
     import numpy as np
 
     from stemsplit.models.ensemble import load_ensemble
@@ -257,13 +264,13 @@ def _separate_sound(device: str) -> tuple[float, float]:
     seconds = np.arange(RATE) / RATE
     chord = sum(np.sin(2 * np.pi * pitch * seconds) for pitch in (110.0, 440.0, 554.4, 659.3))
     noise = np.random.default_rng(0).standard_normal((2, RATE)) * np.exp(-20 * (seconds * 4 % 1))
-    sound = (0.1 * chord + 0.05 * noise).astype(np.float32)
+    mixture = (0.1 * chord + 0.05 * noise).astype(np.float32)
     began = time.monotonic()
-    stems = np.concatenate(list(separator.separate([sound], RATE)), axis=-1)
+    stems = np.concatenate(list(separator.separate([mixture], RATE)), axis=-1)
     elapsed = time.monotonic() - began
     if stems.shape[-1] != RATE or not np.isfinite(stems).all():
         return float("inf"), elapsed
-    return float(np.abs(stems.sum(axis=0) - sound).max()), elapsed
+    return float(np.abs(stems.sum(axis=0) - mixture).max()), elapsed
 
 
 def _without_password(address: str) -> str:

@@ -1,4 +1,4 @@
-"""The command that tells whether stemsplit can work here."""
+"""The command that checks the installation."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -25,51 +25,51 @@ def doctor(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Find out whether songs can be separated here.
+    """Check whether songs can be separated on this machine.
 
-    Looks at what is installed, the devices, your settings, the models and the way to the Hub, and separates a second
-    of sound. The exit code is 0 if songs can be separated, and 1 if not.
+    Checks the installed libraries, the devices, your settings, the models and the connection to the Hub, and separates
+    a second of audio. The exit code is 0 if songs can be separated, and 1 if not.
     """
-    from stemsplit import doctor as diagnosis
+    from stemsplit import doctor as checks
     from stemsplit.cli import console
 
-    found = diagnosis.Diagnosis()
+    diagnosis = checks.Diagnosis()
     messages = console.Messages()
-    with messages.loading("looking around"):
-        _examine_settings(found, context)
+    with messages.loading("checking"):
+        _check_settings(diagnosis, context)
         known = registry.read_bundled()
-        with found.noted(fatal=True):
+        with diagnosis.noted(fatal=True):
             known = registry.read_registry(own)
         spec, named = known.find(), False
-        with found.noted(fatal=True):
+        with diagnosis.noted(fatal=True):
             if name := defaults.choose_model(context, model, preset):
                 spec, named = known.find(name), True
-        diagnosis.diagnose(found, known, spec, named=named, device=device)
-    for problem in found.problems:
+        checks.diagnose(diagnosis, known, spec, named=named, device=device)
+    for problem in diagnosis.problems:
         if problem.fatal:
             messages.error(StemsplitError(problem.problem, problem.hint))
         else:
             messages.warn(problem.problem, problem.hint)
     if as_json:
-        problems = [asdict(problem) for problem in found.problems]
-        console.write_json({**found.facts, "problems": problems, "good": found.good})
+        problems = [asdict(problem) for problem in diagnosis.problems]
+        console.write_json({**diagnosis.facts, "problems": problems, "good": diagnosis.good})
     else:
-        console.write_rows(None, _rows(found.facts))
-        console.write("stemsplit can separate songs here" if found.good else "stemsplit cannot separate songs here")
-    if not found.good:
+        console.write_rows(None, _rows(diagnosis.facts))
+        console.write("songs can be separated" if diagnosis.good else "songs cannot be separated")
+    if not diagnosis.good:
         raise typer.Exit(1)
 
 
-def _examine_settings(found: "Diagnosis", context: typer.Context) -> None:
-    """What the user has set once for all runs, and where."""
+def _check_settings(diagnosis: "Diagnosis", context: typer.Context) -> None:
+    """Record the user's settings, and where they are."""
     root = context.find_root()
     options: dict[str, Any] = {}
-    with found.noted(fatal=True):
+    with diagnosis.noted(fatal=True):
         options = defaults.read(root.command, root)
     for error, stops in defaults.check_environment(root.command, root):
-        found.note(error, fatal=stops)
+        diagnosis.note(error, fatal=stops)
     file, models = settings.config_file(), settings.models_file()
-    found.facts["settings"] = {
+    diagnosis.facts["settings"] = {
         "file": {"path": str(file), "there": file.exists(), "options": options},
         "environment": settings.environment(),
         "models": {"path": str(models), "there": models.exists()},
@@ -77,7 +77,7 @@ def _examine_settings(found: "Diagnosis", context: typer.Context) -> None:
 
 
 def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
-    """The facts for people."""
+    """The facts as rows of a table."""
     from stemsplit.devices import Device
 
     libraries = ", ".join(f"{name} {version or 'missing'}" for name, version in facts["libraries"].items())
@@ -93,22 +93,22 @@ def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
         ["libsndfile", facts["libsndfile"] or "?"],
         ["processor", f"{facts['cores']} core(s){threads}"],
         *(["device", str(Device(**device))] for device in facts["devices"]),
-        ["settings", f"{file['path']}: {', '.join(file['options']) or 'none' if file['there'] else 'not there'}"],
+        ["settings", f"{file['path']}: {', '.join(file['options']) or 'none' if file['there'] else 'does not exist'}"],
         *(["", f"{name}={value}"] for name, value in facts["settings"]["environment"].items()),
-        ["own models", f"{models['path']}: {'there' if models['there'] else 'not there'}"],
+        ["own models", f"{models['path']}: {'exists' if models['there'] else 'does not exist'}"],
     ]
     if cache:
-        way = f" through {hub['proxy']}" if hub["proxy"] else ""
+        proxy = f" through {hub['proxy']}" if hub["proxy"] else ""
         rows += [
             ["cache", f"{cache['folder']}: {cache['size'] / 1e6:.0f} MB of models, {cache['free'] / 1e9:.1f} GB free"],
-            ["Hub", f"{hub['endpoint']}{way}: {hub['reason'] or 'can be reached'}"],
+            ["Hub", f"{hub['endpoint']}{proxy}: {hub['reason'] or 'reachable'}"],
             ["model", _model(facts["model"])],
         ]
-    passed = f"passed: a second of sound took {test['elapsed_seconds']} s on {test['device']}"
+    passed = f"passed: a second of audio took {test['elapsed_seconds']} s on {test['device']}"
     return [*rows, ["self-test", passed if test["passed"] else "failed"]]
 
 
 def _model(model: Mapping[str, Any]) -> str:
     name = model["name"] if model["named"] else f"{model['name']}, the default"
     size = f", {model['size'] / 1e6:.0f} MB" if model["size"] else ""
-    return f"{name}: {'here' if model['here'] else 'not here, or not all of it'}{size}"
+    return f"{name}: {'downloaded' if model['here'] else 'not downloaded, or not all of it'}{size}"

@@ -165,8 +165,7 @@ def _resolve(spec: ModelSpec) -> ModelSpec:
         hub_client.check_reachable(spec)
         client = hub_client.client()
         with hub_client.translated_errors(spec, WEIGHTS_NAME):
-            timeout = client.constants.HF_HUB_ETAG_TIMEOUT
-            repo = client.HfApi().model_info(spec.repo, revision=spec.revision, timeout=timeout)
+            repo = client.HfApi().model_info(spec.repo, revision=spec.revision, timeout=hub_client.answer_timeout())
         name, commit = _find_weights([file.rfilename for file in repo.siblings or ()], spec), repo.sha
     except UnreachableError:
         if cached is None:
@@ -199,7 +198,7 @@ def _ask(spec: ModelSpec, file: WeightFile) -> WeightFile:
     with hub_client.translated_errors(spec, file.name):
         client = hub_client.client()
         url = client.hf_hub_url(spec.repo, file.name, revision=spec.revision)
-        stated = client.get_hf_file_metadata(url, timeout=client.constants.HF_HUB_ETAG_TIMEOUT)
+        stated = client.get_hf_file_metadata(url, timeout=hub_client.answer_timeout())
     # The ETag of a large file is its SHA-256; that of a small one is something else.
     sha256 = stated.etag if SHA256.fullmatch(stated.etag or "") else ""
     known = file.sha256 or cache.recorded_hash(spec, file)

@@ -13,9 +13,8 @@ from stemsplit.models import cache, registry
 from stemsplit.models.registry import ModelSpec
 from stemsplit.wording import one_line
 
-# To look up the host's name and to connect. Later requests have the client's own time-outs, 10 s unless
-# HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT say otherwise.
-_CONNECT_SECONDS = 1.6
+_CONNECT_SECONDS = 1.6  # to look up the host's name and to connect
+_ANSWER_SECONDS = 5.0  # instead of the client's default of 10; its downloads have a time-out of their own
 _CHUNK = 2**18  # bytes between two reports of progress, and what is lost at most when a download resumes
 
 
@@ -29,6 +28,13 @@ def client() -> Any:
     huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # we report errors
     huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]  # and draw our own bars
     return huggingface_hub
+
+
+def answer_timeout() -> float:
+    """Return how long to wait for the Hub's answer about a model, seconds; HF_HUB_ETAG_TIMEOUT sets it."""
+    constants = client().constants
+    is_default = constants.HF_HUB_ETAG_TIMEOUT == constants.DEFAULT_ETAG_TIMEOUT
+    return _ANSWER_SECONDS if is_default else float(constants.HF_HUB_ETAG_TIMEOUT)
 
 
 def check_reachable(spec: ModelSpec) -> None:

@@ -278,6 +278,15 @@ def test_a_slow_hub(spec: ModelSpec, server: Hub, monkeypatch: pytest.MonkeyPatc
         hub.download(spec)
 
 
+def test_a_hub_that_accepts_and_never_answers(spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stemsplit.models.hub_client._ANSWER_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        point_to(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
+        for model in (spec, Registry({}, "").find(f"hf://{REPO}")):
+            with pytest.raises(UnreachableError, match="timed out"):
+                hub.download(model)
+
+
 def test_a_connection_that_is_cut_goes_on_where_it_was(spec: ModelSpec, server: Hub) -> None:
     server.faults.cuts, server.faults.cut_after = 1, 600_000
     paths = hub.download(spec).paths
