@@ -272,6 +272,8 @@ class FFmpegSource:
             yield from packets
         except self._av.FFmpegError:
             self.failures += 1
+        except IndexError:  # at the end, when PyAV flushes a stream that appeared late, of which it does not know
+            pass
 
     def _decode(self, packets: Iterable["Packet[AudioStream]"]) -> Iterator["AudioFrame"]:
         """Decode what can be decoded, beyond damaged packets."""

@@ -268,6 +268,16 @@ def join(path: Path, *parts: Path) -> None:
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
 
 
+def test_a_video_stream_may_appear_late(tmp_path: Path) -> None:
+    encode(tmp_path / "x.flv", bursts(length=20 * RATE), "libmp3lame")
+    song = read(tmp_path / "x.flv")
+    picture = b"\x12" + bytes(100)
+    tag = b"\x09" + len(picture).to_bytes(3, "big") + (20_000).to_bytes(3, "big") + bytes(4) + picture
+    late = tag + len(tag).to_bytes(4, "big")
+    (tmp_path / "x.flv").write_bytes((tmp_path / "x.flv").read_bytes() + late)
+    np.testing.assert_array_equal(read(tmp_path / "x.flv"), song)
+
+
 def test_rate_and_channels_may_change_on_the_way(tmp_path: Path) -> None:
     encode(tmp_path / "a.mp3", bursts(), "libmp3lame")
     encode(tmp_path / "b.mp3", bursts(1), "libmp3lame", rate=48_000, layout="mono")
