@@ -249,6 +249,7 @@ def test_a_library_is_missing(
     assert found["libraries"]["soxr"] is None
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["torch", "av", "huggingface_hub"])
 def test_a_library_that_cannot_be_loaded(
     run: Run, examine: Callable[..., tuple[int, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, name: str

@@ -53,6 +53,7 @@ def test_the_table(run: Run, data: Path) -> None:
     assert list(alone["sdr"]) == list(alone["si_sdr"]) == ["model.safetensors"]
 
 
+@pytest.mark.full
 def test_bss_eval_and_the_folder(run: Run, data: Path) -> None:
     outcome = run("evaluate", "data", "--bss-eval", "-o", "scores", "--json")
     assert outcome.code == 0

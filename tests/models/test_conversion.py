@@ -96,6 +96,7 @@ def forgotten(path: Path) -> None:
     store.forget(path)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("change", [damaged, cut_short, Path.unlink, forgotten])
 def test_it_is_made_anew_when_it_is_not_as_it_was(paths: list[Path], change: Callable[[Path], None]) -> None:
     path = spleeter_onnx.convert(paths, GIVES, SETTINGS)
@@ -162,6 +163,7 @@ def test_what_was_killed_is_swept_away(paths: list[Path]) -> None:
     assert converted() == [path, young]
 
 
+@pytest.mark.full
 def test_two_processes_at_once(paths: list[Path]) -> None:
     code = f"import sys, json; sys.path.insert(0, {TESTS!r}); from pathlib import Path; "
     code += "from support.models import load_ensemble; "
@@ -174,6 +176,7 @@ def test_two_processes_at_once(paths: list[Path]) -> None:
     assert store.is_unchanged(path)
 
 
+@pytest.mark.full
 def test_later_starts_do_not_import_onnx(paths: list[Path]) -> None:
     spleeter_onnx.convert(paths, GIVES, SETTINGS)
     code = f"import sys; sys.path.insert(0, {TESTS!r}); from pathlib import Path; "
@@ -227,6 +230,7 @@ def arguments(own: Path, *more: str, name: str = "mine") -> list[str]:
     return ["song.wav", "--model", name, "--registry", str(own), "--device", "cpu", *more]
 
 
+@pytest.mark.full
 def test_the_life_of_such_a_model(
     run: Run, own: Path, here: Path, server: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

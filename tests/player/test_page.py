@@ -70,6 +70,7 @@ def test_the_sound_is_exact(song: tuple[dict[str, Path], dict[str, Samples]], tm
             assert snr(original.T[:, around], result[:, around]) > least - 3
 
 
+@pytest.mark.full
 def test_the_pictures_are_those_of_the_stems(song: tuple[dict[str, Path], dict[str, Samples]], tmp_path: Path) -> None:
     paths, samples = song
     write_player(tmp_path / "player.html", "A song", paths)
