@@ -106,7 +106,7 @@ def remove_file(path: Path) -> int:
         ModelError: The file is not in the cache, or may not be deleted.
     """
     if not {hub_cache(), converted_folder()} & set(path.parents):
-        raise ModelError(f"{str(path)!r} is not in the cache of the Hub, and stays")
+        raise ModelError(f"{str(path)!r} is not in the cache of the Hub, and stays", path=path)
     try:
         blob = _target(path) or path
         if blob is not path:
@@ -119,7 +119,9 @@ def remove_file(path: Path) -> int:
     except FileNotFoundError:
         return 0
     except OSError as error:
-        raise ModelError(f"cannot delete {str(path)!r}: {error.strerror}", "check the folder's permissions") from error
+        raise ModelError(
+            f"cannot delete {str(path)!r}: {error.strerror}", "check the folder's permissions", path=path
+        ) from error
 
 
 def remove_partial_downloads(spec: ModelSpec, older_than_seconds: float = 3600.0) -> None:
@@ -198,7 +200,7 @@ def store_converted(path: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         if not is_unchanged(path):  # on Windows a file that another process has open cannot be replaced
             message = f"cannot write {str(path)!r}: {one_line(error)}"
-            raise ModelError(message, "check the folder and the disk") from error
+            raise ModelError(message, "check the folder and the disk", path=path) from error
 
 
 def _key(texts: Iterable[str]) -> str:
@@ -230,7 +232,9 @@ def check_file(file: WeightFile, path: Path, *, again: bool = False) -> None:
             raise DamagedError(f"{file.name!r} has {status.st_size} bytes instead of {file.size}")
         sha256 = sha256_of(path)
     except OSError as error:
-        raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache") from error
+        raise ModelError(
+            f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache", path=path
+        ) from error
     if expected and sha256 != expected:
         if record:  # its time of change did not reveal the damage, so it must not be trusted again
             _write_record(path, replace(record, mtime_ns=0))
@@ -268,7 +272,9 @@ def hash_of(path: Path) -> str:
             return record.sha256
         return sha256_of(path)
     except OSError as error:
-        raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache") from error
+        raise ModelError(
+            f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache", path=path
+        ) from error
 
 
 def forget(path: Path) -> None:

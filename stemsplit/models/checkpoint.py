@@ -122,7 +122,9 @@ def save(model: Model, path: Path) -> None:
         with replacing(path) as part:
             write_weights(model.header, weights, part)
     except OSError as error:
-        raise ModelError(f"cannot write {str(path)!r}: {one_line(error)}", "check the folder and the disk") from error
+        raise ModelError(
+            f"cannot write {str(path)!r}: {one_line(error)}", "check the folder and the disk", path=path
+        ) from error
 
 
 def write_weights(header: Header, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -204,9 +206,11 @@ def open_weights(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except FileNotFoundError as error:
-        raise ModelError(f"there is no model file {name}", "check the path") from error
+        raise ModelError(f"there is no model file {name}", "check the path", path=path) from error
     except (SafetensorError, OSError, UnicodeError) as error:
-        raise ModelError(f"{name} is not a readable safetensors file: {one_line(error)}", DOWNLOAD_AGAIN) from error
+        raise ModelError(
+            f"{name} is not a readable safetensors file: {one_line(error)}", DOWNLOAD_AGAIN, path=path
+        ) from error
     except ModelError as error:
         raise ModelError(
             f"cannot use the model file {name}: {one_line(error)}", error.hint or DOWNLOAD_AGAIN

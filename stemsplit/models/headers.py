@@ -175,9 +175,9 @@ def read_header(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ModelError(f"cannot read the model {name!r}: {error.strerror}", "check the path") from error
+        raise ModelError(f"cannot read the model {name!r}: {error.strerror}", "check the path", path=path) from error
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, struct.error) as error:
-        raise ModelError(f"{name!r} is not a valid .safetensors file", "download the file again") from error
+        raise ModelError(f"{name!r} is not a valid .safetensors file", "download the file again", path=path) from error
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any] | None:

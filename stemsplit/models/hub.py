@@ -103,7 +103,9 @@ def download(
 def _path_of(spec: ModelSpec, file: WeightFile) -> Path:
     path = cache.find_file(spec, file)
     if path is None:
-        raise ModelError(f"{file.name!r} of the model {spec.name!r} has vanished from the cache", "try again")
+        raise ModelError(
+            f"{file.name!r} of the model {spec.name!r} has vanished from the cache", "try again", model=spec.name
+        )
     return path
 
 
@@ -150,7 +152,9 @@ def _download_file(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], 
             cache.remove_file(path)
             if last:
                 hint = "something on the way changes it: try another network, without a proxy or mirror"
-                raise ModelError(f"the Hub sent a wrong file for the model {spec.name!r}: {error}", hint) from error
+                raise ModelError(
+                    f"the Hub sent a wrong file for the model {spec.name!r}: {error}", hint, model=spec.name
+                ) from error
 
 
 def _resolve(spec: ModelSpec) -> ModelSpec:
@@ -172,7 +176,7 @@ def _resolve(spec: ModelSpec) -> ModelSpec:
             raise
         name, commit = cached.name, cached.parent.name
     if not COMMIT.fullmatch(commit or ""):
-        raise ModelError(f"the server did not state the commit of {spec.name!r}", "check HF_ENDPOINT")
+        raise ModelError(f"the server did not state the commit of {spec.name!r}", "check HF_ENDPOINT", model=spec.name)
     return replace(spec, branch=spec.revision, revision=commit, files=(WeightFile(name),))
 
 
@@ -185,11 +189,13 @@ def _find_weights(names: Sequence[str], spec: ModelSpec) -> str:
         return weights[0]
     pickles = [name for name in names if name.endswith(PICKLES)]
     if weights:
-        raise ModelError(f"{spec.name!r} has {len(weights)} {SUFFIX} files, none called {WEIGHTS_NAME!r}")
+        raise ModelError(
+            f"{spec.name!r} has {len(weights)} {SUFFIX} files, none called {WEIGHTS_NAME!r}", model=spec.name
+        )
     if pickles:
         message = f"{spec.name!r} has its weights in {pickles[0]!r}: a pickle can run any program when opened"
-        raise ModelError(message, f"stemsplit never opens one; ask the author for a {SUFFIX} file")
-    raise ModelError(f"{spec.name!r} has no {SUFFIX} file", "is it a model for stemsplit?")
+        raise ModelError(message, f"stemsplit never opens one; ask the author for a {SUFFIX} file", model=spec.name)
+    raise ModelError(f"{spec.name!r} has no {SUFFIX} file", "is it a model for stemsplit?", model=spec.name)
 
 
 def _ask(spec: ModelSpec, file: WeightFile) -> WeightFile:
@@ -207,7 +213,7 @@ def _ask(spec: ModelSpec, file: WeightFile) -> WeightFile:
         difference = f"SHA-256 {sha256[:12]}... instead of {known[:12]}..."
     if difference:
         message = f"{file.name!r} of the model {spec.name!r} differs on the Hub: {difference}"
-        raise ModelError(message, "it is not the known file: check models.toml, or use another model")
+        raise ModelError(message, "it is not the known file: check models.toml, or use another model", model=spec.name)
     return replace(file, size=stated.size, sha256=known or sha256)
 
 
@@ -254,4 +260,4 @@ def _check_space(spec: ModelSpec, size: int | None) -> None:
     free = shutil.disk_usage(folder).free
     if size is not None and free < size:
         message = f"the model {spec.name!r} needs {size / 1e6:.0f} MB, and {str(folder)!r} has {free / 1e6:.0f} MB left"
-        raise ModelError(message, "make room, or let HF_HOME name a folder on another disk")
+        raise ModelError(message, "make room, or let HF_HOME name a folder on another disk", model=spec.name)

@@ -56,7 +56,9 @@ def check_reachable(spec: ModelSpec) -> None:
 
     if constants.HF_HUB_OFFLINE:
         hint = f"unset HF_HUB_OFFLINE, or use {registry.FALLBACK}, which is bundled with stemsplit"
-        raise UnreachableError(f"the model {spec.name!r} is not downloaded, and HF_HUB_OFFLINE is set", hint)
+        raise UnreachableError(
+            f"the model {spec.name!r} is not downloaded, and HF_HUB_OFFLINE is set", hint, model=spec.name
+        )
     target = _parse_address(constants.ENDPOINT, "HF_ENDPOINT")
     scheme = urlsplit(constants.ENDPOINT).scheme
     proxies = getproxies()
@@ -78,7 +80,9 @@ def check_reachable(spec: ModelSpec) -> None:
     if outcome != [""]:
         reason = outcome[0] if outcome else f"no answer within {_CONNECT_SECONDS} s"
         hint = f"check the network; {registry.FALLBACK} needs none: --model {registry.FALLBACK}"
-        raise UnreachableError(f"cannot reach {target[0]} to download the model {spec.name!r}: {reason}", hint)
+        raise UnreachableError(
+            f"cannot reach {target[0]} to download the model {spec.name!r}: {reason}", hint, model=spec.name
+        )
 
 
 def _parse_address(url: str, what: str) -> tuple[str, int]:
@@ -106,7 +110,9 @@ def translated_errors(spec: ModelSpec, file: str) -> Iterator[None]:
     try:
         yield
     except (transport, errors.EntryNotFoundError, OSError, RuntimeError, ValueError, ImportError) as error:
-        raise _translate(error, spec, file, errors) from error
+        translated = _translate(error, spec, file, errors)
+        translated.model = spec.name
+        raise translated from error
 
 
 def _translate(error: Exception, spec: ModelSpec, file: str, errors: Any) -> ModelError:
@@ -117,14 +123,20 @@ def _translate(error: Exception, spec: ModelSpec, file: str, errors: Any) -> Mod
     log_in = "set HF_TOKEN, or log in with  hf auth login"
     if isinstance(cause, errors.GatedRepoError):
         page = f"https://huggingface.co/{spec.repo}"
-        return ModelError(f"access to {spec.repo!r} must be requested on its page", f"{page}, then {log_in}")
+        return ModelError(
+            f"access to {spec.repo!r} must be requested on its page", f"{page}, then {log_in}", model=spec.name
+        )
     if isinstance(cause, errors.RepositoryNotFoundError):
         message = f"{host} has no repository {spec.repo!r}, or it is private"
         return ModelError(message, f"check the name; or {log_in}")
     if isinstance(cause, errors.RevisionNotFoundError):
-        return ModelError(f"{spec.repo!r} has no revision {spec.revision!r}", "name a branch, a tag or a commit")
+        return ModelError(
+            f"{spec.repo!r} has no revision {spec.revision!r}", "name a branch, a tag or a commit", model=spec.name
+        )
     if isinstance(cause, errors.EntryNotFoundError) and not isinstance(cause, errors.LocalEntryNotFoundError):
-        return ModelError(f"{spec.repo!r} has no file {file!r} at {spec.revision!r}", "the author may have moved it")
+        return ModelError(
+            f"{spec.repo!r} has no file {file!r} at {spec.revision!r}", "the author may have moved it", model=spec.name
+        )
     if isinstance(cause, errors.LocalTokenNotFoundError):
         return ModelError(f"not logged in to {host}", log_in)
     status = getattr(getattr(cause, "response", None), "status_code", 0)
@@ -139,7 +151,9 @@ def _translate(error: Exception, spec: ModelSpec, file: str, errors: Any) -> Mod
         return ModelError(message, "try again later")
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         hint = "make room, or let HF_HOME name a folder on another disk"
-        return ModelError(f"no space left for the model {spec.name!r} in {str(cache.hub_cache())!r}", hint)
+        return ModelError(
+            f"no space left for the model {spec.name!r} in {str(cache.hub_cache())!r}", hint, model=spec.name
+        )
     if isinstance(cause, OSError) and cause.errno and cause.filename:
         message = f"cannot store the model {spec.name!r}: {cause.filename!r}: {cause.strerror}"
         return ModelError(message, "let HF_HOME name a folder that you may write to")

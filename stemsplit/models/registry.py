@@ -109,7 +109,7 @@ class ModelSpec:
             return self
         if unknown := [stem for stem in stems if stem not in self.stems]:
             message = f"the model {self.name!r} has no stem {unknown[0]!r}"
-            raise UsageError(message, f"its stems are {', '.join(self.stems)}")
+            raise UsageError(message, f"its stems are {', '.join(self.stems)}", model=self.name, stem=unknown[0])
         files = [file for file in self.files if self.joint or not file.gives or set(file.gives) & set(stems)]
         return replace(self, stems=tuple(stem for stem in self.stems if stem in stems), files=tuple(files))
 
@@ -231,25 +231,29 @@ def read_spec(path: Path, known: Collection[str] = ()) -> ModelSpec:
     """
     name = str(path)
     if os.path.isdir(path):  # noqa: PTH112 (never raises)
-        raise ModelError(f"{name!r} is a folder, not a model", f"give the {SUFFIX} file in it")
+        raise ModelError(f"{name!r} is a folder, not a model", f"give the {SUFFIX} file in it", path=path)
     if path.suffix in PICKLES:
         message = f"{name!r} is a pickle, which can run any program when opened: stemsplit never opens one"
-        raise ModelError(message, f"get the model as {SUFFIX}, or use one of {', '.join(known)}")
+        raise ModelError(message, f"get the model as {SUFFIX}, or use one of {', '.join(known)}", path=path)
     if path.suffix == ONNX:
         message = f"{name!r} is one of several files that make up a model, and cannot be run alone"
-        raise ModelError(message, f"list them in a models.toml of your own, or use one of {', '.join(known)}")
+        raise ModelError(
+            message, f"list them in a models.toml of your own, or use one of {', '.join(known)}", path=path
+        )
     try:
         header = headers.read_header(path)
     except FileNotFoundError as error:
-        raise ModelError(f"there is no model file {name!r}", f"known models: {', '.join(known)}") from error
+        raise ModelError(f"there is no model file {name!r}", f"known models: {', '.join(known)}", path=path) from error
     if header is None:
-        raise ModelError(f"{name!r} has no stemsplit header", "only models saved by stemsplit can be run from a file")
+        raise ModelError(
+            f"{name!r} has no stemsplit header", "only models saved by stemsplit can be run from a file", path=path
+        )
     try:
         family, stems = str(header["family"]), tuple(header["stems"])
         if not _are_stems(stems):
             raise ValueError(stems)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"invalid model header in {name!r}", "download the file again") from error
+        raise ModelError(f"invalid model header in {name!r}", "download the file again", path=path) from error
     return ModelSpec(name=name, summary="a file", family=family, stems=stems, license="see its author", path=path)
 
 
@@ -273,7 +277,7 @@ def check_family(spec: ModelSpec) -> None:
         message = (
             f"this version of stemsplit cannot run the model {spec.name!r}: unknown network family {spec.family!r}"
         )
-        raise ModelError(message, "upgrade stemsplit, or choose another: stemsplit models")
+        raise ModelError(message, "upgrade stemsplit, or choose another: stemsplit models", model=spec.name)
 
 
 def check_masks(spec: ModelSpec) -> None:
@@ -284,7 +288,7 @@ def check_masks(spec: ModelSpec) -> None:
     """
     if spec.family and spec.family not in MASK_FAMILIES:
         message = f"the model {spec.name!r} does not estimate masks, which Wiener filtering needs"
-        raise UsageError(message, "leave --wiener out, or choose mini, spleeter or spleeter-16k")
+        raise UsageError(message, "leave --wiener out, or choose mini, spleeter or spleeter-16k", model=spec.name)
 
 
 def parse_registry(text: str, source: str, *, known: Collection[str] = ()) -> Registry:

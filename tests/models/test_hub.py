@@ -218,6 +218,7 @@ def test_answers_of_the_hub(
         hub.download(spec)
     assert type(caught.value) is error
     assert caught.value.hint
+    assert caught.value.model == "mine"
     assert server.asked("HEAD") == 1  # no retries behind the user's back
     assert left_in(cache) == []
 
