@@ -212,9 +212,8 @@ def open_weights(path: Path) -> Iterator[Any]:
             f"{name} is not a readable safetensors file: {one_line(error)}", DOWNLOAD_AGAIN, path=path
         ) from error
     except ModelError as error:
-        raise ModelError(
-            f"cannot use the model file {name}: {one_line(error)}", error.hint or DOWNLOAD_AGAIN
-        ) from error
+        message = f"cannot use the model file {name}: {one_line(error)}"
+        raise ModelError(message, error.hint or DOWNLOAD_AGAIN, path=path) from error
 
 
 def parse_header(metadata: Mapping[str, str]) -> Header:

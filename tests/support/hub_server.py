@@ -23,13 +23,18 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class Faults:
     """What the server does wrong.
 
-    Args:
-        status, code: answer requests for files and repositories with this status and X-Error-Code.
-        corrupt: so many downloads have a byte of them changed. truncate: end the body early, though its size is right.
-        cut_after: close the connection after so many bytes, `cuts` times.
-        delay_seconds: wait before every answer. drip: send a byte every tenth of a second.
-        size: what HEAD says instead of the true size. commit: what the server states instead of the commit.
-        metadata: how /api/validate-yaml likes a model card.
+    Attributes:
+        status: Status of all answers about files and repositories.
+        code: X-Error-Code beside that status.
+        corrupt: How many downloads have a byte changed.
+        truncate: End the body early, though the stated size is right.
+        cut_after: Bytes after which a connection is closed, `cuts` times.
+        cuts: How many connections are closed early.
+        delay_seconds: Wait before every answer.
+        drip: Send a byte every tenth of a second.
+        size: Size that HEAD states instead of the true one.
+        commit: Commit that the server states.
+        metadata: Status of the check of a model card.
     """
 
     status: int = 0
