@@ -77,6 +77,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     for each in _handled:
         # Those who close a terminal or a session often send SIGHUP and SIGTERM twice; only Ctrl-C is impatience.
         signal.signal(each, signal.SIG_DFL if each == signal.SIGINT else signal.SIG_IGN)
+    if hasattr(signal, "SIGCHLD"):  # workers may end by the same signal, which PyTorch's handler takes for a crash
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
     if not _depth:
         raise Stopped(number)
 
