@@ -28,10 +28,10 @@ class Device:
     """A device that networks can run on.
 
     Attributes:
-        device: its name for PyTorch: "cpu", "mps", "cuda:0".
-        name: what its maker calls it.
-        memory: bytes in all, or None if unknown.
-        free: bytes that are free, or None if unknown.
+        device: Its name for PyTorch: "cpu", "mps", "cuda:0".
+        name: What its maker calls it.
+        memory: Bytes in all, or None if unknown.
+        free: Bytes that are free, or None if unknown.
     """
 
     device: str
@@ -49,7 +49,7 @@ def choose(name: str) -> str:
     """Return the device to run on: "auto" is the first available of cuda, mps and cpu.
 
     Raises:
-        DeviceError: the device is unknown or not available.
+        DeviceError: The device is unknown or not available.
     """
     import torch
 
@@ -110,7 +110,7 @@ def load(library: str) -> ModuleType:
     """Import a library with compiled parts, which a bad installation may have broken.
 
     Raises:
-        StemsplitError: it cannot be imported; the message has the reason.
+        StemsplitError: It cannot be imported; the message has the reason.
     """
     try:
         return import_module(library)
@@ -122,7 +122,7 @@ def find_devices(torch: Any) -> list[Device]:
     """Return all devices that networks can run on, the processor first.
 
     Args:
-        torch: the module.
+        torch: The module.
     """
     devices = [Device("cpu", _processor(), *_memory())]
     if has_gpus(torch):

@@ -18,11 +18,11 @@ class StemsplitError(Exception):
     """An error that the user can do something about. `str(error)` is one sentence that names the file or model.
 
     Attributes:
-        hint: what to do next, or empty.
-        path: the file or folder in question, or None.
-        model: the name of the model in question, or None.
-        stem: the name of the stem in question, or None.
-        exit_code: what the program exits with.
+        hint: What to do next, or empty.
+        path: The file or folder in question, or None.
+        model: The name of the model in question, or None.
+        stem: The name of the stem in question, or None.
+        exit_code: What the program exits with.
     """
 
     exit_code = 1

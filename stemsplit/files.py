@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Otherwise it is deleted, and `path` stays as it was. Signals wait for the end of the block.
 
     Raises:
-        OSError: the file cannot be renamed.
+        OSError: The file cannot be renamed.
     """
     part = beside(path)
     with signals.deferred():
@@ -69,7 +69,7 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal. Memory does not grow with its size.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: The file cannot be read.
     """
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
@@ -83,9 +83,9 @@ class FileStamp:
     """What tells whether a file has changed.
 
     Attributes:
-        size: bytes.
-        mtime_ns: time of the last change in nanoseconds, or 0 if it cannot be relied on.
-        sha256: hash of the content, hexadecimal, or empty if unknown.
+        size: Bytes.
+        mtime_ns: Time of the last change in nanoseconds, or 0 if it cannot be relied on.
+        sha256: Hash of the content, hexadecimal, or empty if unknown.
     """
 
     size: int
@@ -97,7 +97,7 @@ class FileStamp:
         """Return the stamp of a file as it is now.
 
         Raises:
-            OSError: the file cannot be read.
+            OSError: The file cannot be read.
         """
         status = path.stat()
         return cls(status.st_size, status.st_mtime_ns, sha256_of(path) if hashed else "")
@@ -106,11 +106,11 @@ class FileStamp:
         """Return whether a file still has this content.
 
         Args:
-            path: the file.
-            quickly: trust a file that kept its size and its time of change, without hashing it.
+            path: The file.
+            quickly: Trust a file that kept its size and its time of change, without hashing it.
 
         Raises:
-            OSError: the file cannot be read.
+            OSError: The file cannot be read.
         """
         status = path.stat()
         if status.st_size != self.size:
@@ -137,7 +137,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
     Raises:
         AudioError: `path` is a folder, or exists and `overwrite` is not set.
-        OSError: the folder cannot be searched.
+        OSError: The folder cannot be searched.
     """
     try:
         mode = path.lstat().st_mode
@@ -155,12 +155,12 @@ def check_room(needed: int, folder: Path, *, replaced: Iterable[Iterable[Path]] 
     """Check that the disk has room for stems.
 
     Args:
-        needed: bytes.
-        folder: where they go; it need not exist yet.
-        replaced: for each song, the files that its new ones replace once these are complete.
+        needed: Bytes.
+        folder: Where they go; it need not exist yet.
+        replaced: For each song, the files that its new ones replace once these are complete.
 
     Raises:
-        AudioError: there is too little room.
+        AudioError: There is too little room.
     """
     try:
         free = shutil.disk_usage(nearest_folder(folder)).free
@@ -178,13 +178,13 @@ def read_toml(path: Path, what: str, hint: str = "", *, error: type[StemsplitErr
     """Read a TOML file that a user wrote.
 
     Args:
-        path: the file.
-        what: what it contains, for messages: "settings", "models".
-        hint: for a file that is not valid TOML.
-        error: the class of errors that are raised.
+        path: The file.
+        what: What it contains, for messages: "settings", "models".
+        hint: For a file that is not valid TOML.
+        error: The class of errors that are raised.
 
     Raises:
-        StemsplitError: of the class `error`; the file cannot be read, or is not TOML. Its cause is a FileNotFoundError
+        StemsplitError: Of the class `error`; the file cannot be read, or is not TOML. Its cause is a FileNotFoundError
             if the file does not exist.
     """
     try:
@@ -200,13 +200,13 @@ def parse_toml(text: str, source: str, hint: str = "", *, error: type[StemsplitE
     """Parse TOML.
 
     Args:
-        text: the content.
-        source: its name in messages.
-        hint: for a text that is not valid TOML.
-        error: the class of errors that are raised.
+        text: The content.
+        source: Its name in messages.
+        hint: For a text that is not valid TOML.
+        error: The class of errors that are raised.
 
     Raises:
-        StemsplitError: of the class `error`; the text is not valid TOML.
+        StemsplitError: Of the class `error`; the text is not valid TOML.
     """
     try:
         return tomllib.loads(text)

@@ -22,9 +22,9 @@ def render(template: str, **values: object) -> str:
     Names of songs, stems and models come from anywhere, so every value is escaped, unless it is `Markup` already.
 
     Args:
-        template: its path below the package, such as "evaluation/report.html". Pages extend "page.html", whose content
+        template: Its path below the package, such as "evaluation/report.html". Pages extend "page.html", whose content
             security policy allows their own style and script, and nothing else.
-        values: the template's variables.
+        values: The template's variables.
     """
     return _environment().get_template(template).render(values)
 

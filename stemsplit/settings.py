@@ -54,7 +54,7 @@ def read() -> dict[str, Any]:
     `~` at the start of a text stands for the user's home folder, as in a shell.
 
     Raises:
-        UsageError: the file cannot be read, or the one that STEMSPLIT_CONFIG names does not exist.
+        UsageError: The file cannot be read, or the one that STEMSPLIT_CONFIG names does not exist.
     """
     path = config_file()
     try:

@@ -26,9 +26,9 @@ class Stopped(BaseException):
     """A signal asked to stop. Like KeyboardInterrupt it is no Exception, so that nothing takes it for a failure.
 
     Attributes:
-        name: of the signal, as "SIGINT".
+        name: Of the signal, as "SIGINT".
         exit_code: 128 and the signal's number, as shells expect: 130 for Ctrl-C.
-        hint: what the user can do next.
+        hint: What the user can do next.
     """
 
     def __init__(self, number: int) -> None:

@@ -29,9 +29,9 @@ def closest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | No
     """Return the one of `names` that `name` is most likely a misspelling of, or None.
 
     Args:
-        name: what the user typed.
-        names: what exists.
-        cutoff: least similarity, from 0 to 1 (Ratcliff and Obershelp, as in `difflib`).
+        name: What the user typed.
+        names: What exists.
+        cutoff: Least similarity, from 0 to 1 (Ratcliff and Obershelp, as in `difflib`).
     """
     return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)), None)
 

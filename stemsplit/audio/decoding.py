@@ -71,7 +71,7 @@ class SndfileSource:
         chained: Whether more recordings follow that are not read.
 
     Raises:
-        soundfile.LibsndfileError: libsndfile cannot read the file.
+        soundfile.LibsndfileError: The file cannot be read by libsndfile.
     """
 
     folded_from = None

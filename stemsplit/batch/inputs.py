@@ -27,9 +27,9 @@ class InputFile:
     """A song that was found.
 
     Attributes:
-        path: its file.
-        place: its path below the folder that was searched.
-        label: its name in messages.
+        path: Its file.
+        place: Its path below the folder that was searched.
+        label: Its name in messages.
     """
 
     path: Path
@@ -42,8 +42,8 @@ class Failed:
     """An input without stems.
 
     Attributes:
-        source: its name, as the user typed it or as it was found.
-        error: the reason.
+        source: Its name, as the user typed it or as it was found.
+        error: The reason.
     """
 
     source: str
@@ -68,17 +68,17 @@ def find_input_files(
     a slash, else with names. One that matches a folder applies to everything in it. `exclude` wins over `include`.
 
     Args:
-        inputs: files, folders, patterns, playlists.
-        output: the folder of all stems.
-        include: patterns of what folders are searched for; everything if empty.
-        exclude: patterns of what is left out.
-        stdin: what "-" stands for; without it, "-" is a file.
+        inputs: Files, folders, patterns, playlists.
+        output: The folder of all stems.
+        include: Patterns of what folders are searched for; everything if empty.
+        exclude: Patterns of what is left out.
+        stdin: What "-" stands for; without it, "-" is a file.
 
     Returns:
         The songs in the order of the inputs, and the inputs that stand for none.
 
     Raises:
-        UsageError: a name or a pattern is empty.
+        UsageError: A name or a pattern is empty.
     """
     search = _Search(output, include, exclude)
     for text in inputs:

@@ -24,7 +24,7 @@ def read_playlist(playlist: Path) -> list[bytes]:
     """Return the lines of a playlist that name songs.
 
     Raises:
-        AudioError: it cannot be read, is not a playlist, or names no songs.
+        AudioError: It cannot be read, is not a playlist, or names no songs.
     """
     name = repr(str(playlist))
     try:
@@ -55,7 +55,7 @@ def find_song(line: bytes, playlist: Path) -> Path:
     """Return the file that a line of a playlist means; relative paths start at the folder of the playlist.
 
     Raises:
-        AudioError: it is a URL, a playlist, or does not exist.
+        AudioError: It is a URL, a playlist, or does not exist.
     """
     text, *others = _readings(line)
     entry, where = repr(text.strip()), repr(str(playlist))

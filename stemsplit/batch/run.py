@@ -48,10 +48,10 @@ class Done:
     """A song that was separated.
 
     Attributes:
-        track: the song.
-        outputs: its new files, by stem.
-        report: what was written.
-        seconds: time from opening the song to closing its stems.
+        track: The song.
+        outputs: Its new files, by stem.
+        report: What was written.
+        seconds: Time from opening the song to closing its stems.
     """
 
     track: Track
@@ -65,8 +65,8 @@ class Skipped:
     """A song whose stems were complete and up to date already.
 
     Attributes:
-        track: the song.
-        outputs: its files, by stem.
+        track: The song.
+        outputs: Its files, by stem.
     """
 
     track: Track
@@ -78,8 +78,8 @@ class Planned:
     """A song that a dry run would separate.
 
     Attributes:
-        track: the song; `why` tells what is wrong with the stems that it has.
-        outputs: its files, by stem; empty if the stems of the model are not known before it is downloaded.
+        track: The song; `why` tells what is wrong with the stems that it has.
+        outputs: Its files, by stem; empty if the stems of the model are not known before it is downloaded.
     """
 
     track: Track
@@ -91,7 +91,7 @@ class TracksFound:
     """The inputs were searched; nothing has been checked yet.
 
     Attributes:
-        tracks: the songs.
+        tracks: The songs.
     """
 
     tracks: Sequence[Track]
@@ -102,7 +102,7 @@ class ModelLoading:
     """The model is being loaded into memory, until `SeparationStarted`.
 
     Attributes:
-        model: its name.
+        model: Its name.
     """
 
     model: str
@@ -113,7 +113,7 @@ class SeparationStarted:
     """The model is loaded.
 
     Attributes:
-        tracks: the songs that are separated now.
+        tracks: The songs that are separated now.
     """
 
     tracks: Sequence[Track]
@@ -124,9 +124,9 @@ class SongStarted:
     """A song is about to be separated.
 
     Attributes:
-        track: the song.
-        number: its number, from 1.
-        count: of all songs that are separated.
+        track: The song.
+        number: Its number, from 1.
+        count: Of all songs that are separated.
     """
 
     track: Track
@@ -139,9 +139,9 @@ class SongProgress:
     """A part of a song is done.
 
     Attributes:
-        track: the song.
-        done: samples that are separated, at the rate of the song.
-        total: samples of the song, or None if its header does not tell.
+        track: The song.
+        done: Samples that are separated, at the rate of the song.
+        total: Samples of the song, or None if its header does not tell.
     """
 
     track: Track
@@ -158,11 +158,11 @@ class BatchReport:
     """What `separate_batch` did.
 
     Attributes:
-        results: what became of each song, in the order in which that was known.
-        model: the name of the model that ran.
-        planned: the songs that would be separated, after a dry run.
-        fallback: if the bundled model took the place of the default one: `instead_of` and `reason`.
-        wall_seconds: from the first song to the last, when several were separated at a time; else None.
+        results: What became of each song, in the order in which that was known.
+        model: The name of the model that ran.
+        planned: The songs that would be separated, after a dry run.
+        fallback: If the bundled model took the place of the default one: `instead_of` and `reason`.
+        wall_seconds: From the first song to the last, when several were separated at a time; else None.
     """
 
     results: Sequence[Result]
@@ -229,37 +229,37 @@ def separate_batch(
     at all. A manifest beside the stems of each song tells later runs what they were made of.
 
     Args:
-        inputs: the songs; folders are searched recursively, and mirrored in `output`.
-        output: the folder of all stems.
-        model: a name from models.toml, `hf://OWNER/NAME[@REVISION]` or the path of a weights file; the default model of
+        inputs: The songs; folders are searched recursively, and mirrored in `output`.
+        output: The folder of all stems.
+        model: A name from models.toml, `hf://OWNER/NAME[@REVISION]` or the path of a weights file; the default model of
             models.toml if None. It is never replaced by another.
-        stems: the wanted stems; all by default.
-        complement: write the mixture without the wanted stem, too, as `no_vocals`; needs exactly one in `stems`.
-        mixture: write the song itself beside its stems.
-        stem_file: write one file with all four stems for DJ software, too.
-        player: write an HTML page on which to listen to the stems.
-        options: how to separate.
-        delivery: how to write the stems: format, rate, clipping.
-        filename: template of the stems' names, with `{track}`, `{stem}`, `{ext}`, `{model}`, `{folder}`, `{index}`,
+        stems: The wanted stems; all by default.
+        complement: Write the mixture without the wanted stem, too, as `no_vocals`; needs exactly one in `stems`.
+        mixture: Write the song itself beside its stems.
+        stem_file: Write one file with all four stems for DJ software, too.
+        player: Write an HTML page on which to listen to the stems.
+        options: How to separate.
+        delivery: How to write the stems: format, rate, clipping.
+        filename: Template of the stems' names, with `{track}`, `{stem}`, `{ext}`, `{model}`, `{folder}`, `{index}`,
             `{title}` and `{artist}`.
-        include: patterns of names, such as "*.flac"; folders are searched for these only.
-        exclude: patterns of what is left out in folders.
-        audio_stream: which one of files with several, from 1.
+        include: Patterns of names, such as "*.flac"; folders are searched for these only.
+        exclude: Patterns of what is left out in folders.
+        audio_stream: Which one of files with several, from 1.
         device: "cpu", "cuda", "mps", or "auto" for the fastest that is available.
-        jobs: songs that are separated at a time.
-        skip_existing: leave out songs whose stems are complete and up to date, and replace those that are not.
-        overwrite: replace files that exist.
-        dry_run: check everything, and separate nothing.
-        manifests: write them.
-        registry: a models.toml that adds to ours and to the one in the user's configuration folder.
-        download: downloads the model, as `models.hub.download` does; a program may want to show that.
-        on_event: called with what happens, from one thread at a time, but not always the same.
+        jobs: Songs that are separated at a time.
+        skip_existing: Leave out songs whose stems are complete and up to date, and replace those that are not.
+        overwrite: Replace files that exist.
+        dry_run: Check everything, and separate nothing.
+        manifests: Write them.
+        registry: A models.toml that adds to ours and to the one in the user's configuration folder.
+        download: Downloads the model, as `models.hub.download` does; a program may want to show that.
+        on_event: Called with what happens, from one thread at a time, but not always the same.
 
     Raises:
-        UsageError: the arguments contradict each other or the model, or two songs would get the same files.
-        ModelError: there is no such model, it cannot be run, or not be downloaded.
-        DeviceError: the device is not available, or out of memory.
-        AudioError: the disk has no room for the stems.
+        UsageError: The arguments contradict each other or the model, or two songs would get the same files.
+        ModelError: There is no such model, it cannot be run, or not be downloaded.
+        DeviceError: The device is not available, or out of memory.
+        AudioError: The disk has no room for the stems.
     """
     if jobs < 1:
         raise UsageError(f"the number of jobs must be at least 1, not {jobs}")
@@ -572,10 +572,10 @@ def partition_existing(
     """Compare the stems that songs have with those that are wanted.
 
     Args:
-        tracks: the songs.
-        stems: the names of all files that are wanted of each.
-        provenance: what they are to be made of.
-        overwrite: replace stems even if somebody has changed them.
+        tracks: The songs.
+        stems: The names of all files that are wanted of each.
+        provenance: What they are to be made of.
+        overwrite: Replace stems even if somebody has changed them.
 
     Returns:
         The songs that are left to separate, with `why` set if they have stems that may be replaced; those whose stems
@@ -614,19 +614,19 @@ def partition_separable(
     """Find the songs that cannot be opened, or whose stems cannot be written, without separating anything.
 
     Args:
-        tracks: the songs; the header of each is read, unless its `info` is known.
-        stems: the names of all files that are written of each.
-        overwrite: whether these may exist.
-        model_stems: the stems of the model, if these are others.
-        delivery: how they are written.
-        others: songs that are not separated now, whose files must stay as they are.
-        open_song: opens the file of a song.
+        tracks: The songs; the header of each is read, unless its `info` is known.
+        stems: The names of all files that are written of each.
+        overwrite: Whether these may exist.
+        model_stems: The stems of the model, if these are others.
+        delivery: How they are written.
+        others: Songs that are not separated now, whose files must stay as they are.
+        open_song: Opens the file of a song.
 
     Returns:
         The songs that can be separated, with their `info`, and the others.
 
     Raises:
-        UsageError: stems of two songs would be the same file.
+        UsageError: Stems of two songs would be the same file.
     """
     tracks, others, delivery = list(tracks), list(others), delivery or Delivery()
     check_distinct((*others, *tracks), stems)
@@ -673,12 +673,12 @@ def separate_track(
     """Separate one song; an AudioError becomes a result.
 
     Args:
-        track: the song.
-        stems: the names of all files that are written of it.
-        separate: does the work.
-        provenance: what the manifest is going to say; None for no manifest.
-        skip_existing: check the stems once more before, as another program may have made them in the meantime.
-        overwrite: replace even stems that somebody has changed.
+        track: The song.
+        stems: The names of all files that are written of it.
+        separate: Does the work.
+        provenance: What the manifest is going to say; None for no manifest.
+        skip_existing: Check the stems once more before, as another program may have made them in the meantime.
+        overwrite: Replace even stems that somebody has changed.
     """
     outputs = track.outputs(stems)
     began = time.monotonic()
@@ -705,9 +705,9 @@ def estimate_size(infos: Iterable[AudioInfo], files: int, format: Format) -> int
     """Estimate how much the stems of songs take.
 
     Args:
-        infos: what the headers of the songs say; those of unknown length count as empty.
-        files: stems of each song.
-        format: of the stems.
+        infos: What the headers of the songs say; those of unknown length count as empty.
+        files: Stems of each song.
+        format: Of the stems.
 
     Returns:
         Bytes.

@@ -36,7 +36,7 @@ class StandardInput:
         """Return the file with all that comes; only the first call reads.
 
         Raises:
-            AudioError: nothing comes, or there is no room for it.
+            AudioError: Nothing comes, or there is no room for it.
         """
         if self._path:
             return self._path

@@ -49,8 +49,8 @@ class Template:
     """How the files of stems are named, below the output folder; from `parse`.
 
     Attributes:
-        text: as typed.
-        parts: the folders and, last, the name of the file, each a sequence of text and fields.
+        text: As typed.
+        parts: The folders and, last, the name of the file, each a sequence of text and fields.
     """
 
     text: str
@@ -63,7 +63,7 @@ class Template:
         Folders that are searched are mirrored below the output, unless the template has `{folder}` somewhere.
 
         Raises:
-            UsageError: it has no {stem}, has unknown fields, leads out of the output folder, or is invalid on Windows.
+            UsageError: It has no {stem}, has unknown fields, leads out of the output folder, or is invalid on Windows.
         """
         name = f"the name {text!r}"
         if text[:1] in ("/", "\\") or PureWindowsPath(text).drive:
@@ -94,8 +94,8 @@ class Template:
         of models.
 
         Args:
-            values: of the fields.
-            windows: change the characters that Windows forbids in the names of songs, too.
+            values: Of the fields.
+            windows: Change the characters that Windows forbids in the names of songs, too.
         """
         return self._fill(self.parts, values, windows)
 

@@ -23,13 +23,13 @@ class Track:
     """One song to separate.
 
     Attributes:
-        source: its file.
-        output: the folder of the stems of all songs.
-        template: how the files of its stems are named.
-        values: of the fields of the template, except for the stem.
-        label: the song as the user typed it, or as it was found.
-        info: what its header says, once that was read.
-        why: what is wrong with the stems that it has; empty if it has none that may be replaced.
+        source: Its file.
+        output: The folder of the stems of all songs.
+        template: How the files of its stems are named.
+        values: Of the fields of the template, except for the stem.
+        label: The song as the user typed it, or as it was found.
+        info: What its header says, once that was read.
+        why: What is wrong with the stems that it has; empty if it has none that may be replaced.
     """
 
     source: Path
@@ -101,14 +101,14 @@ def find_tracks(
     song.wav, keep their extension in its name.
 
     Args:
-        names: files, folders, patterns, playlists, as in `inputs.find_input_files`.
-        output: the folder of all stems.
-        include: patterns of names that folders are searched for.
-        exclude: patterns of what is left out in folders.
-        stdin: what "-" stands for.
-        template: how the files of the stems are named.
-        extension: of the stems, without a dot.
-        model: its name.
+        names: Files, folders, patterns, playlists, as in `inputs.find_input_files`.
+        output: The folder of all stems.
+        include: Patterns of names that folders are searched for.
+        exclude: Patterns of what is left out in folders.
+        stdin: What "-" stands for.
+        template: How the files of the stems are named.
+        extension: Of the stems, without a dot.
+        model: Its name.
 
     Returns:
         The songs, and the names that stand for none.

@@ -33,11 +33,11 @@ class BatchPrinter:
     """Prints the events of `separate_batch`; a context manager, which removes the bars.
 
     Args:
-        messages: where notes and bars go.
-        as_json: write one JSON object for each event to standard output.
-        to_stdout: the only stem of the only song is going to be written to standard output, so its path is not.
-        player: write the path of the player page, too.
-        dry_run: only show what would be done.
+        messages: Where notes and bars go.
+        as_json: Write one JSON object for each event to standard output.
+        to_stdout: The only stem of the only song is going to be written to standard output, so its path is not.
+        player: Write the path of the player page, too.
+        dry_run: Only show what would be done.
     """
 
     def __init__(

@@ -47,9 +47,9 @@ class Messages:
     """Messages and progress bars on standard error.
 
     Args:
-        quiet: show warnings and errors only.
-        verbose: show details as well.
-        bars: draw progress bars, if standard error is a terminal.
+        quiet: Show warnings and errors only.
+        verbose: Show details as well.
+        bars: Draw progress bars, if standard error is a terminal.
     """
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, bars: bool = True) -> None:

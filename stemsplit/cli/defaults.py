@@ -44,7 +44,7 @@ def read(group: Any, context: Any) -> dict[str, Any]:
     """Return the options that the settings file sets, by name.
 
     Raises:
-        UsageError: the file cannot be read, or has an unknown option or an invalid value.
+        UsageError: The file cannot be read, or has an unknown option or an invalid value.
     """
     known, path = options(group), str(settings.config_file())
     values = settings.read()
@@ -111,7 +111,7 @@ def prevailing(context: typer.Context, *names: str) -> str | None:
     """Return which of several mutually exclusive parameters takes precedence, or None if none is set.
 
     Raises:
-        UsageError: two are set in the same place.
+        UsageError: Two are set in the same place.
     """
     for place in _SOURCES:
         sources = {name: context.get_parameter_source(name) for name in names}

@@ -34,9 +34,9 @@ class Bars(Progress):
         """Create the bars.
 
         Args:
-            console: of standard error.
-            disable: draw nothing.
-            of_bytes: count downloaded bytes.
+            console: Of standard error.
+            disable: Draw nothing.
+            of_bytes: Count downloaded bytes.
         """
         state = (TextColumn("{task.fields[state]}", markup=False), 19)  # "100.5 x real time"
         plain: _Figures = [(TaskProgressColumn(), 5), (TimeRemainingColumn(), 8), state]

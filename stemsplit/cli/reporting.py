@@ -19,8 +19,8 @@ def plan_rows(
     """Return what a dry run would do, a row for each song, for the columns `PLAN_COLUMNS`.
 
     Args:
-        report: of the dry run.
-        where: says where the stems of a song go.
+        report: Of the dry run.
+        where: Says where the stems of a song go.
     """
     rows = []
     for song in report.planned:
@@ -121,7 +121,7 @@ class Throttle:
     """Limits how often something is printed.
 
     Args:
-        seconds: the shortest time between two prints.
+        seconds: The shortest time between two prints.
     """
 
     def __init__(self, seconds: float = 1.0) -> None:

@@ -29,11 +29,11 @@ class WindowPlan:
     """Where the windows of a stream lie.
 
     Attributes:
-        length: samples of a window.
-        hop: samples from the start of one window to the start of the next, in 1..length.
+        length: Samples of a window.
+        hop: Samples from the start of one window to the start of the next, in 1..length.
 
     Raises:
-        ValueError: the hop is out of range.
+        ValueError: The hop is out of range.
     """
 
     length: int
@@ -60,7 +60,7 @@ class Window(NamedTuple):
     Attributes:
         samples: `(..., M)`, M >= length. The window itself is in the centre; if the context is odd, the longer part of
             it follows the window.
-        length: samples of the window without its context.
+        length: Samples of the window without its context.
     """
 
     samples: Tensor
@@ -70,7 +70,7 @@ class Window(NamedTuple):
         """The window with less context.
 
         Args:
-            size: samples to keep, in length..M.
+            size: Samples to keep, in length..M.
 
         Returns:
             `(..., size)`, a view.
@@ -85,10 +85,10 @@ def cut(
     """Cut a stream into overlapping windows, reading no further ahead than each window needs.
 
     Args:
-        blocks: the stream, as blocks `(C, n)` of any size. They are copied, so their memory may be reused.
-        plan: length and hop of the windows.
+        blocks: The stream, as blocks `(C, n)` of any size. They are copied, so their memory may be reused.
+        plan: Length and hop of the windows.
         channels: C.
-        input_length: maps the length of a window to the samples that the network needs to separate it, context
+        input_length: Maps the length of a window to the samples that the network needs to separate it, context
             included. It must be non-decreasing and never below its argument. By default it is always `plan.length`:
             full windows have no context, and shorter ones at the end of the stream are extended to full length.
 
@@ -126,8 +126,8 @@ def overlap_add(windows: Iterable[Window], plan: WindowPlan) -> Iterator[Tensor]
     """Cross-fade separated windows into a stream. The formula is at the top of the module.
 
     Args:
-        windows: in the order of `cut`, `(..., length)` without context.
-        plan: the plan that they were cut by.
+        windows: In the order of `cut`, `(..., length)` without context.
+        plan: The plan that they were cut by.
 
     Yields:
         The stream, as blocks `(..., n)` of at most `plan.hop` samples: one for each window, once it is complete.

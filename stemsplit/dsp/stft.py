@@ -13,8 +13,8 @@ class Stft(nn.Module):
     Frame t is centred on sample `t * hop`.
 
     Args:
-        n_fft: samples of a frame, even; also the size of its transform, so there are `F = n_fft // 2 + 1` bins.
-        hop: samples from one frame to the next, in 1..n_fft // 3. A larger hop has no stable inverse: the last samples
+        n_fft: Samples of a frame, even; also the size of its transform, so there are `F = n_fft // 2 + 1` bins.
+        hop: Samples from one frame to the next, in 1..n_fft // 3. A larger hop has no stable inverse: the last samples
             of a signal lie in a single frame, up to a hop from its centre, and the inverse divides by the square of the
             window there.
 
@@ -62,7 +62,7 @@ class Stft(nn.Module):
 
         Args:
             spectrum: `(..., F, T)` complex; it need not be the STFT of any signal.
-            length: samples to return; zeros follow where the frames end earlier.
+            length: Samples to return; zeros follow where the frames end earlier.
 
         Returns:
             `(..., length)` real.
@@ -75,7 +75,7 @@ class Stft(nn.Module):
         Args:
             chunks: `(..., F, t)` complex, consecutive in time.
             frames: T, the frames of all chunks together.
-            length: samples to return, as in `inverse`.
+            length: Samples to return, as in `inverse`.
 
         Returns:
             `(..., length)` real.
@@ -114,7 +114,7 @@ def squared_magnitude(spectrum: Tensor) -> Tensor:
     """Squared magnitude of every bin. Unlike the magnitude, it has a gradient at zero.
 
     Args:
-        spectrum: complex, of any shape.
+        spectrum: Complex, of any shape.
 
     Returns:
         Real, of the same shape.

@@ -35,13 +35,13 @@ def refine(stems: Tensor, mixture: Tensor, iterations: int) -> Tensor:
     Args:
         stems: `(B, S, C, F, T)` complex, the initial estimates; C is 1 or 2.
         mixture: `(B, C, F, T)` complex.
-        iterations: how often to estimate the covariances and filter; 0 returns the stems unchanged.
+        iterations: How often to estimate the covariances and filter; 0 returns the stems unchanged.
 
     Returns:
         `(B, S, C, F, T)` complex, in the precision and on the device of `stems`.
 
     Raises:
-        ValueError: there are more than two channels.
+        ValueError: There are more than two channels.
     """
     if mixture.shape[1] not in (1, 2):
         raise ValueError(f"Wiener filtering is for one or two channels, not {mixture.shape[1]}")

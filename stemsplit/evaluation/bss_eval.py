@@ -30,8 +30,8 @@ class References:
     of the song. Use it in a `with`, or close it, to remove the file.
 
     Args:
-        blocks: the stems, `(S, C, n)` at a time.
-        window: samples in a window, each of which has its own ratios; museval's is one second.
+        blocks: The stems, `(S, C, n)` at a time.
+        window: Samples in a window, each of which has its own ratios; museval's is one second.
     """
 
     def __init__(self, blocks: Iterable[Tensor], window: int) -> None:
@@ -65,7 +65,7 @@ class References:
         a window is left out, unless it is the whole song.
 
         Args:
-            blocks: the estimates, `(S, C, n)` at a time, as long as the references.
+            blocks: The estimates, `(S, C, n)` at a time, as long as the references.
 
         Returns:
             `(4, S, windows)` dB, float64: NaN for a window without ratios, infinity where an error is zero.
@@ -121,9 +121,9 @@ def bss_eval(reference: Tensor, estimate: Tensor, window: int) -> Tensor:
     """Compute SDR, SIR, ISR and SAR of stems in memory, `(4, S, windows)` dB; see `References.score`.
 
     Args:
-        reference: the true stems, `(S, C, N)`.
-        estimate: the estimated stems, `(S, C, N)`.
-        window: samples in a window.
+        reference: The true stems, `(S, C, N)`.
+        estimate: The estimated stems, `(S, C, N)`.
+        window: Samples in a window.
     """
     with References([reference], window) as references:
         return references.score([estimate])
@@ -149,9 +149,9 @@ def _ratios(true: Tensor, estimate: Tensor, every: Tensor, own: Tensor, size: in
     Args:
         true: `(S, C, W, n)`, taken as surrounded by silence.
         estimate: `(S, C, W, n)`, likewise.
-        every: spectra of the filters from all channels, `(S, C, S, C, F)`.
-        own: spectra of the filters from the channels of the stem itself, `(S, C, C, F)`.
-        size: samples of the transforms.
+        every: Spectra of the filters from all channels, `(S, C, S, C, F)`.
+        own: Spectra of the filters from the channels of the stem itself, `(S, C, C, F)`.
+        size: Samples of the transforms.
     """
     stems, channels = true.shape[:2]
     s = torch.fft.rfft(true, size)  # (S, C, W, F)

@@ -47,8 +47,8 @@ def draw_boxes(name: str, groups: Mapping[str, Mapping[str, Mapping[str, float]]
     """Draw a group of boxes for each stem, in it a box for each estimator, and a dot for each song.
 
     Args:
-        name: what the chart shows, for screen readers.
-        groups: figures in dB by stem, estimator and song. Those beyond `LIMIT_DB` are left out.
+        name: What the chart shows, for screen readers.
+        groups: Figures in dB by stem, estimator and song. Those beyond `LIMIT_DB` are left out.
     """
     groups = {
         group: {series: {k: v for k, v in row.items() if abs(v) <= LIMIT_DB} for series, row in rows.items()}
@@ -77,8 +77,8 @@ def draw_curves(name: str, curves: Sequence[Curve]) -> Markup:
     """Draw curves over the epochs, the first one thicker; points that are not finite are left out.
 
     Args:
-        name: what the chart shows, for screen readers.
-        curves: in the order of their colours.
+        name: What the chart shows, for screen readers.
+        curves: In the order of their colours.
     """
     finite = [(label, [(x, y) for x, y in points if math.isfinite(y)]) for label, points in curves]
     xs = [x for _, points in finite for x, _ in points] or [0.0]
@@ -116,8 +116,8 @@ def ticks(low: float, high: float, *, least_span: float = 0.0) -> list[float]:
     """Return about six round numbers, from `low` or below to `high` or above, at least two.
 
     Args:
-        low, high: the range to enclose.
-        least_span: choose steps as for a range of at least this size.
+        low, high: The range to enclose.
+        least_span: Choose steps as for a range of at least this size.
     """
     rough = (max(high - low, least_span) or abs(low) or 1.0) / 5
     power = 10.0 ** math.floor(math.log10(rough))

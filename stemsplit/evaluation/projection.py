@@ -26,9 +26,9 @@ def correlate(one: Spool, other: Spool, stems: Tensor) -> Tensor:
     it can meet.
 
     Args:
-        one: a song's stems.
-        other: as many stems of the same length.
-        stems: numbers of the stems to read from both.
+        one: A song's stems.
+        other: As many stems of the same length.
+        stems: Numbers of the stems to read from both.
 
     Returns:
         `(A, B, TAPS)` for lags from 0, float64; A and B are the channels of all stems.
@@ -63,13 +63,13 @@ class Equations:
     the expected power of such noise, 2^-30 / 12 a sample, is added to the diagonal.
 
     Args:
-        correlations: of the channels of all stems, `(K, K, TAPS)`, as `correlate` returns them.
-        channels: of a stem.
-        length: samples of the song.
+        correlations: Of the channels of all stems, `(K, K, TAPS)`, as `correlate` returns them.
+        channels: Of a stem.
+        length: Samples of the song.
 
     Attributes:
-        every: solves for filters from the channels of all stems.
-        own: for each stem, solves for filters from its own channels.
+        every: Solves for filters from the channels of all stems.
+        own: For each stem, solves for filters from its own channels.
     """
 
     def __init__(self, correlations: Tensor, channels: int, length: int) -> None:
@@ -91,10 +91,10 @@ class Solver:
     """Solves the normal equations of some channels for filters.
 
     Attributes:
-        used: positions of the channels that get a filter; the filters of the others are zero.
-        count: channels.
+        used: Positions of the channels that get a filter; the filters of the others are zero.
+        count: Channels.
         factors: LU factors of the matrix.
-        determined: whether the matrix is regular to machine precision.
+        determined: Whether the matrix is regular to machine precision.
     """
 
     used: list[int]
@@ -107,9 +107,9 @@ class Solver:
         """Factorise the equations of the channels `used`.
 
         Args:
-            matrix: of the channels of all stems, `(K TAPS, K TAPS)`.
-            used: channels that get a filter.
-            among: the channels to count positions in; all of them by default.
+            matrix: Of the channels of all stems, `(K TAPS, K TAPS)`.
+            used: Channels that get a filter.
+            among: The channels to count positions in; all of them by default.
         """
         among = range(len(matrix) // TAPS) if among is None else among
         rows = (torch.tensor(used)[:, None] * TAPS + torch.arange(TAPS)).flatten()
@@ -147,8 +147,8 @@ def _distinct(level: Tensor, channels: Iterable[int]) -> list[int]:
     """The channels that are neither silent nor a scaled copy of an earlier one; the others would add nothing.
 
     Args:
-        level: correlations without delay, `(K, K)`.
-        channels: the channels to choose from.
+        level: Correlations without delay, `(K, K)`.
+        channels: The channels to choose from.
     """
     distinct: list[int] = []
     for channel in channels:

@@ -19,11 +19,11 @@ def render_evaluation(
     """Return the page as HTML.
 
     Args:
-        title: the models that were evaluated.
-        facts: a line on the songs.
-        tables: the metrics, in their order on the page.
-        verdicts: sentences that compare two models.
-        comparisons: the figures behind them, by column of the table that they are from.
+        title: The models that were evaluated.
+        facts: A line on the songs.
+        tables: The metrics, in their order on the page.
+        verdicts: Sentences that compare two models.
+        comparisons: The figures behind them, by column of the table that they are from.
     """
     return pages.render(
         "evaluation/report.html",

@@ -29,9 +29,9 @@ def check_folder(folder: Path, names: Iterable[str], *, overwrite: bool) -> None
     """Check, before anything is computed, that results can go into a folder.
 
     Args:
-        folder: need not exist.
-        names: of the estimators.
-        overwrite: whether results that are there may be replaced.
+        folder: Need not exist.
+        names: Of the estimators.
+        overwrite: Whether results that are there may be replaced.
 
     Raises:
         UsageError: It is a file.
@@ -50,9 +50,9 @@ def write_results(folder: Path, texts: Mapping[str, str], *, overwrite: bool) ->
     """Write files, each complete or not at all.
 
     Args:
-        folder: is made if it does not exist.
-        texts: contents of the files by their path in the folder.
-        overwrite: delete museval's files of songs that are no longer there, too, as it would count them.
+        folder: Is made if it does not exist.
+        texts: Contents of the files by their path in the folder.
+        overwrite: Delete museval's files of songs that are no longer there, too, as it would count them.
 
     Raises:
         StemsplitError: A file cannot be written.

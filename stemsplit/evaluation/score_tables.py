@@ -26,12 +26,12 @@ class MetricTable:
     """One metric in dB, for all estimators and songs.
 
     Attributes:
-        key: its name in JSON.
-        title: its name for people.
-        note: what it says.
-        songs: figures by estimator, song and stem, with the mean over the stems under `MEAN`; NaN for a silent stem.
-        summary: means over the songs, or medians, by estimator and stem, and `MEAN`.
-        medians: whether the summary has medians.
+        key: Its name in JSON.
+        title: Its name for people.
+        note: What it says.
+        songs: Figures by estimator, song and stem, with the mean over the stems under `MEAN`; NaN for a silent stem.
+        summary: Means over the songs, or medians, by estimator and stem, and `MEAN`.
+        medians: Whether the summary has medians.
     """
 
     key: str

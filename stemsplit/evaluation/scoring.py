@@ -38,7 +38,7 @@ class SongScores:
     """Figures of one song in dB, by stem; NaN where the true stem is silent.
 
     Attributes:
-        song: its name.
+        song: Its name.
         sdr: SDR of the whole song.
         si_sdr: SI-SDR of the whole song.
         windows: SDR, SIR, ISR and SAR of BSS Eval for each second, by stem and metric; empty if they are not wanted.
@@ -72,10 +72,10 @@ def score(
     """Score estimators on one song.
 
     Args:
-        song: the song.
-        stems: names of the stems to score.
-        estimators: by name.
-        bss_eval: compute the figures of BSS Eval, too, which takes longer.
+        song: The song.
+        stems: Names of the stems to score.
+        estimators: By name.
+        bss_eval: Compute the figures of BSS Eval, too, which takes longer.
 
     Returns:
         Scores by the name of the estimator.

@@ -14,11 +14,11 @@ class Comparison:
     """The figures of one model compared with those of another on the same songs.
 
     Attributes:
-        songs: how many have a figure of both.
-        ahead: in how many of them the first is better.
-        behind: in how many of them the first is worse.
-        difference: dB by which the first is better in the typical song, negative if it is worse.
-        p: the probability of a difference at least as clear, in either direction, by chance alone.
+        songs: How many have a figure of both.
+        ahead: In how many of them the first is better.
+        behind: In how many of them the first is worse.
+        difference: DB by which the first is better in the typical song, negative if it is worse.
+        p: The probability of a difference at least as clear, in either direction, by chance alone.
     """
 
     songs: int
@@ -36,8 +36,8 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
     difference 0.
 
     Args:
-        first: figures in dB, one for each song; NaN for a song without one, which is left out.
-        second: figures of the other model for the same songs.
+        first: Figures in dB, one for each song; NaN for a song without one, which is left out.
+        second: Figures of the other model for the same songs.
     """
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if not (math.isnan(a) or math.isnan(b))]
     differences = [0.0 if a == b else a - b for a, b in pairs]
@@ -82,8 +82,8 @@ def quantile(values: Sequence[float], share: float) -> float:
     """Return a quantile, linear between neighbours; NaN if there are no values.
 
     Args:
-        values: in any order.
-        share: from 0 to 1, of the values that lie below.
+        values: In any order.
+        share: From 0 to 1, of the values that lie below.
     """
     if not values:
         return math.nan
@@ -97,9 +97,9 @@ def verdict(first: str, second: str, result: Comparison) -> str:
     """Say in a sentence or two what a comparison of two models shows.
 
     Args:
-        first: name of the first model.
-        second: name of the second model.
-        result: their comparison.
+        first: Name of the first model.
+        second: Name of the second model.
+        result: Their comparison.
     """
     if not result.songs:
         return f"No song has a figure of both {first} and {second}."

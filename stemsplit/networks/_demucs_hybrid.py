@@ -39,21 +39,21 @@ class HybridNetwork(nn.Module):
     Args:
         stems: S, the number of stems.
         channels: C, of the mixture and of each stem.
-        n_fft: samples of an STFT frame; the hop is a quarter of it.
-        width: feature maps after the first layer; every further one doubles them.
-        depth: layers of the encoder on the spectrogram, and of its decoder.
-        compress: how many times narrower the residual branches are.
-        norm_starts: the first layer with normalizations.
-        memory_starts: the first layer whose residual branches have an LSTM and attention.
-        decoder_residual: whether layers of the decoders have residual branches too.
-        magnitude: whether the spectrogram is one of magnitudes, and stems have the mixture's phase; otherwise it has
+        n_fft: Samples of an STFT frame; the hop is a quarter of it.
+        width: Feature maps after the first layer; every further one doubles them.
+        depth: Layers of the encoder on the spectrogram, and of its decoder.
+        compress: How many times narrower the residual branches are.
+        norm_starts: The first layer with normalizations.
+        memory_starts: The first layer whose residual branches have an LSTM and attention.
+        decoder_residual: Whether layers of the decoders have residual branches too.
+        magnitude: Whether the spectrogram is one of magnitudes, and stems have the mixture's phase; otherwise it has
             real and imaginary parts, in and out.
-        bands: where to split the spectrum for the outermost layers, as fractions of it, ascending.
-        zero_padding: pad the signal with zeros before the STFT, not by reflection, and leave the spectrogram's output
+        bands: Where to split the spectrum for the outermost layers, as fractions of it, ascending.
+        zero_padding: Pad the signal with zeros before the STFT, not by reflection, and leave the spectrogram's output
             1.5 hops late. Some checkpoints were trained like this.
 
     Raises:
-        ValueError: bands are too narrow.
+        ValueError: Bands are too narrow.
     """
 
     def __init__(
@@ -133,8 +133,8 @@ class HybridNetwork(nn.Module):
         """What the decoders get from the encoders besides the skip connections: nothing, unless a family overrides it.
 
         Args:
-            x: output of the spectrogram's encoder, `(B, C', F, T)`.
-            xt: output of the samples' encoder, `(B, C', 1, T')`.
+            x: Output of the spectrogram's encoder, `(B, C', F, T)`.
+            xt: Output of the samples' encoder, `(B, C', 1, T')`.
 
         Returns:
             Inputs of the two decoders, of the same shapes; None counts as zero.

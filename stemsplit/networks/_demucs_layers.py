@@ -35,11 +35,11 @@ def check_sizes(config: object, limits: Mapping[str, tuple[int, int]]) -> None:
     """Check that settings are integers within their limits.
 
     Args:
-        config: a family's configuration.
-        limits: lowest and highest value by the name of the field.
+        config: A family's configuration.
+        limits: Lowest and highest value by the name of the field.
 
     Raises:
-        ValueError: one is not.
+        ValueError: One is not.
     """
     for name, (low, high) in limits.items():
         value = getattr(config, name)
@@ -51,11 +51,11 @@ def check_flags(config: object, *names: str) -> None:
     """Check that settings are booleans.
 
     Args:
-        config: a family's configuration.
-        names: the fields to check.
+        config: A family's configuration.
+        names: The fields to check.
 
     Raises:
-        ValueError: one is not.
+        ValueError: One is not.
     """
     for name in names:
         if type(getattr(config, name)) is not bool:
@@ -66,14 +66,14 @@ def check_widths(width: int, depth: int, compress: int, *, norm_starts: int, mem
     """Check that the feature maps of every layer divide into groups and attention heads, where it has these.
 
     Args:
-        width: feature maps after the first layer; every further one doubles them.
-        depth: number of layers.
-        compress: how many times narrower the residual branches are.
-        norm_starts: first layer with group normalization.
-        memory_starts: first layer whose residual branches have an LSTM and attention.
+        width: Feature maps after the first layer; every further one doubles them.
+        depth: Number of layers.
+        compress: How many times narrower the residual branches are.
+        norm_starts: First layer with group normalization.
+        memory_starts: First layer whose residual branches have an LSTM and attention.
 
     Raises:
-        ValueError: they do not.
+        ValueError: They do not.
     """
     for index in range(depth):
         maps, hidden = width * 2**index, width * 2**index // compress
@@ -88,8 +88,8 @@ def rescale(network: nn.Module, reference: float = 0.1) -> None:
     Défossez et al., "Music Source Separation in the Waveform Domain" (2019).
 
     Args:
-        network: all of its convolutions are changed.
-        reference: the standard deviation to approach.
+        network: All of its convolutions are changed.
+        reference: The standard deviation to approach.
     """
     kinds = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
     with torch.no_grad():
@@ -122,12 +122,12 @@ class LayerSettings:
 
     Attributes:
         frequency: True for strides along F of `(B, C, F, T)`, False for strides along T; then F is 1.
-        kernel: of the strided convolution.
-        stride: along that axis.
-        padding: of the strided convolution, at either end.
-        groups: of the normalizations; 0 for none.
-        compress: how many times narrower the residual branches are.
-        lstm: whether the residual branches have an LSTM and attention.
+        kernel: Of the strided convolution.
+        stride: Along that axis.
+        padding: Of the strided convolution, at either end.
+        groups: Of the normalizations; 0 for none.
+        compress: How many times narrower the residual branches are.
+        lstm: Whether the residual branches have an LSTM and attention.
     """
 
     frequency: bool
@@ -159,8 +159,8 @@ class LayerSettings:
         """The convolution before a GLU.
 
         Args:
-            width: feature maps after the GLU.
-            context: neighbours that it sees on either side, in frequency and in time. It does not pad its input along
+            width: Feature maps after the GLU.
+            context: Neighbours that it sees on either side, in frequency and in time. It does not pad its input along
                 the axis of the layer.
         """
         if self.frequency:
@@ -180,10 +180,10 @@ class EncoderLayer(nn.Module):
     """A layer of an encoder: `(B, inner, F, T)` -> `(B, outer, F / stride, T)`, or strided along time instead.
 
     Args:
-        inner: feature maps of the input.
-        outer: feature maps of the output.
-        settings: of the layer.
-        conv_only: leave out all but the strided convolution.
+        inner: Feature maps of the input.
+        outer: Feature maps of the output.
+        settings: Of the layer.
+        conv_only: Leave out all but the strided convolution.
     """
 
     def __init__(self, inner: int, outer: int, settings: LayerSettings, *, conv_only: bool = False) -> None:
@@ -201,7 +201,7 @@ class EncoderLayer(nn.Module):
 
         Args:
             x: `(B, inner, F, T)`. Along time, T is padded to a multiple of the stride.
-            inject: added to the output of the strided convolution.
+            inject: Added to the output of the strided convolution.
 
         Returns:
             `(B, outer, F', T')`.
@@ -222,13 +222,13 @@ class DecoderLayer(nn.Module):
     """A layer of a decoder: `(B, inner, F, T)` -> `(B, outer, F * stride, T)`, or along time instead.
 
     Args:
-        inner: feature maps of the input.
-        outer: feature maps of the output.
-        settings: of the layer.
-        last: whether its output is that of the network, and so has no activation.
-        residual: whether it has residual branches.
-        conv_only: leave out all but the transposed convolution.
-        context: neighbours that the gated convolution sees, in frequency and in time.
+        inner: Feature maps of the input.
+        outer: Feature maps of the output.
+        settings: Of the layer.
+        last: Whether its output is that of the network, and so has no activation.
+        residual: Whether it has residual branches.
+        conv_only: Leave out all but the transposed convolution.
+        context: Neighbours that the gated convolution sees, in frequency and in time.
     """
 
     def __init__(
@@ -256,9 +256,9 @@ class DecoderLayer(nn.Module):
         """Decode.
 
         Args:
-            x: output of the layer below, `(B, inner, F, T)`; None counts as zero.
-            skip: skip connection, of the same shape; None counts as zero.
-            length: frames or samples of the output.
+            x: Output of the layer below, `(B, inner, F, T)`; None counts as zero.
+            skip: Skip connection, of the same shape; None counts as zero.
+            length: Frames or samples of the output.
 
         Returns:
             The output `(B, outer, F', length)`, and the input of its transposed convolution.
@@ -273,8 +273,8 @@ class DecoderLayer(nn.Module):
         """The part of the layer before the transposed convolution.
 
         Args:
-            x: as in `forward`.
-            skip: as in `forward`.
+            x: As in `forward`.
+            skip: As in `forward`.
 
         Returns:
             `(B, inner, F, T)`.

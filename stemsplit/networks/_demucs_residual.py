@@ -24,8 +24,8 @@ class LayerScale(nn.Module):
     Touvron et al., "Going deeper with image transformers" (ICCV 2021).
 
     Args:
-        width: number of feature maps.
-        value: all factors of a new network.
+        width: Number of feature maps.
+        value: All factors of a new network.
     """
 
     def __init__(self, width: int, value: float) -> None:
@@ -37,10 +37,10 @@ class DConv(nn.Module):
     """Residual branches in sequence, each with twice the dilation of the one before; every bin is by itself.
 
     Args:
-        width: feature maps of the input.
-        compress: a branch narrows to `width // compress` feature maps.
-        lstm: whether the branches contain an LSTM and local attention, at that width.
-        depth: number of branches.
+        width: Feature maps of the input.
+        compress: A branch narrows to `width // compress` feature maps.
+        lstm: Whether the branches contain an LSTM and local attention, at that width.
+        depth: Number of branches.
     """
 
     def __init__(self, width: int, compress: int, *, lstm: bool, depth: int = 2) -> None:

@@ -22,9 +22,9 @@ class CrossTransformer(nn.Module):
     """Transformer layers in pairs, one for each sequence: by turns self-attention and attention to the other sequence.
 
     Args:
-        width: features of a token, a multiple of 4 and of `heads`.
-        layers: number of pairs.
-        heads: of each attention.
+        width: Features of a token, a multiple of 4 and of `heads`.
+        layers: Number of pairs.
+        heads: Of each attention.
     """
 
     def __init__(self, width: int, *, layers: int, heads: int) -> None:
@@ -38,9 +38,9 @@ class CrossTransformer(nn.Module):
         """Add positional embeddings and apply all layers.
 
         Args:
-            x: tokens of the spectrogram, `(B, bins * T, width)`, all frames of a bin in a row.
-            xt: tokens of the samples, `(B, T', width)`.
-            bins: of the spectrogram.
+            x: Tokens of the spectrogram, `(B, bins * T, width)`, all frames of a bin in a row.
+            xt: Tokens of the samples, `(B, T', width)`.
+            bins: Of the spectrogram.
 
         Returns:
             Both sequences, in the same shapes.

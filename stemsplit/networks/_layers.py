@@ -97,9 +97,9 @@ def map_chunks(step: Callable[..., Tensor], x: Tensor, *more: Tensor, chunked: b
     """Apply a step that treats every position by itself.
 
     Args:
-        step: maps chunks of all inputs to an output of the shape of the first.
-        x: the first input, `(B, C, F, T)`; it may be overwritten with the result.
-        more: further inputs, with the same B, F and T.
+        step: Maps chunks of all inputs to an output of the shape of the first.
+        x: The first input, `(B, C, F, T)`; it may be overwritten with the result.
+        more: Further inputs, with the same B, F and T.
         chunked: False for one chunk, as a step with statistics over all positions needs.
 
     Returns:
@@ -120,10 +120,10 @@ def map_chunks_with_context(
     """Apply a step that needs neighbours along one axis, with zeros beyond the ends of the inputs.
 
     Args:
-        step: maps chunks of all inputs to an output that is `2 * context` shorter along `axis`.
+        step: Maps chunks of all inputs to an output that is `2 * context` shorter along `axis`.
         inputs: `(B, C, F, T)`, of one shape.
         axis: 2 for frequency, 3 for time.
-        context: neighbours needed on either side.
+        context: Neighbours needed on either side.
         chunked: False for one chunk, as a step with statistics over all positions needs.
 
     Returns:
@@ -167,7 +167,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         query: `(B, T, D)`, the heads side by side in D.
         key: `(B, T', D)`.
         value: `(B, T', D)`.
-        heads: divides D.
+        heads: Divides D.
 
     Returns:
         `(B, T, D)`.

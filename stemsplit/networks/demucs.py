@@ -34,16 +34,16 @@ class Config:
     """Shape of the network.
 
     Attributes:
-        width: feature maps after the first layer; every further one doubles them.
-        depth: layers of the encoder and of the decoder.
-        rewrite: whether every layer has a gated convolution besides the strided one.
-        compress: how many times narrower the residual branches are.
-        norm_starts: the first layer with normalizations; 999 for none.
-        memory_starts: the first layer whose residual branches have an LSTM and attention; 999 for none.
-        normalize: whether to standardize the mixture, and to scale the stems back.
+        width: Feature maps after the first layer; every further one doubles them.
+        depth: Layers of the encoder and of the decoder.
+        rewrite: Whether every layer has a gated convolution besides the strided one.
+        compress: How many times narrower the residual branches are.
+        norm_starts: The first layer with normalizations; 999 for none.
+        memory_starts: The first layer whose residual branches have an LSTM and attention; 999 for none.
+        normalize: Whether to standardize the mixture, and to scale the stems back.
 
     Raises:
-        ValueError: a setting is impossible.
+        ValueError: A setting is impossible.
     """
 
     width: int = 64
@@ -71,7 +71,7 @@ class Network(nn.Module):
     """Demucs. It takes mixtures of any length.
 
     Args:
-        config: the shape of the network.
+        config: The shape of the network.
         stems: S, the number of stems.
         channels: C, of the mixture and of each stem.
     """
@@ -143,8 +143,8 @@ class Resampling(nn.Module):
     2002). Beyond its ends, the signal is continued with its first and last value.
 
     Args:
-        old: sample rate of the input.
-        new: sample rate of the output, in the same unit; only their ratio counts.
+        old: Sample rate of the input.
+        new: Sample rate of the output, in the same unit; only their ratio counts.
     """
 
     filters: Tensor

@@ -56,8 +56,8 @@ def build(family: str, config: Mapping[str, Any], *, stems: int, channels: int) 
     """Build a network with random weights, in training mode.
 
     Args:
-        family: one of `families()`.
-        config: fields of the family's `Config`; the others have their defaults.
+        family: One of `families()`.
+        config: Fields of the family's `Config`; the others have their defaults.
         stems: S, the number of stems.
         channels: C, of the mixture and of each stem.
 
@@ -65,7 +65,7 @@ def build(family: str, config: Mapping[str, Any], *, stems: int, channels: int) 
         The network: mixture `(B, C, N)` -> stems `(B, S, C, N)`.
 
     Raises:
-        ModelError: the family or a setting is unknown, or a value is impossible.
+        ModelError: The family or a setting is unknown, or a value is impossible.
     """
     if family not in families():
         raise ModelError(f"unknown network family {family!r}", f"this version knows {', '.join(families())}")
@@ -84,9 +84,9 @@ def input_length(network: "nn.Module", length: int, default: int) -> int:
     """The samples that a network needs, context included.
 
     Args:
-        network: of any family.
-        length: samples to separate.
-        default: the answer for a network without a method `input_length`, as it takes any input: its window.
+        network: Of any family.
+        length: Samples to separate.
+        default: The answer for a network without a method `input_length`, as it takes any input: its window.
 
     Returns:
         Samples.

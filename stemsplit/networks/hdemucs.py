@@ -18,18 +18,18 @@ class Config:
     """Shape of the network.
 
     Attributes:
-        n_fft: samples of an STFT frame: 64, 256, 1024, 4096 or 16384. The hop is a quarter of it.
-        width: feature maps after the first layer; every further one doubles them.
-        depth: layers; the first 1 + log4(n_fft / 16) of them stride along frequency, the others along time.
-        compress: how many times narrower the residual branches are.
-        norm_starts: the first layer with normalizations; 999 for none.
-        memory_starts: the first layer whose residual branches have an LSTM and attention; 999 for none.
-        magnitude: whether to work on magnitudes and reuse the mixture's phase, not on real and imaginary parts.
-        bands: where to split the spectrum for the two outermost layers, as fractions of it, ascending; none by default.
-        zero_padding: see HybridNetwork.
+        n_fft: Samples of an STFT frame: 64, 256, 1024, 4096 or 16384. The hop is a quarter of it.
+        width: Feature maps after the first layer; every further one doubles them.
+        depth: Layers; the first 1 + log4(n_fft / 16) of them stride along frequency, the others along time.
+        compress: How many times narrower the residual branches are.
+        norm_starts: The first layer with normalizations; 999 for none.
+        memory_starts: The first layer whose residual branches have an LSTM and attention; 999 for none.
+        magnitude: Whether to work on magnitudes and reuse the mixture's phase, not on real and imaginary parts.
+        bands: Where to split the spectrum for the two outermost layers, as fractions of it, ascending; none by default.
+        zero_padding: See HybridNetwork.
 
     Raises:
-        ValueError: a setting is impossible.
+        ValueError: A setting is impossible.
     """
 
     n_fft: int = 4096
@@ -73,7 +73,7 @@ class Network(HybridNetwork):
     """Hybrid Demucs. It takes mixtures of any length.
 
     Args:
-        config: the shape of the network.
+        config: The shape of the network.
         stems: S, the number of stems.
         channels: C, of the mixture and of each stem.
     """

@@ -23,17 +23,17 @@ class Config:
     """Shape of the network.
 
     Attributes:
-        n_fft: samples of an STFT frame, a multiple of `2 * 4**depth`. The hop is a quarter of it.
-        width: feature maps after the first layer; every further one doubles them.
-        depth: layers of each encoder and decoder.
-        compress: how many times narrower the residual branches are.
-        bottom_channels: features of a token; 0 for as many as the encoders give.
-        layers: of the transformer, for each of the two sequences.
-        heads: of each attention.
-        length: samples that it was trained on, and the most that it takes. Shorter inputs are padded with zeros.
+        n_fft: Samples of an STFT frame, a multiple of `2 * 4**depth`. The hop is a quarter of it.
+        width: Feature maps after the first layer; every further one doubles them.
+        depth: Layers of each encoder and decoder.
+        compress: How many times narrower the residual branches are.
+        bottom_channels: Features of a token; 0 for as many as the encoders give.
+        layers: Of the transformer, for each of the two sequences.
+        heads: Of each attention.
+        length: Samples that it was trained on, and the most that it takes. Shorter inputs are padded with zeros.
 
     Raises:
-        ValueError: a setting is impossible.
+        ValueError: A setting is impossible.
     """
 
     n_fft: int = 4096
@@ -78,7 +78,7 @@ class Network(HybridNetwork):
     """Hybrid Transformer Demucs. It takes mixtures of up to `config.length` samples.
 
     Args:
-        config: the shape of the network.
+        config: The shape of the network.
         stems: S, the number of stems.
         channels: C, of the mixture and of each stem.
     """
@@ -132,8 +132,8 @@ class Network(HybridNetwork):
         """Apply the transformer to the outputs of the encoders.
 
         Args:
-            x: of the spectrogram's encoder, `(B, C', F, T)`.
-            xt: of the samples' encoder, `(B, C', 1, T')`.
+            x: Of the spectrogram's encoder, `(B, C', F, T)`.
+            xt: Of the samples' encoder, `(B, C', 1, T')`.
 
         Returns:
             Inputs of the two decoders, of the same shapes.

@@ -21,7 +21,7 @@ class MaskNetwork(nn.Module, ABC):
     """A network that estimates a soft mask for every stem and channel.
 
     Args:
-        stft: the transform in which it works.
+        stft: The transform in which it works.
     """
 
     def __init__(self, stft: Stft) -> None:
@@ -38,7 +38,7 @@ class MaskNetwork(nn.Module, ABC):
         """Estimate the masks.
 
         Args:
-            spectrum: of the mixture, `(B, C, F, T)` complex.
+            spectrum: Of the mixture, `(B, C, F, T)` complex.
 
         Returns:
             `(B, S, C, F, T)` real, in [0, 1].
@@ -48,7 +48,7 @@ class MaskNetwork(nn.Module, ABC):
         """Estimate the masks, and give them a few frames at a time.
 
         Args:
-            spectrum: of the mixture, `(B, C, F, T)` complex.
+            spectrum: Of the mixture, `(B, C, F, T)` complex.
 
         Returns:
             Masks `(B, S, C, F, t)`, consecutive in time; a single chunk while gradients are recorded.
@@ -62,7 +62,7 @@ class MaskNetwork(nn.Module, ABC):
         `masks(x)` equals `expand_masks(coarse_masks(x))`. By default both resolutions are the same.
 
         Args:
-            spectrum: of the mixture, `(B, C, F, T)` complex.
+            spectrum: Of the mixture, `(B, C, F, T)` complex.
 
         Returns:
             `(B, S, C, bands, T)` real, in [0, 1].
@@ -73,7 +73,7 @@ class MaskNetwork(nn.Module, ABC):
         """Bring masks from the resolution of the network to that of the STFT.
 
         Args:
-            coarse: from `coarse_masks`, `(B, S, C, bands, T)`.
+            coarse: From `coarse_masks`, `(B, S, C, bands, T)`.
 
         Returns:
             `(B, S, C, F, T)`.
@@ -84,9 +84,9 @@ class MaskNetwork(nn.Module, ABC):
         """Energy of the difference between the masked mixture and the true stems, for training.
 
         Args:
-            coarse: from `coarse_masks`, `(B, S, C, bands, T)`.
-            mixture: its spectrum, `(B, C, F, T)` complex.
-            stems: the true spectra, `(B, S, C, F, T)` complex.
+            coarse: From `coarse_masks`, `(B, S, C, bands, T)`.
+            mixture: Its spectrum, `(B, C, F, T)` complex.
+            stems: The true spectra, `(B, S, C, F, T)` complex.
 
         Returns:
             `(B, S)`.
@@ -97,7 +97,7 @@ class MaskNetwork(nn.Module, ABC):
         """Estimate the masks that Wiener filtering starts from; by default `masks`.
 
         Args:
-            spectrum: of the mixture, `(B, C, F, T)` complex.
+            spectrum: Of the mixture, `(B, C, F, T)` complex.
 
         Returns:
             `(B, S, C, F, T)` real, in [0, 1].
@@ -109,8 +109,8 @@ class MaskNetwork(nn.Module, ABC):
 
         Args:
             mix: `(B, C, N)`, N > n_fft / 2.
-            stem_indices: which stems to return; all by default. The inverse STFT of the others is not computed.
-            wiener: iterations of multichannel Wiener filtering on the masked spectra, see `stemsplit.dsp.wiener`.
+            stem_indices: Which stems to return; all by default. The inverse STFT of the others is not computed.
+            wiener: Iterations of multichannel Wiener filtering on the masked spectra, see `stemsplit.dsp.wiener`.
 
         Returns:
             Stems `(B, S, C, N)`, in ascending order of their indices.

@@ -31,16 +31,16 @@ class Config:
     """Shape of the network.
 
     Attributes:
-        n_fft: samples of an STFT frame.
-        hop: samples from one frame to the next.
-        bands: how many bands the bins are gathered into.
-        linear_bands: how many of the lowest bands have one bin each; the others widen geometrically up to half the
+        n_fft: Samples of an STFT frame.
+        hop: Samples from one frame to the next.
+        bands: How many bands the bins are gathered into.
+        linear_bands: How many of the lowest bands have one bin each; the others widen geometrically up to half the
             sample rate.
-        widths: feature maps at each level, from full resolution down; every level halves time and frequency.
-        bottleneck: the fully connected layers along frequency narrow to the bands of their level divided by this.
+        widths: Feature maps at each level, from full resolution down; every level halves time and frequency.
+        bottleneck: The fully connected layers along frequency narrow to the bands of their level divided by this.
 
     Raises:
-        ValueError: a size is impossible.
+        ValueError: A size is impossible.
     """
 
     n_fft: int = 4096
@@ -65,12 +65,12 @@ class Network(MaskNetwork):
     """The U-Net. A softmax over the stems makes its masks sum to one in every bin.
 
     Args:
-        config: the shape of the network.
+        config: The shape of the network.
         stems: S, the number of stems.
         channels: C, of the mixture and of each stem.
 
     Raises:
-        ValueError: there are too few bands for the number of levels.
+        ValueError: There are too few bands for the number of levels.
     """
 
     def __init__(self, config: Config, *, stems: int, channels: int) -> None:
@@ -118,7 +118,7 @@ class Network(MaskNetwork):
         """Estimate the masks; see the base class. They sum to one over the stems.
 
         Args:
-            spectrum: of the mixture, `(B, C, F, T)` complex.
+            spectrum: Of the mixture, `(B, C, F, T)` complex.
 
         Returns:
             `(B, S, C, F, T)` real, in [0, 1].
@@ -129,7 +129,7 @@ class Network(MaskNetwork):
         """Estimate one mask value for every band; see the base class. They sum to one over the stems.
 
         Args:
-            spectrum: of the mixture, `(B, C, F, T)` complex.
+            spectrum: Of the mixture, `(B, C, F, T)` complex.
 
         Returns:
             `(B, S, C, bands, T)` real, in [0, 1].
@@ -165,8 +165,8 @@ class Network(MaskNetwork):
 
         Args:
             coarse: `(B, S, C, bands, T)`.
-            mixture: its spectrum x, `(B, C, F, T)` complex.
-            stems: the true spectra y, `(B, S, C, F, T)` complex.
+            mixture: Its spectrum x, `(B, C, F, T)` complex.
+            stems: The true spectra y, `(B, S, C, F, T)` complex.
 
         Returns:
             `(B, S)`.
@@ -254,15 +254,15 @@ def band_weights(bins: int, bands: int, linear_bands: int) -> Tensor:
 
     Args:
         bins: F, of the STFT.
-        bands: number of bands, at most F.
-        linear_bands: how many of the lowest bands have one bin each; the centres of the others are spaced
+        bands: Number of bands, at most F.
+        linear_bands: How many of the lowest bands have one bin each; the centres of the others are spaced
             geometrically up to the highest bin.
 
     Returns:
         `(bins, bands)`, in [0, 1]; each row sums to one and has at most two neighbouring values above zero.
 
     Raises:
-        ValueError: the numbers are out of range, or some bands would be narrower than a bin.
+        ValueError: The numbers are out of range, or some bands would be narrower than a bin.
     """
     if not 1 <= linear_bands < bands <= bins:
         raise ValueError(f"{bands} bands, the lowest {linear_bands} of one bin each, do not fit {bins} bins")

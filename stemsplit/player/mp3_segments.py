@@ -25,10 +25,10 @@ class Quality:
     """How to encode stems up to a total length.
 
     Attributes:
-        longest: the lengths of all stems together, at most, in seconds.
-        rate: highest sample rate in Hz.
-        channels: most channels.
-        options: of FFmpeg's encoder.
+        longest: The lengths of all stems together, at most, in seconds.
+        rate: Highest sample rate in Hz.
+        channels: Most channels.
+        options: Of FFmpeg's encoder.
     """
 
     longest: float
@@ -50,10 +50,10 @@ class Stream:
     """An encoder from samples to segments.
 
     Args:
-        rate: one of RATES, in Hz.
+        rate: One of RATES, in Hz.
         channels: 1 or 2.
-        quality: how to encode.
-        size: samples in a segment, a multiple of 1152.
+        quality: How to encode.
+        size: Samples in a segment, a multiple of 1152.
     """
 
     def __init__(self, rate: int, channels: int, quality: Quality, *, size: int = SEGMENT) -> None:

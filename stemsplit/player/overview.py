@@ -23,11 +23,11 @@ class Picture:
     """The overview of a song's stems, in 8-bit numbers. The last column may stand for fewer samples than the others.
 
     Attributes:
-        peak_samples: samples in a column of `lows` and `highs`.
-        lows: lowest sample in each column over all channels, `(S, columns)`; 127 is the peak of all stems.
-        highs: highest sample likewise, `(S, columns)`.
-        power_samples: samples in a column of `powers`.
-        powers: power in each band, from the lowest, `(S, columns, BANDS)`; 255 is a full-scale sine in all channels,
+        peak_samples: Samples in a column of `lows` and `highs`.
+        lows: Lowest sample in each column over all channels, `(S, columns)`; 127 is the peak of all stems.
+        highs: Highest sample likewise, `(S, columns)`.
+        power_samples: Samples in a column of `powers`.
+        powers: Power in each band, from the lowest, `(S, columns, BANDS)`; 255 is a full-scale sine in all channels,
             and 0 is RANGE_DB below it, or less.
     """
 
@@ -42,8 +42,8 @@ class Overview:
     """Computes the `Picture` of a stream of stems; memory does not grow with its length.
 
     Args:
-        stems: how many.
-        channels: of each stem.
+        stems: How many.
+        channels: Of each stem.
         rate: Hz.
     """
 

@@ -51,12 +51,12 @@ def write_player(
     hours on.
 
     Args:
-        page: the HTML file, in a folder that exists; it appears complete or not at all.
-        title: the song's name.
-        stems: the audio file of each stem, by name, in the order of the page. They have one sample rate and begin
+        page: The HTML file, in a folder that exists; it appears complete or not at all.
+        title: The song's name.
+        stems: The audio file of each stem, by name, in the order of the page. They have one sample rate and begin
             together; shorter ones end in silence.
-        overwrite: replace a page that exists.
-        on_progress: called with the samples read so far, and the length that the files state, or None.
+        overwrite: Replace a page that exists.
+        on_progress: Called with the samples read so far, and the length that the files state, or None.
 
     Raises:
         AudioError: A stem cannot be read, the page cannot be written, or the song is too long (five hours with four

@@ -15,18 +15,18 @@ class SeparationOptions:
     """How a `Separator` separates; the defaults are those of the model.
 
     Attributes:
-        overlap: share of a window that the next one covers, in [0, `MAX_OVERLAP`]; None for that of the model.
-        shifts: average this many separations, each delayed by a random time of up to half a second; 0 for a single
+        overlap: Share of a window that the next one covers, in [0, `MAX_OVERLAP`]; None for that of the model.
+        shifts: Average this many separations, each delayed by a random time of up to half a second; 0 for a single
             one without delay. Défossez et al., "Music Source Separation in the Waveform Domain" (2019), section 4.4.
-        seed: of the random delays.
-        wiener: iterations of Wiener filtering, for networks that estimate masks only.
+        seed: Of the random delays.
+        wiener: Iterations of Wiener filtering, for networks that estimate masks only.
         precision: "full" computes in float32; "half" uses 16 bits where that is safe, float16 on GPUs and bfloat16 on
             CPUs.
-        batch_size: windows at a time; None for one on a CPU, and for about 32 s of them elsewhere. It is halved for
+        batch_size: Windows at a time; None for one on a CPU, and for about 32 s of them elsewhere. It is halved for
             good when the device's memory is too small.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: A value is out of range.
     """
 
     overlap: float | None = None

@@ -27,13 +27,13 @@ class Delivery:
     """How stems are written.
 
     Attributes:
-        format: of the files.
+        format: Of the files.
         rate: Hz of the files, or "model" for the rate of the model; that of the song if None.
-        consistent: make the stems add up to the mixture, by spreading the difference over them; None does so for models
+        consistent: Make the stems add up to the mixture, by spreading the difference over them; None does so for models
             whose masks sum to one, which it changes hardly at all.
-        clip: what to do if a stem exceeds full scale: "clamp" clips it, "gain" turns all stems of the song down by the
+        clip: What to do if a stem exceeds full scale: "clamp" clips it, "gain" turns all stems of the song down by the
             same factor.
-        tags: copy the tags and the cover of the song to the files.
+        tags: Copy the tags and the cover of the song to the files.
     """
 
     format: Format = field(default_factory=Format)
@@ -63,13 +63,13 @@ class Rows:
         """Choose the rows.
 
         Args:
-            outputs: the file of each row by name: a stem, `mixture`, `no_vocals` and the like for the mixture without a
+            outputs: The file of each row by name: a stem, `mixture`, `no_vocals` and the like for the mixture without a
                 stem, or `stem_file` for all stems in one file.
-            stems: of the model.
-            consistent: make the stems add up to the mixture.
+            stems: Of the model.
+            consistent: Make the stems add up to the mixture.
 
         Raises:
-            UsageError: a name is none of these, or a stem file lacks stems.
+            UsageError: A name is none of these, or a stem file lacks stems.
         """
         self.stem_file = outputs.get(STEM_FILE) if STEM_FILE not in stems else None
         self.paths = {name: path for name, path in outputs.items() if path is not self.stem_file}
@@ -121,15 +121,15 @@ class Rows:
         """Return the writer of these rows.
 
         Args:
-            delivery: how they are written.
-            rate: of the rows, Hz.
-            channels: of each row.
-            expected_length: samples of each row, as far as known.
-            tags: of the song.
-            overwrite: replace files that exist.
+            delivery: How they are written.
+            rate: Of the rows, Hz.
+            channels: Of each row.
+            expected_length: Samples of each row, as far as known.
+            tags: Of the song.
+            overwrite: Replace files that exist.
 
         Raises:
-            AudioError: a file exists, or the format cannot have this rate.
+            AudioError: A file exists, or the format cannot have this rate.
         """
         tags = tags or Tags()
         stem_file = None

@@ -25,13 +25,13 @@ class Report:
     """What `Separator.separate_file` wrote.
 
     Attributes:
-        rate: of the stems, Hz.
-        channels: of each stem.
-        length: samples of each stem.
-        clipped: samples beyond full scale that were clipped, over all stems.
-        warnings: sentences about what was folded down, missing or damaged in the song, and about memory.
-        peak: the largest magnitude of a sample before clipping and gain, over all stems.
-        gain: the factor that all stems were turned down by, so that none clips; 1 for none.
+        rate: Of the stems, Hz.
+        channels: Of each stem.
+        length: Samples of each stem.
+        clipped: Samples beyond full scale that were clipped, over all stems.
+        warnings: Sentences about what was folded down, missing or damaged in the song, and about memory.
+        peak: The largest magnitude of a sample before clipping and gain, over all stems.
+        gain: The factor that all stems were turned down by, so that none clips; 1 for none.
     """
 
     rate: int
@@ -57,18 +57,18 @@ def write_stems(
     """Separate a song into files, for `Separator.separate_song`.
 
     Args:
-        reader: the song, of which nothing has been read.
-        separate: turns blocks `(C, n)` at a rate into blocks `(S, C, n)` at the model's rate.
-        header: of the model.
-        outputs: the file of each row, by name.
-        delivery: how they are written.
-        consistent: make the stems add up to the mixture.
-        overwrite: replace files that exist.
-        on_progress: called with the samples of the song done so far, and their number if the header states it.
+        reader: The song, of which nothing has been read.
+        separate: Turns blocks `(C, n)` at a rate into blocks `(S, C, n)` at the model's rate.
+        header: Of the model.
+        outputs: The file of each row, by name.
+        delivery: How they are written.
+        consistent: Make the stems add up to the mixture.
+        overwrite: Replace files that exist.
+        on_progress: Called with the samples of the song done so far, and their number if the header states it.
 
     Raises:
-        AudioError: the song cannot be read, or a stem not be written.
-        UsageError: the outputs contradict the model or `delivery`.
+        AudioError: The song cannot be read, or a stem not be written.
+        UsageError: The outputs contradict the model or `delivery`.
     """
     rows = Rows(outputs, header.stems, consistent=consistent)
     rate = delivery.rate_for(reader.rate, header.rate)

@@ -19,8 +19,8 @@ def augment(stems: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
 
     Args:
         stems: `(S, C, N)`, left unchanged.
-        recipe: how much of each, and how often.
-        rng: source of randomness.
+        recipe: How much of each, and how often.
+        rng: Source of randomness.
 
     Returns:
         A new tensor `(S, C, N)`.
@@ -48,8 +48,8 @@ def distort(stems: Tensor, chance: float, rng: np.random.Generator) -> Tensor:
 
     Args:
         stems: `(S, C, N)`.
-        chance: of each stem to be distorted, from 0 to 1.
-        rng: source of randomness.
+        chance: Of each stem to be distorted, from 0 to 1.
+        rng: Source of randomness.
     """
     drives = np.where(rng.random(len(stems)) < chance, np.exp(rng.uniform(0, np.log(30), len(stems))), 0.0)
     clipped = [
@@ -67,8 +67,8 @@ def equalize(stems: Tensor, rate: int, depth: float, rng: np.random.Generator) -
     Args:
         stems: `(S, C, N)`.
         rate: Hz.
-        depth: largest gain or cut in any octave, in dB.
-        rng: source of randomness.
+        depth: Largest gain or cut in any octave, in dB.
+        rng: Source of randomness.
     """
     spectrum = torch.fft.rfft(stems)
     octaves = np.log2(np.maximum(np.fft.rfftfreq(stems.shape[-1], 1 / rate), 16.0))
@@ -87,8 +87,8 @@ def reverberate(stems: Tensor, rate: int, chance: float, rng: np.random.Generato
     Args:
         stems: `(S, C, N)`.
         rate: Hz.
-        chance: of each stem to get a reverb, from 0 to 1.
-        rng: source of randomness.
+        chance: Of each stem to get a reverb, from 0 to 1.
+        rng: Source of randomness.
     """
     rows = []
     for stem in stems:

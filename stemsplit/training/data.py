@@ -26,13 +26,13 @@ class Crops(Dataset[Tensor]):
     an epoch are those of the next.
 
     Args:
-        songs: the songs to draw from.
-        recipe: how to draw, and how to augment.
+        songs: The songs to draw from.
+        recipe: How to draw, and how to augment.
 
     Attributes:
-        epoch: the epoch that index 0 belongs to, from 0.
-        songs_with: for each stem, the songs that have it.
-        mixed_songs: songs for crops that are not remixed: those with several stems, if there are any.
+        epoch: The epoch that index 0 belongs to, from 0.
+        songs_with: For each stem, the songs that have it.
+        mixed_songs: Songs for crops that are not remixed: those with several stems, if there are any.
 
     Raises:
         DatasetError: A song does not fit the recipe, or no song has one of its stems.
@@ -98,10 +98,10 @@ class Loader:
     """Loads batches `(B, S, C, length)` epoch by epoch, in other processes while the network computes.
 
     Args:
-        crops: the data.
-        ranks: the processes that train, which share each batch out among themselves.
-        workers: processes that read and mix, which live as long as the loader; with 0, this process does it.
-        pinned: put batches into page-locked memory, from which a GPU copies faster.
+        crops: The data.
+        ranks: The processes that train, which share each batch out among themselves.
+        workers: Processes that read and mix, which live as long as the loader; with 0, this process does it.
+        pinned: Put batches into page-locked memory, from which a GPU copies faster.
     """
 
     def __init__(self, crops: Crops, ranks: Ranks, *, workers: int = 0, pinned: bool = False) -> None:

@@ -37,12 +37,12 @@ class Epoch:
     """The result of one epoch.
 
     Attributes:
-        number: from 1.
-        loss: the mean over its steps.
-        scores: of the songs to validate on; empty if the epoch was not validated.
-        seconds: how long it took.
-        best: whether no epoch has had better scores.
-        last: whether training ends with it.
+        number: From 1.
+        loss: The mean over its steps.
+        scores: Of the songs to validate on; empty if the epoch was not validated.
+        seconds: How long it took.
+        best: Whether no epoch has had better scores.
+        last: Whether training ends with it.
     """
 
     number: int
@@ -75,18 +75,18 @@ def fit(
     each on its part of every batch, and of the songs to validate on.
 
     Args:
-        recipe: the settings.
-        songs: songs to learn from.
-        valid: songs to score the averaged weights on.
-        folder: where to save; it need not exist.
+        recipe: The settings.
+        songs: Songs to learn from.
+        valid: Songs to score the averaged weights on.
+        folder: Where to save; it need not exist.
         device: "cpu", "cuda" or "mps".
-        workers: processes that read and mix crops, for each process that trains.
-        start: a model with the recipe's stems and network, to begin with its weights instead of random ones.
-        resume: continue from `state.pt`. Only `epochs`, which changes the schedule, and `patience` of its recipe may
+        workers: Processes that read and mix crops, for each process that trains.
+        start: A model with the recipe's stems and network, to begin with its weights instead of random ones.
+        resume: Continue from `state.pt`. Only `epochs`, which changes the schedule, and `patience` of its recipe may
             differ.
-        validate_every: epochs from one validation to the next; the last epoch is always validated.
-        tensorboard: also write a log for TensorBoard into `folder`.
-        on_step: called with the number of steps done in this epoch, and the loss of the last one.
+        validate_every: Epochs from one validation to the next; the last epoch is always validated.
+        tensorboard: Also write a log for TensorBoard into `folder`.
+        on_step: Called with the number of steps done in this epoch, and the loss of the last one.
 
     Yields:
         The result of each epoch.

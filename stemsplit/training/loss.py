@@ -18,12 +18,12 @@ class Prediction:
     """A network's estimates for a batch of mixtures; each is computed when a loss first needs it.
 
     Args:
-        network: of any family.
-        stems: the true stems `(B, S, C, N)`; their sum is the mixture.
+        network: Of any family.
+        stems: The true stems `(B, S, C, N)`; their sum is the mixture.
 
     Attributes:
-        network: the network.
-        stems: the true stems.
+        network: The network.
+        stems: The true stems.
         mixture: `(B, C, N)`.
     """
 
@@ -150,9 +150,9 @@ def compute(loss: str | Mapping[str, float], network: nn.Module, stems: Tensor) 
     """Compute a loss, or the weighted sum of several, of a network on a batch.
 
     Args:
-        loss: a name from `LOSSES`, or weights by name.
-        network: of any family; `MASK_LOSSES` need a `MaskNetwork`.
-        stems: the true stems `(B, S, C, N)`.
+        loss: A name from `LOSSES`, or weights by name.
+        network: Of any family; `MASK_LOSSES` need a `MaskNetwork`.
+        stems: The true stems `(B, S, C, N)`.
 
     Returns:
         A scalar with a gradient.

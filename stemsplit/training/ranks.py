@@ -22,8 +22,8 @@ class Ranks:
     """The position of this process among those that train together.
 
     Attributes:
-        rank: from 0; process 0 saves and reports for all.
-        size: number of processes.
+        rank: From 0; process 0 saves and reports for all.
+        size: Number of processes.
     """
 
     rank: int = 0
@@ -60,7 +60,7 @@ def joined(device: str, batch_size: int) -> Iterator[Ranks]:
 
     Args:
         device: "cpu", "cuda" or "mps".
-        batch_size: crops in a batch of all processes together.
+        batch_size: Crops in a batch of all processes together.
 
     Yields:
         The position of this process.

@@ -16,41 +16,41 @@ class Recipe:
     """Settings of a training run; a TOML file has the same keys.
 
     Attributes:
-        family: the kind of network, see `stemsplit.networks`.
-        config: its shape; the keys depend on the family.
-        stems: names, in the order of the network's output.
-        rate: sample rate in Hz.
-        channels: of the network's input and output.
-        window_seconds: length of a training crop, and of a window in separation.
-        overlap_seconds: how long neighbouring windows cross-fade in separation.
-        epochs: how many. The weights are validated and saved after each.
-        steps: batches in an epoch.
-        batch_size: crops in a batch.
-        learning_rate: its highest value.
-        warmup: share of all steps in which the learning rate rises to that.
-        cooldown: share of all steps, at the end of a trapezoid, in which it falls to zero (Haegele et al., 2024).
-        schedule: how the learning rate continues after the warm-up: "trapezoid" stays level until the cooldown,
+        family: The kind of network, see `stemsplit.networks`.
+        config: Its shape; the keys depend on the family.
+        stems: Names, in the order of the network's output.
+        rate: Sample rate in Hz.
+        channels: Of the network's input and output.
+        window_seconds: Length of a training crop, and of a window in separation.
+        overlap_seconds: How long neighbouring windows cross-fade in separation.
+        epochs: How many. The weights are validated and saved after each.
+        steps: Batches in an epoch.
+        batch_size: Crops in a batch.
+        learning_rate: Its highest value.
+        warmup: Share of all steps in which the learning rate rises to that.
+        cooldown: Share of all steps, at the end of a trapezoid, in which it falls to zero (Haegele et al., 2024).
+        schedule: How the learning rate continues after the warm-up: "trapezoid" stays level until the cooldown,
             "cosine" falls to zero (Loshchilov and Hutter, 2017), "constant" stays level.
-        patience: end after this many validations without a better mean SDR; 0 for never.
-        weight_decay: of AdamW.
-        clip: highest norm of the gradient.
-        average: decay of the exponential moving average of the weights, which is what is saved.
-        loss: a name from `stemsplit.training.loss.LOSSES`, or a table of several with their weights.
+        patience: End after this many validations without a better mean SDR; 0 for never.
+        weight_decay: Of AdamW.
+        clip: Highest norm of the gradient.
+        average: Decay of the exponential moving average of the weights, which is what is saved.
+        loss: A name from `stemsplit.training.loss.LOSSES`, or a table of several with their weights.
         precision: "float32", "bfloat16", or "auto" for bfloat16 on CUDA and float32 elsewhere.
-        remix: chance that a crop's stems come from different songs.
-        drop: chance that a stem is silenced.
-        gain_db: largest random gain or cut of a stem, in dB.
-        swap: chance that a stem's channels are swapped.
-        mono: chance that a crop is folded to mono.
-        speed: largest change of a stem's speed in semitones, pitch and tempo together.
-        pitch: largest pitch shift of a crop in semitones, at constant tempo.
-        tempo: largest relative change of a crop's tempo, at constant pitch.
-        warp: chance of such a pitch shift and change of tempo, which need torchaudio.
-        distort: chance that a stem is distorted.
-        reverb: chance that a stem gets a reverb.
-        polarity: chance that a stem's polarity is inverted.
-        eq_db: largest gain or cut of a random equalizer in any octave, in dB.
-        seed: of weights and crops. The same seed, data and machine give the same weights.
+        remix: Chance that a crop's stems come from different songs.
+        drop: Chance that a stem is silenced.
+        gain_db: Largest random gain or cut of a stem, in dB.
+        swap: Chance that a stem's channels are swapped.
+        mono: Chance that a crop is folded to mono.
+        speed: Largest change of a stem's speed in semitones, pitch and tempo together.
+        pitch: Largest pitch shift of a crop in semitones, at constant tempo.
+        tempo: Largest relative change of a crop's tempo, at constant pitch.
+        warp: Chance of such a pitch shift and change of tempo, which need torchaudio.
+        distort: Chance that a stem is distorted.
+        reverb: Chance that a stem gets a reverb.
+        polarity: Chance that a stem's polarity is inverted.
+        eq_db: Largest gain or cut of a random equalizer in any octave, in dB.
+        seed: Of weights and crops. The same seed, data and machine give the same weights.
     """
 
     family: str = "unet"
@@ -140,8 +140,8 @@ def read_recipe(path: Path, base: Recipe | None = None) -> Recipe:
     """Read a recipe from a TOML file.
 
     Args:
-        path: the file.
-        base: values of settings that the file does not have; the defaults if None.
+        path: The file.
+        base: Values of settings that the file does not have; the defaults if None.
 
     Raises:
         UsageError: The file cannot be read or is not TOML, a setting is unknown, or its value impossible.
@@ -153,9 +153,9 @@ def make_recipe(table: Mapping[str, Any], source: str, base: Recipe | None = Non
     """Make a recipe from parsed TOML or JSON.
 
     Args:
-        table: settings by name.
-        source: name of the recipe in messages.
-        base: values of settings that the table does not have; the defaults if None.
+        table: Settings by name.
+        source: Name of the recipe in messages.
+        base: Values of settings that the table does not have; the defaults if None.
 
     Raises:
         UsageError: A setting is unknown, or its value impossible.

@@ -22,9 +22,9 @@ def write_report(history: Sequence[Row], recipe: Recipe, path: Path) -> None:
     """Write the page; it appears complete or not at all.
 
     Args:
-        history: a row for each epoch.
-        recipe: the settings of the run.
-        path: the file.
+        history: A row for each epoch.
+        recipe: The settings of the run.
+        path: The file.
 
     Raises:
         StemsplitError: The file cannot be written.

@@ -28,18 +28,18 @@ class Run:
     """A network in training, with the average of its weights, its optimizer and its progress.
 
     Args:
-        recipe: the settings.
-        network: with the weights to begin with.
+        recipe: The settings.
+        network: With the weights to begin with.
         device: "cpu", "cuda" or "mps".
-        ranks: the processes that train together.
+        ranks: The processes that train together.
 
     Attributes:
-        epoch: epochs done.
-        steps: updates done.
-        history: a row of figures for each epoch, as in `stemsplit.training.report`.
-        network: the network.
-        averaged: the exponential moving average of its weights.
-        optimizer: its optimizer.
+        epoch: Epochs done.
+        steps: Updates done.
+        history: A row of figures for each epoch, as in `stemsplit.training.report`.
+        network: The network.
+        averaged: The exponential moving average of its weights.
+        optimizer: Its optimizer.
     """
 
     def __init__(self, recipe: Recipe, network: nn.Module, device: str, ranks: Ranks = ALONE) -> None:
@@ -66,7 +66,7 @@ class Run:
         """Update the weights from a batch.
 
         Args:
-            stems: the true stems `(B, S, C, N)`; their sum is the mixture.
+            stems: The true stems `(B, S, C, N)`; their sum is the mixture.
 
         Returns:
             The loss, and the norm of the gradient before clipping.

@@ -33,7 +33,7 @@ def stretch(samples: Tensor, length: int, rate: int) -> Tensor:
 
     Args:
         samples: `(..., N)`.
-        length: samples in the result.
+        length: Samples in the result.
         rate: Hz.
 
     Returns:
