@@ -265,11 +265,11 @@ def test_progress_of_an_array(shares_model: Callable[..., Model]) -> None:
 @pytest.mark.parametrize(
     ("array", "rate", "told"),
     [
-        (np.zeros((1_000, 2), np.float32), 44_100, r"shape \(1000, 2\)"),
-        (np.zeros(1_000, np.float32), 44_100, r"shape \(1000,\)"),
-        (np.zeros((6, 1_000), np.float32), 44_100, r"shape \(6, 1000\)"),
-        (np.zeros((0, 1_000), np.float32), 44_100, r"shape \(0, 1000\)"),
-        (np.zeros((1, 2, 1_000), np.float32), 44_100, r"shape \(1, 2, 1000\)"),
+        (np.zeros((1_000, 2), np.float32), 44_100, r"not \(1000, 2\)"),
+        (np.zeros(1_000, np.float32), 44_100, r"not \(1000,\)"),
+        (np.zeros((6, 1_000), np.float32), 44_100, r"not \(6, 1000\)"),
+        (np.zeros((0, 1_000), np.float32), 44_100, r"not \(0, 1000\)"),
+        (np.zeros((1, 2, 1_000), np.float32), 44_100, r"not \(1, 2, 1000\)"),
         (np.zeros((2, 1_000), np.int16), 44_100, "type int16"),
         (np.zeros((2, 1_000), np.complex64), 44_100, "type complex64"),
         (np.full((2, 1_000), np.nan), 44_100, "infinite or not a number"),

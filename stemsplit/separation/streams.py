@@ -94,7 +94,7 @@ def check_array(mixture: npt.ArrayLike, rate: int) -> npt.NDArray[Any]:
         raise UsageError(f"the sample rate must be at least 1 Hz, not {rate}")
     if samples.ndim != 2 or len(samples) not in (1, 2):
         message = f"a song must have the shape (1, N) or (2, N), not {samples.shape}"
-        hint = "if it is (N, C), as from libraries that read files, pass its .T; if it is (N,), pass it[None]"
+        hint = "transpose an array (N, C) with .T, and give an array (N,) its channels with [None]"
         raise UsageError(message, hint)
     if not np.issubdtype(samples.dtype, np.floating):
         raise UsageError(f"samples of type {samples.dtype} are not floats", "divide 16-bit samples by 32768")

@@ -548,7 +548,7 @@ def test_everything_is_checked_before_the_first_step(
         train(tmp_path / "run", RECIPE, [*songs, *other])
     with pytest.raises(ModelError, match="unknown network family"):
         train(tmp_path / "run", replace(RECIPE, family="nosuch"), songs)
-    with pytest.raises(ModelError, match="impossible hop"):
+    with pytest.raises(ModelError, match="invalid hop"):
         train(tmp_path / "run", replace(RECIPE, overlap_seconds=0.25), songs)
     with pytest.raises(ModelError, match="shorter than frames"):
         train(tmp_path / "run", replace(RECIPE, window_seconds=0.05, overlap_seconds=0.01), songs)
