@@ -8,8 +8,9 @@ deep U-Net convolutional networks" (ISMIR 2017). They were trained on segments o
 normalized, and take the lowest 1024 bins only.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -24,6 +25,11 @@ SAME_PADDING = (1, 2, 1, 2)  # TensorFlow's "same" for an even size, kernel 5 an
 EPSILON = 1e-10  # where all estimates are zero, it makes the masks equal
 LIMITS = {"n_fft": 2**15, "frames": 2**14, "bins": 2**14}
 MAX_WIDTH = 2**13
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {  # by their names in Spleeter's own configuration
+    "ELU": functional.elu,
+    "LeakyReLU": partial(functional.leaky_relu, negative_slope=0.2),
+    "ReLU": functional.relu,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,9 @@ class Config:
         extension: the masks of the bins above. "average" is the mean of the frame's mask over the lower bins, so that
             masks sum to one everywhere and stems to the mixture. "zeros", Spleeter's default, leaves what is up there
             out of all stems.
+        conv_activation: of the encoder, a key of `ACTIVATIONS`. The four-stem model has ELU, the two-stem model
+            LeakyReLU. The shapes of the weights do not tell.
+        deconv_activation: of the decoder. The four-stem model has ELU, the two-stem model ReLU.
 
     Raises:
         ValueError: a setting is impossible.
@@ -51,6 +60,8 @@ class Config:
     bins: int = 1024
     widths: Sequence[int] = (16, 32, 64, 128, 256, 512)
     extension: str = "average"
+    conv_activation: str = "ELU"
+    deconv_activation: str = "ELU"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -65,6 +76,9 @@ class Config:
             raise ValueError(f"there must be {DEPTH} widths in 1..{MAX_WIDTH}")
         if self.extension not in ("average", "zeros"):
             raise ValueError("extension must be 'average' or 'zeros'")
+        for name in ("conv_activation", "deconv_activation"):
+            if getattr(self, name) not in ACTIVATIONS:
+                raise ValueError(f"{name} must be one of {', '.join(ACTIVATIONS)}")
 
 
 def windows(config: Config) -> tuple[int, int]:
@@ -95,7 +109,7 @@ class Network(MaskNetwork):
     def __init__(self, config: Config, *, stems: int, channels: int) -> None:
         super().__init__(Stft(config.n_fft, config.hop))
         self.frames, self.bins, self.extension = config.frames, config.bins, config.extension
-        self.networks = nn.ModuleList(_UNet(channels, config.widths) for _ in range(stems))
+        self.networks = nn.ModuleList(_UNet(channels, config) for _ in range(stems))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # see `unet`
 
     @property
@@ -173,8 +187,11 @@ class _UNet(nn.Module):
     Layers are named as in the published files.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+    def __init__(self, channels: int, config: Config) -> None:
         super().__init__()
+        widths = config.widths
+        self.activate = ACTIVATIONS[config.conv_activation]
+        self.activate_up = ACTIVATIONS[config.deconv_activation]
         mirrored = [*widths[-2::-1], 1]
         inner = [widths[-1], *(2 * width for width in mirrored[:-1])]  # with the skip connection
         self.encoder = tuple(nn.Conv2d(*pair, 5, stride=2) for pair in pairwise((channels, *widths)))
@@ -202,9 +219,9 @@ class _UNet(nn.Module):
             x = conv(functional.pad(x, SAME_PADDING))
             if norm is not None:  # the last one has no activation
                 skips.append(x)
-                x = functional.elu(norm(x), inplace=True)
+                x = self.activate(norm(x), inplace=True)
         for number, (up, norm) in enumerate(zip(self.decoder, self.norms[DEPTH - 1 :], strict=True)):
-            x = norm(functional.elu(_upsample(x, up, large=number < 2), inplace=True))
+            x = norm(self.activate_up(_upsample(x, up, large=number < 2), inplace=True))
             if number < 3:
                 x = functional.dropout(x, 0.5, self.training)
             if skips:
@@ -221,34 +238,34 @@ class _UNet(nn.Module):
         for conv, norm, up in zip(self.encoder, self.norms, self.decoder[-2::-1], strict=False):
             raw = conv(x)
             skips.append(_with_space(raw, up.out_channels))
-            x = _padded(raw, norm)
+            x = _padded(raw, norm, self.activate)
         x = self.encoder[-1](x)
         for number, (up, norm) in enumerate(zip(self.decoder[:-1], self.norms[DEPTH - 1 :], strict=False)):
             joined = skips.pop()
             space = joined[:, -up.out_channels :]
             if number < 2:
-                _normalize(functional.elu(_upsample(x, up, large=True), inplace=True), norm, out=space)
+                _normalize(self.activate_up(_upsample(x, up, large=True), inplace=True), norm, out=space)
             else:
                 for phase, part in _upsampled_phases(x, up):
-                    _normalize(functional.elu(part, inplace=True), norm, out=space[phase])
+                    _normalize(self.activate_up(part, inplace=True), norm, out=space[phase])
             x = joined
-        x = self.norms[-1](functional.elu(_upsample(x, self.decoder[-1], large=False), inplace=True))
+        x = self.norms[-1](self.activate_up(_upsample(x, self.decoder[-1], large=False), inplace=True))
         mask: Tensor = self.up7(x).sigmoid_()
         return mask
 
 
-def _padded(x: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
-    """`x` with the "same" padding of the next convolution; with a `norm`, first through it and an ELU."""
+def _padded(x: Tensor, norm: nn.BatchNorm2d | None = None, activate: Callable[..., Tensor] | None = None) -> Tensor:
+    """`x` with the "same" padding of the next convolution; with a `norm`, first through it and an activation."""
     b, c, t, f = x.shape
     y = x.new_empty(b, t + 3, f + 3, c)
     for border in (y[:, :1], y[:, -2:], y[:, :, :1], y[:, :, -2:]):
         border.zero_()
     inner = y[:, 1:-2, 1:-2].permute(0, 3, 1, 2)
-    if norm is None:
+    if norm is None or activate is None:
         inner.copy_(x)
     else:
         _normalize(x, norm, out=inner)
-        functional.elu(inner, inplace=True)
+        activate(inner, inplace=True)
     return y.permute(0, 3, 1, 2)
 
 

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile  # type: ignore[import-untyped]
 import torch
 from support.songs import STEMS
 from torch import Tensor, nn
 from torch.nn import functional
 
+import stemsplit
 from stemsplit.errors import ModelError
+from stemsplit.models import checkpoint
 from stemsplit.models.checkpoint import Header, Model
 from stemsplit.networks.families import build
 from stemsplit.networks.spleeter import Network, _upsample
@@ -68,6 +71,29 @@ def test_parity(case: str, extension: str) -> None:
     after = -(mix.shape[1] + before) % SMALL["hop"] + before
     stems = small(extension=extension)(functional.pad(mix, (before, after))[None])[0]
     assert difference(stems[..., before : before + mix.shape[1]], case, extension) <= TOLERANCE
+
+
+@torch.no_grad()
+def test_parity_of_the_two_stem_model() -> None:
+    """The bundled weights, on a real song: slow_motion_dream by Steven M Bryant, CC BY 3.0, from Spleeter's repository.
+
+    Spleeter 2.4.2 was given exactly these weights. Its stems are stored at half their level, so that they do not clip.
+    """
+    path = Path(stemsplit.__file__).parent / "weights" / "spleeter-2stems.safetensors"
+    header = checkpoint.read_header(path)
+    network = build("spleeter", {**header.config, "extension": "zeros"}, stems=2, channels=2).eval()
+    assert isinstance(network, Network)
+    network.load_state_dict(checkpoint.read_weights(path, header))
+    folder = Path(__file__).parents[1] / "data" / "spleeter-2stems"
+    song, *stems = (
+        torch.from_numpy(soundfile.read(folder / f"{name}.flac", dtype="float32")[0].T)
+        for name in ("mixture", *header.stems)
+    )
+    before = network.stft.n_fft // 2
+    after = -(song.shape[1] + before) % network.stft.hop + before
+    result = network(functional.pad(song, (before, after))[None])[0, ..., before : before + song.shape[1]]
+    for stem, expected in zip(result, stems, strict=True):
+        assert (stem - 2 * expected).abs().max() <= 1e-4 * 2 * expected.abs().max()
 
 
 def test_parity_of_a_song_of_one_window() -> None:
