@@ -22,14 +22,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mini")
     separator = Separator.load(parser.parse_args().model, device="cpu")
-    (member,) = separator.ensemble.members
+    (runner,) = separator.runners
+    (member,) = runner.ensemble.members
     samples, rate = demo_song()
     mixture = np.ascontiguousarray(samples.T)
     windowed = torch.from_numpy(np.concatenate(list(separator.separate([mixture], rate)), axis=-1))
     with torch.inference_mode():
         whole = member.ready()(torch.from_numpy(mixture)[None])[0]
     difference = windowed - whole
-    plan = separator.plan
+    plan = runner.plan
     # A window starts at every multiple of the hop; from the second on it fades in where the one before fades out.
     position = torch.arange(mixture.shape[-1])
     fading = (position % plan.hop < plan.length - plan.hop) & (position >= plan.hop)

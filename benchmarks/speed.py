@@ -33,11 +33,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
     separator = Separator.load(arguments.model, device="cpu")
-    plan, rate = separator.plan, separator.rate
+    (runner,) = separator.runners
+    plan, rate = runner.plan, separator.rate
     samples, _ = demo_song()
     windows = [
         (member.ready(), torch.from_numpy(samples[: member.input_length(plan.length)].T[None].copy()))
-        for member in separator.ensemble.members
+        for member in runner.ensemble.members
     ]
     with torch.inference_mode():
         seconds = median_seconds(lambda: [network(window) for network, window in windows], 10 * arguments.runs)

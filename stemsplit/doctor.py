@@ -20,7 +20,7 @@ from stemsplit import devices
 from stemsplit.errors import ModelError, StemsplitError, UnreachableError
 from stemsplit.files import nearest_folder
 from stemsplit.models import registry
-from stemsplit.models.registry import FALLBACK, LocalModel, ModelSpec, Registry
+from stemsplit.models.registry import FALLBACK, ModelSpec, Registry
 from stemsplit.version import __version__
 from stemsplit.wording import one_line
 
@@ -195,17 +195,18 @@ def _check_model(diagnosis: Diagnosis, spec: ModelSpec, *, named: bool) -> None:
 
     with diagnosis.noted(fatal=True):
         registry.check_family(spec)
-    missing = list(spec.files)
-    for file in spec.files:
-        if path := cache.find_file(spec, file):
+    files = [(part, file) for part in spec.parts for file in part.files]
+    missing = [file for _, file in files]
+    for part, file in files:
+        if path := cache.find_file(part, file):
             try:
                 cache.check_file(file, path)
                 missing.remove(file)
             except ModelError as error:
                 hint = f"it is downloaded again when it is used, or by  stemsplit models pull {spec.name}"
                 diagnosis.note(ModelError(f"the model {spec.name!r} is damaged: {error}", hint), fatal=False)
-    here = bool(spec.path) or (not missing if spec.files else cache.find_weights(spec) is not None)
-    size = spec.path.stat().st_size if spec.path and spec.path.exists() else spec.size if spec.files else None
+    here = spec.is_local or (not missing if files else cache.find_weights(spec) is not None)
+    size = spec.size_on_disk
     diagnosis.facts["model"] = {"name": spec.name, "named": named, "here": here, "size": size}
     folder, reachable = diagnosis.facts["cache"], diagnosis.facts["hub"]["reachable"]
     downloads, state = not here and reachable, f"the model {spec.name!r} is not downloaded"
@@ -255,12 +256,12 @@ def _separate_mixture(device: str) -> tuple[float, float]:
     """Separate a synthetic mixture; return the largest error of the sum of its stems, and the seconds that it took."""
     import numpy as np
 
-    from stemsplit.models.ensemble import load_ensemble
+    from stemsplit.models import hub
+    from stemsplit.models.ensemble import load_model
     from stemsplit.separation.separator import Separator
 
-    spec = registry.read_bundled().find(FALLBACK)
-    assert spec.path is not None
-    separator = Separator(load_ensemble(LocalModel(spec, (spec.path,)), device=device), device=device)
+    local = hub.download(registry.read_bundled().find(FALLBACK))  # it is bundled, so nothing is
+    separator = Separator(load_model(local, device=device), device=device)
     seconds = np.arange(RATE) / RATE
     chord = sum(np.sin(2 * np.pi * pitch * seconds) for pitch in (110.0, 440.0, 554.4, 659.3))
     noise = np.random.default_rng(0).standard_normal((2, RATE)) * np.exp(-20 * (seconds * 4 % 1))

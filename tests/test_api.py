@@ -96,7 +96,7 @@ def test_models_are_listed_and_downloaded_without_torch(spec: ModelSpec, server:
 def test_the_bundled_model() -> None:
     separator = Separator.load("mini", device="cpu")
     assert (separator.stems, separator.rate, separator.device) == (STEMS, 44_100, "cpu")
-    assert (separator.batch_size, separator.options.precision) == (1, "full")
+    assert (separator.runners[0].batch_size, separator.options.precision) == (1, "full")
 
 
 def test_a_file_and_options(tmp_path: Path, unet_model: Callable[..., Model]) -> None:
@@ -109,11 +109,12 @@ def test_a_file_and_options(tmp_path: Path, unet_model: Callable[..., Model]) ->
         stems=["bass", "vocals"],
     )
     assert (separator.stems, separator.rate) == (("vocals", "bass"), 8_000)
-    assert (separator.batch_size, separator.options.precision) == (3, "half")
-    assert separator.plan.hop == separator.plan.length // 2
-    assert len(separator.shift_offsets) == 2
+    assert (separator.runners[0].batch_size, separator.options.precision) == (3, "half")
+    assert separator.runners[0].plan.hop == separator.runners[0].plan.length // 2
+    assert len(separator.runners[0].shift_offsets) == 2
     assert (
-        separator.shift_offsets != Separator.load(path, SeparationOptions(shifts=2, seed=2), device="cpu").shift_offsets
+        separator.runners[0].shift_offsets
+        != Separator.load(path, SeparationOptions(shifts=2, seed=2), device="cpu").runners[0].shift_offsets
     )
 
 

@@ -75,11 +75,17 @@ class StemStatus:
 
 
 def describe_model(spec: ModelSpec) -> dict[str, Any]:
-    """Return what identifies a model in a `Provenance`: a commit on the Hub, or the hash of its file.
+    """Return what identifies a model in a `Provenance`: a commit on the Hub, the hash of its file, or its steps.
 
     Raises:
         ModelError: the file cannot be read.
     """
+    if spec.steps:
+        steps = [
+            {**describe_model(step.model), **({"of": step.of} if step.of else {}), "as": dict(step.rename)}
+            for step in spec.steps
+        ]
+        return {"name": spec.name, "steps": steps}
     if spec.path is None:
         known = {"name": spec.name, "repo": spec.repo, "revision": spec.revision}
         return known | ({"config": dict(spec.config)} if spec.config else {})

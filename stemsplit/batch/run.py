@@ -424,13 +424,13 @@ class _Batch:
     def _load(self, model: LocalModel) -> "Separator":
         self._emit(ModelLoading(model.spec.name))
         with signals.deferred():  # these import torch, which takes seconds, and aborts if it is interrupted
-            from stemsplit.models.ensemble import load_ensemble
+            from stemsplit.models.ensemble import load_model
             from stemsplit.separation.separator import Separator
 
         _log.info("model %s: %s", model.spec.name, ", ".join(map(str, model.paths)))
         device = devices.choose(self.device)
-        ensemble = load_ensemble(model, device=device, reuse_networks=self.jobs == 1)
-        return Separator(ensemble, self.options, device=device)
+        chain = load_model(model, device=device, reuse_networks=self.jobs == 1)
+        return Separator(chain, self.options, device=device)
 
     def _separate_all(self, ready: Sequence[Track], separator: "Separator") -> float:
         """Separate songs; return how many seconds that took."""

@@ -47,7 +47,7 @@ def download(
         messages.note(f"downloading {spec.name}{megabytes} from {spec.repo}")
         messages.note(f"licence of its weights: {spec.license}")
 
-    if spec.path:
+    if spec.is_local:
         return hub.download(spec, stems)
     try:
         with messages.download(f"downloading {spec.name}") as on_progress:

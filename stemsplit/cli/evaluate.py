@@ -64,7 +64,7 @@ def evaluate(
     with messages.loading(f"loading {' and '.join(names)}"):
         from stemsplit import devices
         from stemsplit.evaluation import results, score_tables, scoring
-        from stemsplit.models.ensemble import load_ensemble
+        from stemsplit.models.ensemble import load_model
         from stemsplit.separation.separator import Separator
 
         everyone = [*names, *(["mixture", "ideal ratio mask"] if references else [])]
@@ -72,7 +72,7 @@ def evaluate(
             results.check_folder(output, everyone, overwrite=overwrite)
         songs, errors = scoring.find_scorable(data, stems)
         chosen = devices.choose(device)
-        separators = [Separator(load_ensemble(local, device=chosen), device=chosen) for local in models]
+        separators = [Separator(load_model(local, device=chosen), device=chosen) for local in models]
     estimators: list[Estimator] = [scoring.model_estimator(separator) for separator in separators]
     if references:
         estimators += [scoring.mixture, scoring.ideal_mask]

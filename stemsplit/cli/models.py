@@ -10,7 +10,7 @@ from stemsplit.cli.download import download
 from stemsplit.cli.options import Json, Quiet, RegistryFile, complete_model
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.models import cache
-from stemsplit.models.registry import HUB, ModelSpec, Registry, is_supported, read_registry
+from stemsplit.models.registry import HUB, ModelSpec, Registry, Step, is_supported, read_registry
 
 app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List, download, verify and remove models.")
 
@@ -68,12 +68,13 @@ def info(model: Model, own: RegistryFile = None, as_json: Json = False) -> None:
         ["", spec.summary],
         ["stems", " ".join(spec.stems)],
         ["family", spec.family if is_supported(spec) or not spec.family else f"{spec.family}, not supported"],
+        *(["step", _describe_step(step)] for step in spec.steps),
         ["licence", spec.license],
         *([["SDR in dB", sdr], ["", spec.sdr_metric], ["", spec.sdr_source]] if sdr else []),
         ["size", _megabytes(spec)],
         ["state", _state(spec)],
         *([["from", f"https://huggingface.co/{spec.repo}/tree/{spec.revision}"]] if spec.repo else []),
-        *(["file", f"{file.name}  SHA-256 {file.sha256 or 'unpinned'}"] for file in spec.files),
+        *(["file", f"{file.name}  SHA-256 {file.sha256 or 'unpinned'}"] for part in spec.parts for file in part.files),
         *(["path", str(path)] for path in _paths(spec)),
     ]
     console.write_rows(None, rows)
@@ -120,7 +121,7 @@ def verify(models: Models = None, own: RegistryFile = None, as_json: Json = Fals
     results: list[dict[str, Any]] = []
     for spec in _chosen(read_registry(own), models, everything=not models):
         files = cache.find_files(spec)
-        if models and not spec.path and len(files) < (len(spec.files) or 1):
+        if models and len(files) < _count_files(spec):
             message = f"the model {spec.name!r} is not downloaded, or not all of it"
             error = ModelError(message, f"stemsplit models pull {spec.name}")
             messages.error(error)
@@ -164,7 +165,7 @@ def remove(models: Models = None, everything: All = False, own: RegistryFile = N
                 cache.forget(path)
                 freed += result["freed"]
             results.append(result)
-        if spec.path:
+        if spec.is_local:
             messages.note(f"{spec.name} is not a download, and stays")
         else:
             messages.note(f"{spec.name}: freed {freed / 1e6:.0f} MB")
@@ -239,16 +240,28 @@ def _chosen(known: Registry, names: list[str] | None, everything: bool, *, neede
 
 
 def _paths(spec: ModelSpec) -> list[Path]:
-    if spec.path:
-        return [spec.path]
-    return [path for _, path in [*cache.find_files(spec), *cache.find_converted(spec)]]
+    paths: list[Path] = []
+    for part in spec.parts:
+        downloaded = [path for _, path in [*cache.find_files(part), *cache.find_converted(part)]]
+        paths += [part.path] if part.path else downloaded
+    return paths
+
+
+def _count_files(spec: ModelSpec) -> int:
+    """How many files of a model are downloaded when it is complete; one for a repository that was not looked up yet."""
+    return sum(0 if part.path else len(part.files) or 1 for part in spec.parts)
 
 
 def _state(spec: ModelSpec) -> str:
-    if spec.path:
+    if spec.is_local:
         return "local file" if spec.name == str(spec.path) else "bundled"
-    count, total = len(cache.find_files(spec)), len(spec.files) or 1
+    count, total = len(cache.find_files(spec)), _count_files(spec)
     return "downloaded" if count == total else f"{count} of {total} files" if count else "not downloaded"
+
+
+def _describe_step(step: Step) -> str:
+    renamed = "".join(f", its {old} to {new}" for old, new in step.rename.items())
+    return f"{step.model.name}{f' on the {step.of}' if step.of else ''}{renamed}; {step.model.license}"
 
 
 def _quality(spec: ModelSpec) -> str:
@@ -260,7 +273,7 @@ def _quality(spec: ModelSpec) -> str:
 
 
 def _megabytes(spec: ModelSpec) -> str:
-    size = spec.path.stat().st_size if spec.path and spec.path.exists() else spec.size if spec.files else None
+    size = spec.size_on_disk
     return f"{size / 1e6:.0f} MB" if size else "?"
 
 
@@ -272,15 +285,17 @@ def _describe(spec: ModelSpec) -> dict[str, Any]:
         "family": spec.family,
         "runs": not spec.family or is_supported(spec),
         "stems": spec.stems,
+        "steps": [{"model": step.model.name, "of": step.of or None, "as": dict(step.rename)} for step in spec.steps],
         "license": spec.license,
         "sdr": {**spec.sdr, "metric": spec.sdr_metric, "source": spec.sdr_source} if spec.sdr else None,
         "repo": spec.repo or None,
         "revision": spec.revision or None,
         "files": [
             {"name": file.name, "size": file.size, "sha256": file.sha256 or None, "gives": file.gives or spec.stems}
-            for file in spec.files
+            for part in spec.parts
+            for file in part.files
         ],
-        "size": spec.size if spec.files else None,
+        "size": spec.size if any(part.files for part in spec.parts) else None,
         "state": _state(spec),
         "paths": [str(path) for path in _paths(spec)],
     }

@@ -63,7 +63,7 @@ def evaluate(separator: Separator, songs: Iterable[Multitrack]) -> Iterator[Song
     """
     estimator = model_estimator(separator)
     for song in songs:
-        yield score(song, separator.ensemble.header.stems, {"": estimator})[""]
+        yield score(song, separator.stems, {"": estimator})[""]
 
 
 def score(
@@ -107,7 +107,7 @@ def find_scorable(folder: Path, stems: Sequence[str]) -> tuple[list[Multitrack],
 
 def model_estimator(separator: Separator) -> Estimator:
     """Return the estimator that separates a song's mixture with a model; the stems may be in any order."""
-    header = separator.ensemble.header
+    header = separator.chain.header
 
     def estimate(song: Multitrack, stems: tuple[str, ...]) -> Iterator[Tensor]:
         check_format([song], header.rate, header.channels)

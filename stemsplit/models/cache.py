@@ -89,6 +89,8 @@ def find_weights(spec: ModelSpec) -> Path | None:
 
 def find_files(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
     """Find all downloaded files of a model, verified or not."""
+    if spec.steps:
+        return [found for part in spec.parts for found in find_files(part)]
     if spec.path:
         return []
     if not spec.files:  # a repository that the user named

@@ -6,7 +6,7 @@ a file each, or all in one.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,10 +100,100 @@ class Ensemble:
             raise UsageError("Wiener filtering needs a model that estimates masks")
 
 
+@dataclass(frozen=True, slots=True)
+class ChainStep:
+    """A model in a chain.
+
+    Attributes:
+        ensemble: Its networks.
+        of: The stem of an earlier step that it separates; empty for the mixture.
+        rename: What the chain calls its stems, where that differs.
+    """
+
+    ensemble: Ensemble
+    of: str = ""
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """What the chain calls its stems, in the order of its output; the same name may stand there twice."""
+        return tuple(self.rename.get(stem, stem) for stem in self.ensemble.header.stems)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Models in a row, of which each separates what an earlier one has left; most often a single one.
+
+    Attributes:
+        header: What goes into the first step, and which stems come out. Stems of the same name add up.
+        steps: The models; the first one separates the mixture.
+    """
+
+    header: Header
+    steps: tuple[ChainStep, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the chain gives all the stems that its networks give."""
+        return all(step.ensemble.complete for step in self.steps)
+
+    @property
+    def masks_sum_to_one(self) -> bool:
+        """Whether the stems are masked parts of the mixture that add up to it, except for rounding and resampling."""
+        return all(step.ensemble.masks_sum_to_one for step in self.steps)
+
+    def check_wiener(self, iterations: int) -> None:
+        """Check whether the networks' output can be refined by Wiener filtering.
+
+        Args:
+            iterations: How often; 0 for not at all.
+
+        Raises:
+            UsageError: A network does not estimate masks.
+        """
+        for step in self.steps:
+            step.ensemble.check_wiener(iterations)
+
+
 def ensemble_of(model: Model) -> Ensemble:
     """Make an ensemble of one network."""
     gains = tuple((stem, stem, 1.0) for stem in range(len(model.header.stems)))
     return Ensemble(model.header, (EnsembleMember(model.network, gains, model.header.length),))
+
+
+def chain_of(model: Model | Ensemble | Chain) -> Chain:
+    """Make a chain of one step of anything but a chain."""
+    if isinstance(model, Chain):
+        return model
+    ensemble = model if isinstance(model, Ensemble) else ensemble_of(model)
+    return Chain(ensemble.header, (ChainStep(ensemble),))
+
+
+def load_model(model: LocalModel, *, device: str = "cpu", reuse_networks: bool = True) -> Chain:
+    """Load a model of any kind into memory.
+
+    Args:
+        model: The model and its files.
+        device: Where to put the networks.
+        reuse_networks: As for `load_ensemble`.
+
+    Raises:
+        ModelError: As for `load_ensemble`, and when the steps of a chain have different channels.
+        UsageError: No network gives a stem that is wanted.
+    """
+    if not model.steps:
+        return chain_of(load_ensemble(model, device=device, reuse_networks=reuse_networks))
+    steps = []
+    for step, local in zip(model.spec.needed_steps, model.steps, strict=True):
+        ensemble = load_ensemble(local, device=device, reuse_networks=reuse_networks)
+        steps.append(ChainStep(ensemble, step.of, step.rename))
+    header = steps[0].ensemble.header
+    for loaded, local in zip(steps, model.steps, strict=True):
+        if loaded.ensemble.header.channels != header.channels:
+            first, name = model.steps[0].spec.name, local.spec.name
+            message = f"the steps {first!r} and {name!r} of {model.spec.name!r} have different numbers of channels"
+            raise ModelError(message, "chain models of mono, or models of stereo", model=model.spec.name)
+    return Chain(replace(header, stems=model.spec.stems), tuple(steps))
 
 
 def load_ensemble(model: LocalModel, *, device: str = "cpu", reuse_networks: bool = True) -> Ensemble:

@@ -86,6 +86,10 @@ def download(
         UsageError: The model has no such stem.
     """
     check_family(spec)
+    if spec.steps:
+        spec = spec.only(stems)
+        steps = tuple(download(part, on_download=on_download, on_progress=on_progress) for part in spec.parts)
+        return LocalModel(spec, tuple(path for step in steps for path in step.paths), steps=steps)
     if spec.path is not None:
         return LocalModel(spec.only(stems), (spec.path,))
     if not spec.files:

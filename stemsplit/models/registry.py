@@ -52,6 +52,21 @@ class WeightFile:
     gives: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a chain of models.
+
+    Attributes:
+        model: What separates.
+        of: The stem of an earlier step that it separates; empty for the mixture.
+        rename: What the chain calls its stems, where that differs. Stems of the same name add up.
+    """
+
+    model: "ModelSpec"
+    of: str = ""
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """What is known about a model before its weights are loaded.
@@ -66,6 +81,7 @@ class ModelSpec:
         repo: Repository on the Hub, `owner/name`.
         revision: Commit, or the branch or tag that the user named until it has been resolved.
         files: Files in the repository; empty until the repository has been looked up.
+        steps: What a chain of models is made of; all that concerns files and networks is empty then.
         joint: Whether all files together make one network, so that none can be left out.
         config: Network settings that differ from the defaults, where the files do not state them.
         branch: Branch or tag that `revision` was resolved from.
@@ -83,6 +99,7 @@ class ModelSpec:
     repo: str = ""
     revision: str = ""
     files: tuple[WeightFile, ...] = ()
+    steps: tuple[Step, ...] = ()
     joint: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     branch: str = ""
@@ -91,9 +108,35 @@ class ModelSpec:
     sdr_source: str = ""
 
     @property
+    def needed_steps(self) -> tuple[Step, ...]:
+        """The steps of a chain that its `stems` need, with models that are narrowed to what is needed of them."""
+        wanted, needed = set(self.stems), []
+        for step in reversed(self.steps):
+            if own := [stem for stem in step.model.stems if step.rename.get(stem, stem) in wanted]:
+                needed.append(replace(step, model=step.model.only(own)))
+                wanted.add(step.of)
+        return tuple(reversed(needed))
+
+    @property
+    def parts(self) -> "tuple[ModelSpec, ...]":
+        """The models that have files: those of the steps of a chain, or else this one."""
+        return tuple(step.model for step in self.needed_steps) or (self,)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nothing has to be downloaded for it, ever: it is bundled, or a file of the user."""
+        return all(part.path for part in self.parts)
+
+    @property
     def size(self) -> int | None:
         """Bytes to download, if the sizes of all files are known."""
-        sizes = [file.size for file in self.files]
+        sizes = [file.size for part in self.parts for file in part.files]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+    @property
+    def size_on_disk(self) -> int | None:
+        """Bytes of all its files, downloaded or not, if they are known."""
+        sizes = [_size_on_disk(part) for part in self.parts]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
     def only(self, stems: Collection[str]) -> "ModelSpec":
@@ -120,14 +163,16 @@ class LocalModel:
 
     Attributes:
         spec: The model; family, stems and files are known.
-        paths: Its files of weights, in the order of `spec.files`.
+        paths: Its files of weights, in the order of `spec.files`; of a chain, those of all steps.
         fallback: Set when it replaces a default model that could not be downloaded: `instead_of` is the name of that
             model, `reason` says why.
+        steps: The models of `spec.needed_steps`.
     """
 
     spec: ModelSpec
     paths: tuple[Path, ...]
     fallback: Mapping[str, str] | None = None
+    steps: "tuple[LocalModel, ...]" = ()
 
     @property
     def gives(self) -> list[tuple[str, ...]]:
@@ -264,7 +309,7 @@ def is_inside(name: str) -> bool:
 
 def is_supported(spec: ModelSpec) -> bool:
     """Whether this version has the model's network family. Does not import torch."""
-    return spec.family in families()
+    return all(part.family in families() for part in spec.parts)
 
 
 def check_family(spec: ModelSpec) -> None:
@@ -273,11 +318,12 @@ def check_family(spec: ModelSpec) -> None:
     Raises:
         ModelError: This version lacks the network family.
     """
-    if spec.family and not is_supported(spec):
-        message = (
-            f"this version of stemsplit cannot run the model {spec.name!r}: unknown network family {spec.family!r}"
-        )
-        raise ModelError(message, "upgrade stemsplit, or choose another: stemsplit models", model=spec.name)
+    for part in spec.parts:
+        if part.family and not is_supported(part):
+            message = (
+                f"this version of stemsplit cannot run the model {part.name!r}: unknown network family {part.family!r}"
+            )
+            raise ModelError(message, "upgrade stemsplit, or choose another: stemsplit models", model=part.name)
 
 
 def check_masks(spec: ModelSpec) -> None:
@@ -286,36 +332,40 @@ def check_masks(spec: ModelSpec) -> None:
     Raises:
         UsageError: The network does not estimate masks.
     """
-    if spec.family and spec.family not in MASK_FAMILIES:
+    if any(part.family and part.family not in MASK_FAMILIES for part in spec.parts):
         message = f"the model {spec.name!r} does not estimate masks, which Wiener filtering needs"
         raise UsageError(message, "leave --wiener out, or choose mini, spleeter or spleeter-16k", model=spec.name)
 
 
-def parse_registry(text: str, source: str, *, known: Collection[str] = ()) -> Registry:
+def parse_registry(text: str, source: str, *, known: Mapping[str, ModelSpec] | None = None) -> Registry:
     """Parse a models.toml.
 
     Args:
         text: Its content.
         source: How to call it in errors.
-        known: Names of the models that it adds to.
+        known: The models that it adds to, by name.
 
     Raises:
         ModelError: The text is not valid TOML, or a table is wrong.
     """
-    return _parse_tables(parse_toml(text, source, error=ModelError), source, known=known)
+    return _parse_tables(parse_toml(text, source, error=ModelError), source, known=known or {})
 
 
-def _parse_tables(tables: dict[str, Any], source: str, *, known: Collection[str] = ()) -> Registry:
-    default = tables.pop("default", "")
-    models = {}
-    for name, table in tables.items():
+def _parse_tables(tables: dict[str, Any], source: str, *, known: Mapping[str, ModelSpec] | None = None) -> Registry:
+    default, known = tables.pop("default", ""), known or {}
+    chains = {name for name, table in tables.items() if isinstance(table, dict) and "steps" in table}
+    models: dict[str, ModelSpec] = {}
+    for name, table in sorted(tables.items(), key=lambda item: item[0] in chains):  # they are made of the others
         where = f"{source}, [{name}]"
         if name in known:
             raise ModelError(f"{where}: a model of that name exists already", "choose another name")
-        models[name] = _parse_spec(name, table, where)
+        if name in chains:
+            models[name] = _parse_chain(name, table, {**known, **models}, where)
+        else:
+            models[name] = _parse_spec(name, table, where)
     if default not in ("", *known, *models):
         raise ModelError(f"{source}: default = {default!r} is none of the models", f"known: {', '.join(models)}")
-    return Registry(models, default)
+    return Registry({name: models[name] for name in tables}, default)
 
 
 def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
@@ -351,6 +401,69 @@ def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
     elif config:
         raise ModelError(f"{where}: config is for {ONNX} files only", f"a {SUFFIX} file states its settings itself")
     return replace(spec, repo=table["repo"], revision=table["revision"], files=tuple(files), joint=joint, config=config)
+
+
+def _size_on_disk(spec: ModelSpec) -> int | None:
+    if spec.path:
+        return spec.path.stat().st_size if spec.path.exists() else None
+    return spec.size if spec.files else None
+
+
+def _parse_chain(name: str, table: Mapping[str, Any], models: Mapping[str, ModelSpec], where: str) -> ModelSpec:
+    """A chain of other models, which are given."""
+    if not _NAME.fullmatch(name):
+        raise ModelError(f"{where}: the name may contain letters, digits, '.', '_' and '-' only")
+    texts = ("summary", "license")
+    _check_keys(table, (*texts, "stems", "steps"), ("sdr",), where)
+    for key in texts:
+        if not isinstance(table[key], str) or not table[key]:
+            raise ModelError(f"{where}: {key} must be text")
+    stems = _parse_stems(table["stems"], f"{where}: stems")
+    sdr, metric, source = _parse_sdr(table.get("sdr"), stems, f"{where}: sdr")
+    if not isinstance(table["steps"], list) or len(table["steps"]) < 2:
+        raise ModelError(f"{where}: steps must be a list of two tables or more")
+    steps: list[Step] = []
+    left: list[str] = []  # what the steps so far give, each as often as it is given
+    for number, entry in enumerate(table["steps"]):
+        step = _parse_step(entry, name, models, left, f"{where}: steps[{number}]")
+        left = [stem for stem in left if stem != step.of] + [step.rename.get(stem, stem) for stem in step.model.stems]
+        steps.append(step)
+    if set(left) != set(stems):
+        raise ModelError(f"{where}: the steps give {', '.join(dict.fromkeys(left))}, not {', '.join(stems)}")
+    return ModelSpec(
+        name=name,
+        summary=table["summary"],
+        license=table["license"],
+        stems=stems,
+        steps=tuple(steps),
+        sdr=sdr,
+        sdr_metric=metric,
+        sdr_source=source,
+    )
+
+
+def _parse_step(table: Any, chain: str, models: Mapping[str, ModelSpec], left: Sequence[str], where: str) -> Step:
+    """A step of a chain; `left` are the stems that the steps before it give, and no other has separated."""
+    if not isinstance(table, dict):
+        raise ModelError(f"{where}: not a table")
+    _check_keys(table, ("model", *(("of",) if left else ())), ("as",), where)
+    name, of, rename = table["model"], table.get("of", ""), table.get("as", {})
+    if name == chain:
+        raise ModelError(f"{where}: a chain cannot be a step of itself")
+    if not isinstance(name, str) or name not in models:
+        raise ModelError(f"{where}: unknown model {name!r}", did_you_mean(str(name), models), model=chain)
+    if models[name].steps:
+        raise ModelError(f"{where}: {name!r} is a chain itself", "list its steps instead")
+    if left and left.count(of) != 1:
+        raise ModelError(
+            f"{where}: of = {of!r} is not a stem that one step before gives", f"these are {', '.join(left)}"
+        )
+    model = models[name]
+    if not isinstance(rename, dict) or not set(rename) <= set(model.stems):
+        raise ModelError(f"{where}: as must name stems of {name!r}", f"its stems are {', '.join(model.stems)}")
+    if rename and not all(isinstance(stem, str) and _are_stems([stem]) for stem in rename.values()):
+        raise ModelError(f"{where}: as must give names of stems")
+    return Step(model, of, rename)
 
 
 def _parse_file(table: Any, stems: tuple[str, ...], where: str) -> WeightFile:

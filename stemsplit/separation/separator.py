@@ -1,92 +1,57 @@
 """The flow: from a stream of a mixture to streams of its stems."""
 
-import logging
 import os
-import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
-from itertools import chain, groupby, islice, tee
 from pathlib import Path
 
-import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from stemsplit import devices, signals
+from stemsplit import devices
 from stemsplit.audio.decoding import Block, Stems
 from stemsplit.audio.formats import Format
-from stemsplit.audio.reading import Reader, match_channels, open_reader
-from stemsplit.audio.resampling import resample
-from stemsplit.dsp.overlap_add import Window, WindowPlan, cut, overlap_add
+from stemsplit.audio.reading import Reader, open_reader
 from stemsplit.errors import UsageError
 from stemsplit.models import hub
 from stemsplit.models.checkpoint import Model
-from stemsplit.models.ensemble import Ensemble, ensemble_of, load_ensemble
+from stemsplit.models.ensemble import Chain, Ensemble, chain_of, load_model
 from stemsplit.models.registry import check_masks, read_registry
+from stemsplit.separation.chain import run_chain
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.outputs import STEM_FILE, Delivery
 from stemsplit.separation.render import OnProgress, Report, write_stems
-from stemsplit.separation.streams import blocks_of, check_array, join, match_input, mean
-
-_log = logging.getLogger(__name__)
-
-MAX_SHIFT_SECONDS = 0.5
-BATCH_SECONDS = 32  # of windows that a GPU gets at a time by default
+from stemsplit.separation.runner import EnsembleRunner
+from stemsplit.separation.streams import blocks_of, check_array, join, match_input
 
 
 class Separator:
     """A model that is ready to separate any number of songs.
 
     Attributes:
-        ensemble: the networks.
+        chain: the models, most often one.
+        runners: run the networks of each step of the chain.
         device: "cpu", "cuda" or "mps", where they are.
         options: how it separates.
-        batch_size: windows at a time; it shrinks when the device's memory is too small.
-        plan: the windows that a song is cut into.
-        shift_offsets: samples by which the song is delayed, one for each separation that is averaged.
-        warnings: sentences about what went wrong, but did not keep it from separating.
     """
 
     def __init__(
-        self, model: Model | Ensemble, options: SeparationOptions | None = None, *, device: str = "cpu"
+        self, model: Model | Ensemble | Chain, options: SeparationOptions | None = None, *, device: str = "cpu"
     ) -> None:
         """Make a separator of a loaded model.
 
         Args:
-            model: one network, or several that make a model together.
+            model: one network, several that make a model together, or a chain of models.
             options: how it separates; by default as the model's author intended.
             device: "cpu", "cuda" or "mps", where the model is.
 
         Raises:
             UsageError: Wiener filtering is requested of a model that estimates no masks.
         """
-        self.ensemble = model if isinstance(model, Ensemble) else ensemble_of(model)
-        self.options = options = options or SeparationOptions()
+        self.chain = chain_of(model)
+        self.options = options or SeparationOptions()
         self.device = device
-        self.ensemble.check_wiener(options.wiener)
-        header = self.ensemble.header
-        usual = 1 if device == "cpu" else max(1, round(BATCH_SECONDS * header.rate / header.length))
-        self.batch_size = options.batch_size or usual
-        self.plan = header.plan
-        if options.overlap is not None:
-            self.plan = WindowPlan(header.length, int((1 - options.overlap) * header.length) or 1)
-        latest = int(MAX_SHIFT_SECONDS * header.rate)
-        rng = random.Random(options.seed)
-        self.shift_offsets = tuple(rng.randint(0, latest) for _ in range(options.shifts)) or (0,)
-        self.warnings: list[str] = []
-        count, windows = len(self.ensemble.members), self.plan
-        _log.info(
-            "%d network%s on %s, precision %s, windows of %.2f s, a new one every %.2f s, %d at a time",
-            count,
-            "s" if count > 1 else "",
-            device,
-            options.precision,
-            windows.length / header.rate,
-            windows.hop / header.rate,
-            self.batch_size,
-        )
+        self.chain.check_wiener(self.options.wiener)
+        self.runners = [EnsembleRunner(step.ensemble, self.options, device=device) for step in self.chain.steps]
 
     @classmethod
     def load(
@@ -124,17 +89,22 @@ class Separator:
         if options.wiener:
             check_masks(spec)
         local = hub.download(spec, stems, on_download=on_download, on_progress=on_progress)
-        return cls(load_ensemble(local, device=chosen), options, device=chosen)
+        return cls(load_model(local, device=chosen), options, device=chosen)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what went wrong, but did not keep the models from separating."""
+        return [warning for runner in self.runners for warning in runner.warnings]
 
     @property
     def stems(self) -> tuple[str, ...]:
         """The names of the stems, in the order in which `separate` yields them."""
-        return self.ensemble.header.stems
+        return self.chain.header.stems
 
     @property
     def rate(self) -> int:
         """The sample rate of what `separate` yields, in Hz."""
-        return self.ensemble.header.rate
+        return self.chain.header.rate
 
     def separate(self, blocks: Iterable[Block], rate: int) -> Iterator[Stems]:
         """Separate a stream. Memory does not depend on its length.
@@ -147,14 +117,7 @@ class Separator:
             Blocks `(S, C, n)` of the stems, with the rate and channels of the model; together they are as long as the
             resampled mixture.
         """
-        header = self.ensemble.header
-        blocks = (np.require(block, np.float32, ["C", "W"]) for block in blocks)  # as torch wants them
-        blocks = match_channels(blocks, header.channels)
-        blocks = resample(blocks, rate, header.rate, channels=header.channels)
-        copies = tee(map(torch.from_numpy, blocks), len(self.shift_offsets))
-        passes = [self._separate_once(copy, lead) for copy, lead in zip(copies, self.shift_offsets, strict=True)]
-        for stems in mean(passes):
-            yield stems.numpy()
+        yield from run_chain(self.chain, self.runners, blocks, rate)
 
     def separate_array(
         self,
@@ -179,7 +142,7 @@ class Separator:
         samples = check_array(mixture, rate)
         channels, length = samples.shape
         stems = self.separate(blocks_of(samples), rate)
-        matched = match_input(stems, len(self.stems), self.ensemble.header, rate, channels)
+        matched = match_input(stems, len(self.stems), self.chain.header, rate, channels)
         whole = join(matched, (len(self.stems), channels, length), on_progress)
         return dict(zip(self.stems, whole, strict=True))
 
@@ -240,16 +203,16 @@ class Separator:
         """
         paths = {stem: Path(path) for stem, path in outputs.items()}
         delivery = delivery or Delivery(Format.of(path for stem, path in paths.items() if stem != STEM_FILE))
-        if delivery.consistent and not self.ensemble.complete:
+        if delivery.consistent and not self.chain.complete:
             raise UsageError("only all stems of a model can be made to add up", "leave out --consistent, or --stems")
         consistent = delivery.consistent
         if consistent is None:  # above the model's rate, all stems would get an equal part of what it cannot separate
-            consistent = self.ensemble.masks_sum_to_one and delivery.rate_for(reader.rate, self.rate) <= self.rate
+            consistent = self.chain.masks_sum_to_one and delivery.rate_for(reader.rate, self.rate) <= self.rate
         known_warnings = len(self.warnings)
         report = write_stems(
             reader,
             self.separate,
-            self.ensemble.header,
+            self.chain.header,
             paths,
             delivery,
             consistent=consistent,
@@ -257,61 +220,3 @@ class Separator:
             on_progress=on_progress,
         )
         return replace(report, warnings=(*report.warnings, *self.warnings[known_warnings:]))
-
-    def _separate_once(self, blocks: Iterable[Tensor], lead: int) -> Iterator[Tensor]:
-        """Separate blocks `(C, n)` into `(S, C, n)`, delayed by `lead` samples that are removed again."""
-        channels = self.ensemble.header.channels
-        later = chain([torch.zeros(channels, lead)], blocks) if lead else blocks
-        windows = cut(later, self.plan, channels=channels, input_length=self.ensemble.input_length)
-        for stems in overlap_add(self._estimate(windows), self.plan):
-            skipped = min(lead, stems.shape[-1])
-            lead -= skipped
-            if skipped < stems.shape[-1]:
-                yield stems[..., skipped:]
-
-    @torch.inference_mode()
-    def _estimate(self, windows: Iterable[Window]) -> Iterator[Window]:
-        """Run the networks on batches of windows `(C, M)`; yield windows `(S, C, length)`."""
-        for _, alike in groupby(windows, key=lambda window: window.length):
-            while batch := list(islice(alike, self.batch_size)):
-                yield from self._run(batch)
-
-    def _run(self, batch: list[Window]) -> Iterator[Window]:
-        """Run the networks on a batch, or on smaller ones if the memory of the device does not suffice."""
-        done = 0
-        while rest := batch[done : done + self.batch_size]:
-            try:
-                stems = self._run_networks(rest)
-            except torch.OutOfMemoryError:
-                if len(rest) == 1:
-                    raise
-            else:
-                yield from (Window(estimate, rest[0].length) for estimate in stems)
-                done += len(rest)
-                continue
-            # Not in the except clause: the error keeps the tensors of its frames alive.
-            self.batch_size = (len(rest) + 1) // 2
-            if self.device == "cuda":
-                torch.cuda.empty_cache()
-            if not self.warnings:
-                message = f"the {self.device} device has too little free memory for {len(rest)} windows at a time"
-                self.warnings.append(f"{message}; using smaller batches from now on")
-
-    def _run_networks(self, batch: list[Window]) -> Tensor:
-        """Run each network on windows of one length, and add up the stems `(B, S, C, length)` by its gains."""
-        header, length = self.ensemble.header, batch[0].length
-        total = torch.zeros(len(batch), len(header.stems), header.channels, length)
-        for member in self.ensemble.members:
-            signals.check()
-            mix = torch.stack([window.center_crop(member.input_length(length)) for window in batch]).to(self.device)
-            with self._low_precision():
-                estimate = member.ready(wiener=self.options.wiener)(mix)
-            inner = Window(estimate, length).center_crop(length).float().cpu()
-            for stem, output, gain in member.gains:
-                total[:, stem].add_(inner[:, output], alpha=gain)
-        return total
-
-    def _low_precision(self) -> torch.autocast | nullcontext[None]:
-        if self.options.precision == "full":
-            return nullcontext()
-        return torch.autocast(self.device, torch.bfloat16 if self.device == "cpu" else torch.float16)

@@ -32,14 +32,14 @@ def mean(passes: list[Iterator[Tensor]]) -> Iterator[Tensor]:
 
 
 class MixtureTap:
-    """Passes the blocks of a mixture on, and counts their samples, as the length in a header is only an estimate.
+    """Passes blocks `(..., n)` on, and counts their samples, as the length in a header is only an estimate.
 
     Attributes:
         length: samples that have passed so far.
     """
 
     def __init__(self, blocks: Iterable[Block], *, keep: bool = False) -> None:
-        """Tap blocks `(C, n)`; `keep` them for `take`."""
+        """Tap blocks; `keep` them for `take`."""
         self.length = 0
         self._blocks, self._keep = blocks, keep
         self._kept: list[Block] = []
@@ -52,17 +52,17 @@ class MixtureTap:
             yield block
 
     def take(self, count: int) -> Block | None:
-        """Return the next `count` samples `(C, count)` of those that have passed, or None if they were not kept."""
+        """Return the next `count` samples `(..., count)` of those that have passed, or None if they were not kept."""
         if not self._keep:
             return None
         taken: list[Block] = []
         while count > 0:
             block = self._kept.pop(0)
-            taken.append(block[:, :count])
-            if block.shape[1] > count:
-                self._kept.insert(0, block[:, count:])
-            count -= taken[-1].shape[1]
-        return np.concatenate(taken, axis=1)
+            taken.append(block[..., :count])
+            if block.shape[-1] > count:
+                self._kept.insert(0, block[..., count:])
+            count -= taken[-1].shape[-1]
+        return np.concatenate(taken, axis=-1)
 
 
 def match_input(stems: Iterable[Stems], count: int, header: Header, rate: int, channels: int) -> Iterator[Stems]:

@@ -79,8 +79,8 @@ def test_whole_songs_with_other_overlaps(name: str, overlap: float) -> None:
 def test_shifts_are_those_of_the_authors_program(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, model = couple("htdemucs")
     separator, mix = Separator(model, SeparationOptions(shifts=3, seed=5)), noise(2, 30_001)
-    assert len(set(separator.shift_offsets)) == 3
-    offsets = iter([RATE // 2 - lead for lead in separator.shift_offsets])
+    assert len(set(separator.runners[0].shift_offsets)) == 3
+    offsets = iter([RATE // 2 - lead for lead in separator.runners[0].shift_offsets])
     monkeypatch.setattr("demucs.apply.random.randint", lambda low, high: next(offsets))
     expected = apply_model(theirs, mix[None], shifts=3)[0]
     assert difference(whole(separator, mix), expected) <= TOLERANCE
@@ -90,12 +90,12 @@ def test_shifts_are_those_of_the_authors_program(monkeypatch: pytest.MonkeyPatch
 def test_the_seed_decides_the_shifts() -> None:
     _, model = couple("demucs")
     assert (
-        Separator(model, SeparationOptions(shifts=4)).shift_offsets
-        == Separator(model, SeparationOptions(shifts=4)).shift_offsets
+        Separator(model, SeparationOptions(shifts=4)).runners[0].shift_offsets
+        == Separator(model, SeparationOptions(shifts=4)).runners[0].shift_offsets
     )
     assert (
-        Separator(model, SeparationOptions(shifts=4)).shift_offsets
-        != Separator(model, SeparationOptions(shifts=4, seed=1)).shift_offsets
+        Separator(model, SeparationOptions(shifts=4)).runners[0].shift_offsets
+        != Separator(model, SeparationOptions(shifts=4, seed=1)).runners[0].shift_offsets
     )
     state = random.getstate()
     Separator(model, SeparationOptions(shifts=4))
@@ -249,9 +249,9 @@ def test_half_precision_is_near() -> None:
 
 
 def test_more_windows_for_gpus() -> None:
-    assert Separator(small(9)).batch_size == 1
-    assert Separator(small(9, length=4 * RATE), device="cuda").batch_size == 8
-    assert Separator(small(9, length=44 * RATE), device="cuda").batch_size == 1
+    assert Separator(small(9)).runners[0].batch_size == 1
+    assert Separator(small(9, length=4 * RATE), device="cuda").runners[0].batch_size == 8
+    assert Separator(small(9, length=44 * RATE), device="cuda").runners[0].batch_size == 1
 
 
 @pytest.mark.parametrize(
