@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 RATE, CHANNELS = 44_100, 2  # of all of Spleeter's models
 NOTES = "made from ONNX files"
-ACTIVATION = "ELU"  # with another one, as in Spleeter's models of two stems, the same tensors are another network
+ACTIVATION_NODES = {"ELU": "Elu", "LeakyReLU": "LeakyRelu", "ReLU": "Relu"}  # types of nodes, by Spleeter's names
 NORM = ("weight", "bias", "running_mean", "running_var")
 # By type of node: its tensors, in the order of its inputs, and the layers, in the order of data flow.
 LAYERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -92,14 +92,15 @@ def read_weights(paths: Sequence[Path], header: Header) -> dict[str, Tensor]:
     Raises:
         ModelError: A file is missing or damaged, or not exactly such a network.
     """
+    config = Config(**header.config)
     with torch.device("meta"):
-        network = Network(Config(**header.config), stems=1, channels=header.channels)
+        network = Network(config, stems=1, channels=header.channels)
     prefix = "networks.0."
     wanted = {name.removeprefix(prefix): tensor for name, tensor in network.state_dict().items()}
     weights = {}
     for number, (path, _) in enumerate(zip(paths, header.stems, strict=True)):
         try:
-            for name, tensor in _read_tensors(path, wanted):
+            for name, tensor in _read_tensors(path, wanted, config):
                 weights[f"networks.{number}.{name}"] = tensor
         except FileNotFoundError as error:
             raise ModelError(f"there is no model file {str(path)!r}", "check the path") from error
@@ -109,14 +110,12 @@ def read_weights(paths: Sequence[Path], header: Header) -> dict[str, Tensor]:
     return weights
 
 
-def _read_tensors(path: Path, wanted: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def _read_tensors(path: Path, wanted: Mapping[str, Tensor], config: Config) -> Iterator[tuple[str, Tensor]]:
     """Everything in `wanted`, from a file. Raises ValueError if the file is another network."""
     from onnx import numpy_helper
 
     model = _parse(path)
-    for entry in model.metadata_props:
-        if entry.key in ("conv_activation", "deconv_activation") and entry.value != ACTIVATION:
-            raise ValueError(f"its {entry.key} is {entry.value!r} instead of {ACTIVATION!r}")
+    _check_activations(model, config)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     floats = [name for name, tensor in wanted.items() if tensor.is_floating_point()]
     names = {name: name for name in floats} if stored.keys() >= set(floats) else _by_order(model.graph)
@@ -132,6 +131,17 @@ def _read_tensors(path: Path, wanted: Mapping[str, Tensor]) -> Iterator[tuple[st
         if not values.isfinite().all():
             raise ValueError(f"{name} is not all finite numbers")
         yield name, values
+
+
+def _check_activations(model: "ModelProto", config: Config) -> None:
+    """Raise ValueError if a file says that its activations are others: the same tensors are another network then."""
+    wanted = {"conv_activation": config.conv_activation, "deconv_activation": config.deconv_activation}
+    for entry in model.metadata_props:
+        if entry.value != wanted.get(entry.key, entry.value):
+            raise ValueError(f"its {entry.key} is {entry.value!r} instead of {wanted[entry.key]!r}")
+    nodes = {node.op_type for node in model.graph.node} & set(ACTIVATION_NODES.values())
+    if nodes - {ACTIVATION_NODES[name] for name in wanted.values()}:
+        raise ValueError(f"its activations are {' and '.join(sorted(nodes))}, not {' and '.join(wanted.values())}")
 
 
 def _parse(path: Path) -> "ModelProto":

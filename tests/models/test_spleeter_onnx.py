@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
-from support.spleeter import CONFIG, ELU, FLOW, KINDS, anonymous, model, network, nodes, of_stem
+from support.spleeter import CONFIG, ELU, KINDS, anonymous, model, network, nodes, of_stem
 from torch import Tensor
 
 from stemsplit.errors import ModelError
 from stemsplit.models import spleeter_onnx
 from stemsplit.networks.spleeter import Config, Network
-
-FLOW += ["up1", "bn5", "up2", "bn6", "up3", "bn7", "up4", "bn8", "up5", "bn9", "up6", "bn10", "up7"]
 
 
 def write(path: Path, content: ModelProto) -> Path:
@@ -116,6 +114,19 @@ def test_other_tensors_are_refused(
 @pytest.mark.parametrize("about", [{**ELU, "conv_activation": "LeakyReLU"}, {"deconv_activation": "ReLU"}])
 def test_another_activation_is_refused(tmp_path: Path, weights: dict[str, np.ndarray], about: dict[str, str]) -> None:
     assert "activation is" in message(write(tmp_path / "a.onnx", model(weights, about=about)))
+
+
+def test_the_nodes_tell_the_activation_where_the_metadata_do_not(
+    tmp_path: Path, weights: dict[str, np.ndarray]
+) -> None:
+    flow = nodes(str)
+    for number, node in enumerate(node for node in flow if node.op_type == "Elu"):
+        node.op_type = "LeakyRelu" if number < 5 else "Relu"
+    path = write(tmp_path / "a.onnx", model(weights, flow=flow, about={}))
+    assert "its activations are LeakyRelu and Relu, not ELU and ELU" in message(path)
+    settings = {**asdict(CONFIG), "conv_activation": "LeakyReLU", "deconv_activation": "ReLU"}
+    header = spleeter_onnx.make_header([["vocals"]], settings)
+    assert spleeter_onnx.read_weights([path], header).keys() > {f"networks.0.{name}" for name in weights}
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path, weights: dict[str, np.ndarray]) -> None:

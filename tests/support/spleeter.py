@@ -13,7 +13,32 @@ CONFIG = Config(n_fft=512, hop=128, frames=64, bins=128, widths=(2, 3, 4, 5, 6, 
 
 
 # The layers in the order of data flow.
-FLOW = ["conv", "bn", "conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "conv4", "bn4", "conv5"]
+FLOW = [
+    "conv",
+    "bn",
+    "conv1",
+    "bn1",
+    "conv2",
+    "bn2",
+    "conv3",
+    "bn3",
+    "conv4",
+    "bn4",
+    "conv5",
+    "up1",
+    "bn5",
+    "up2",
+    "bn6",
+    "up3",
+    "bn7",
+    "up4",
+    "bn8",
+    "up5",
+    "bn9",
+    "up6",
+    "bn10",
+    "up7",
+]
 
 
 PARTS = ("weight", "bias", "running_mean", "running_var")
