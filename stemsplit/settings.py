@@ -17,8 +17,13 @@ PREFIX = "STEMSPLIT_"
 CONFIG = f"{PREFIX}CONFIG"  # the variable that names another file of settings
 _HINT = 'correct it, or rename the file; every line should be like  model = "htdemucs"'
 
-Preset = Literal["fast", "balanced", "best"]
-PRESETS: Mapping[Preset, str] = {"fast": "spleeter", "balanced": "htdemucs", "best": "htdemucs_ft"}
+Preset = Literal["fast", "balanced", "best", "karaoke"]
+PRESETS: Mapping[Preset, str] = {
+    "fast": "spleeter",
+    "balanced": "htdemucs",
+    "best": "htdemucs_ft",
+    "karaoke": "spleeter-2stems",
+}
 """Models by what matters to the user."""
 
 

@@ -27,6 +27,8 @@ from stemsplit.separation.separator import Separator
 
 BLOCK = 2**18  # samples read at a time
 IDEAL_STFT = (4096, 1024)  # n_fft and hop of the ideal ratio mask
+ACCOMPANIMENT = "accompaniment"  # of models with two stems; data sets have its parts instead
+PARTS = ("drums", "bass", "other", "guitar", "piano")
 
 
 Estimator = Callable[[Multitrack, tuple[str, ...]], Iterable[Tensor]]
@@ -96,8 +98,9 @@ def find_scorable(folder: Path, stems: Sequence[str]) -> tuple[list[Multitrack],
     """
     songs: list[Multitrack] = []
     errors: list[DatasetError] = []
+    names = dict.fromkeys((*stems, *(PARTS if ACCOMPANIMENT in stems else ())))
     with open_index(folder) as index:
-        for files in find_files(folder, stems):
+        for files in find_files(folder, list(names)):
             try:
                 songs.append(read_multitrack(files, index))
             except DatasetError as error:
@@ -168,8 +171,17 @@ def _blocks(song: Multitrack, stems: tuple[str, ...], margin: int) -> Iterator[T
     for start in range(0, song.length, BLOCK):
         length = min(BLOCK, song.length - start)
         before = min(margin, start)
-        read = read_stems(song, stems, start - before, before + length + margin)
+        read = _read_references(song, stems, start - before, before + length + margin)
         yield torch.nn.functional.pad(read, (margin - before, 0))
+
+
+def _read_references(song: Multitrack, stems: tuple[str, ...], start: int, length: int) -> Tensor:
+    """The true stems, `(S, C, length)`; an accompaniment that the song does not have is the sum of all other stems."""
+    references = read_stems(song, stems, start, length)
+    if ACCOMPANIMENT in stems and ACCOMPANIMENT not in song.stems:
+        others = [stem for stem in song.stems if stem not in stems]
+        references[stems.index(ACCOMPANIMENT)] = read_stems(song, others, start, length).sum(0)
+    return references
 
 
 def _score(
@@ -181,7 +193,7 @@ def _score(
     def scored() -> Iterator[Tensor]:
         nonlocal start
         for estimate in estimates:
-            true = read_stems(song, stems, start, estimate.shape[-1])
+            true = _read_references(song, stems, start, estimate.shape[-1])
             sdr.update(true, estimate)
             si_sdr.update(true, estimate)
             start += estimate.shape[-1]

@@ -57,6 +57,22 @@ def test_a_perfect_network(shares_model: MakeModel, tmp_path: Path, channels: in
     assert worse.sdr["bass"] > 100
 
 
+def test_the_accompaniment_is_all_that_is_not_the_vocals(make_song: MakeSong, tmp_path: Path) -> None:
+    true = stack(make_song(tmp_path / "song"))
+    stems = ("vocals", "accompaniment")
+    (song,), errors = scoring.find_scorable(tmp_path, stems)
+    assert not errors
+
+    def perfect(song: Multitrack, stems: tuple[str, ...]) -> Iterator[torch.Tensor]:
+        yield torch.stack([true[0], true[1:].sum(0)])
+
+    scores = score(song, stems, {"perfect": perfect, "mixture": mixture, "mask": ideal_mask}, bss_eval=False)
+    assert min(scores["perfect"].sdr.values()) > 100
+    expected = sdr(torch.stack([true[0], true[1:].sum(0)]), true.sum(0).expand(2, -1, -1))
+    assert list(scores["mixture"].sdr.values()) == pytest.approx(expected.tolist(), abs=1e-3)
+    assert min(scores["mask"].sdr.values()) > max(scores["mixture"].sdr.values())
+
+
 @pytest.mark.parametrize("block", [1000, 7777, 2**18])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_against_separate_and_sdr_on_the_whole(
