@@ -196,9 +196,19 @@ def test_models_are_known_by_what_they_are(here: Path) -> None:
 
 
 def test_a_bundled_model_has_a_hash() -> None:
-    described = manifest.describe_model(registry.read_bundled().find("mini"))
-    assert described["name"] == "mini"
+    described = manifest.describe_model(registry.read_bundled().find("mini-unet"))
+    assert described["name"] == "mini-unet"
     assert registry.SHA256.fullmatch(described["sha256"])
+
+
+def test_every_step_of_a_chain_is_described() -> None:
+    described = manifest.describe_model(registry.read_bundled().find("mini"))
+    first, second = described["steps"]
+    assert (described["name"], first["name"], second["name"]) == ("mini", "spleeter-2stems", "mini-unet")
+    assert (second["of"], second["as"]) == ("accompaniment", {"vocals": "other"})
+    assert registry.SHA256.fullmatch(first["sha256"])
+    # Stems that were made of the whole chain are up to date for who wants some of them.
+    assert manifest.describe_model(registry.read_bundled().find("mini", ["vocals"])) == described
 
 
 # What there is to do

@@ -109,7 +109,7 @@ def test_people_are_told_the_same(run: Run) -> None:
         "self-test",
     ):
         assert re.search(rf"^{word}  ", out, re.MULTILINE)
-    assert re.search(r"^model +mini: downloaded, 9 MB", out, re.MULTILINE)
+    assert re.search(r"^model +mini: downloaded, 48 MB", out, re.MULTILINE)
     assert re.search(r"^self-test +passed: a second of audio took [\d.]+ s on cpu", out, re.MULTILINE)
     assert out.splitlines()[-1] == "songs can be separated"
 

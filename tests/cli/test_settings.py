@@ -295,7 +295,8 @@ def test_an_error_says_where_a_value_comes_from(
 
 def test_presets_are_models_of_the_list() -> None:
     assert get_args(settings.Preset) == tuple(settings.PRESETS)
-    assert settings.PRESETS == {"fast": "spleeter", "balanced": "htdemucs", "best": "htdemucs_ft"}
+    models = {"fast": "spleeter", "balanced": "htdemucs", "best": "htdemucs_ft", "karaoke": "spleeter-2stems"}
+    assert models == settings.PRESETS
     assert set(settings.PRESETS.values()) <= set(registry.read_bundled().models)
 
 
@@ -418,7 +419,7 @@ def test_what_bash_offers(complete: Callable[..., list[str]], here: Path, config
     assert complete("stemsplit", "so") == []  # then bash offers files itself
     assert complete("stemsplit", "--mod") == ["--model"]
     assert complete("stemsplit", "--vers") == ["--version"]
-    assert complete("stemsplit", "song.mp3", "--model", "mi") == ["mini"]
+    assert complete("stemsplit", "song.mp3", "--model", "mi") == ["mini", "mini-unet"]
     assert complete("stemsplit", "--preset", "") == list(settings.PRESETS)
     assert complete("stemsplit", "song.mp3", "--model", "mini", "--stems", "vocals,d") == ["vocals,drums"]
     assert complete("stemsplit", "models", "info", "htdemucs_") == ["htdemucs_ft", "htdemucs_6s"]
@@ -433,8 +434,13 @@ def test_models_of_the_user_are_offered(complete: Callable[..., list[str]], here
     )
     path.write_text(f"[minimal]\n{table}")
     (here / "more.toml").write_text(f"[minor]\n{table}")
-    assert complete("stemsplit", "--model", "mini") == ["mini", "minimal"]
-    assert complete("stemsplit", "--registry", "more.toml", "--model", "min") == ["mini", "minimal", "minor"]
+    assert complete("stemsplit", "--model", "mini") == ["mini", "mini-unet", "minimal"]
+    assert complete("stemsplit", "--registry", "more.toml", "--model", "min") == [
+        "mini",
+        "mini-unet",
+        "minimal",
+        "minor",
+    ]
     path.write_text("damaged")
     assert complete("stemsplit", "--model", "mini") == []
 
