@@ -1,14 +1,15 @@
-"""The two decoders behind `Reader`, and which of them reads what, chosen by measurement.
+"""The two decoders behind `Reader`, and the choice between them, which was made by measurement.
 
-* libsndfile reads plain samples (WAV, AIFF, CAF, AU, W64, RF64) and Ogg Vorbis with one or two channels.
-* FFmpeg (PyAV) reads everything else. Among that is MP3, because libsndfile takes its length from an estimate and then
-  silently stops there (halfway through a VBR file without a Xing header) and prints to the terminal; FLAC, because
-  libsndfile gives up at the first damaged frame; and everything with more than two channels, because libsndfile does
-  not say which loudspeaker a channel belongs to.
+* libsndfile reads PCM (WAV, AIFF, CAF, AU, W64, RF64) and Ogg Vorbis with one or two channels.
+* FFmpeg (PyAV) reads everything else. That includes MP3, because libsndfile only estimates its length and silently
+  stops there (halfway through a VBR file without a Xing header) and prints to the terminal; FLAC, because libsndfile
+  gives up at the first damaged frame; and everything with more than two channels, because libsndfile does not say
+  which loudspeaker a channel belongs to.
 
-Both trim the encoder's delay and padding wherever the file notes them, as the ffmpeg program does.
+Both trim the encoder's delay and padding wherever the file states them, as the ffmpeg program does.
 
-For random access, as in training, libsndfile reads FLAC and more than two channels as well, because it seeks faster.
+For random access, as in training, libsndfile also reads FLAC and files with more than two channels, because it seeks
+faster.
 """
 
 import contextlib
@@ -41,11 +42,11 @@ Stems = npt.NDArray[np.float32]
 
 _SNDFILE_STARTS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"riff", b"OggS")
 _SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
-_OPEN_END = 0x7FFF_0000  # bytes; writers that cannot go back to correct the header announce this much or more
+_UNKNOWN_SIZE = 0x7FFF_0000  # bytes; writers that cannot go back to correct the header state this much or more
 # Samples to decode before an excerpt: an MP3 frame uses bits of up to ten frames before it, and Opus needs 80 ms.
-_RUN_UP = 16_384
+_PREROLL = 16_384
 _OGG_PAGE = 65_307  # bytes, the largest page
-# FFmpeg's names of containers whose length is in the file, not estimated from its size.
+# FFmpeg's names for containers that state their length, so that it is not estimated from the size of the file.
 _EXACT_CONTAINERS = {"flac", "mov", "matroska", "asf", "wv", "tta", "ape", "wav", "aiff", "caf", "ogg"}
 
 _HALF_POWER = 0.5**0.5  # -3 dB
@@ -54,7 +55,7 @@ _FRONT = {"FL": _LEFT, "FLC": _LEFT, "DL": _LEFT, "WL": _LEFT, "FR": _RIGHT, "FR
 
 
 class SndfileSource:
-    """libsndfile: plain samples and Ogg Vorbis with one or two channels; for random access, FLAC and more channels.
+    """libsndfile: PCM and Ogg Vorbis with one or two channels; for random access, also FLAC and more channels.
 
     Args:
         file: An opened, unbuffered file.
@@ -63,10 +64,10 @@ class SndfileSource:
     Attributes:
         rate: Hz.
         channels: As in the file.
-        folded_from: None.
-        length: Samples.
+        downmixed_from: None.
+        estimated_length: Samples; exact here.
         exact_length: Samples.
-        promised: Samples according to the header, even if the file is truncated, or None.
+        stated_length: Samples according to the header, even if the file is truncated, or None.
         failures: Blocks that could not be decoded so far.
         chained: Whether more recordings follow that are not read.
 
@@ -74,7 +75,7 @@ class SndfileSource:
         soundfile.LibsndfileError: The file cannot be read by libsndfile.
     """
 
-    folded_from = None
+    downmixed_from = None
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         # By descriptor, not by name, so that names that are not UTF-8, or end in .raw, need no special treatment.
@@ -83,9 +84,9 @@ class SndfileSource:
         self._sound = soundfile.SoundFile(file.fileno(), closefd=False)
         self.rate: int = self._sound.samplerate
         self.channels: int = self._sound.channels
-        self.length: int = self._sound.frames
-        self.exact_length: int | None = self.length
-        self.promised = self._announced()
+        self.estimated_length: int = self._sound.frames
+        self.exact_length: int | None = self.estimated_length
+        self.stated_length = self._read_stated_length()
         self.failures = 0
         self.chained = False
         if self._sound.format == "OGG":
@@ -94,10 +95,10 @@ class SndfileSource:
     def is_suitable(self, *, random_access: bool) -> bool:
         """Whether libsndfile is the better decoder for this file.
 
-        It is not if it finds no samples: FFmpeg reads what a recorder left behind that was killed before it wrote the
-        length.
+        It is not if it finds no samples: FFmpeg can read a recording that was interrupted before its length was
+        written.
         """
-        has_samples = self.length > 0 or self._sound.format == "OGG"
+        has_samples = self.estimated_length > 0 or self._sound.format == "OGG"
         readable = self._sound.subtype in (*_SAMPLE_BYTES, "VORBIS")
         return has_samples and readable and (random_access or (self.channels <= 2 and self._sound.format != "FLAC"))
 
@@ -120,7 +121,7 @@ class SndfileSource:
             AudioError: The excerpt cannot be decoded.
         """
         try:
-            self._sound.seek(min(start, self.length))
+            self._sound.seek(min(start, self.estimated_length))
             samples: Block = self._sound.read(length, dtype="float32", always_2d=True).T
         except soundfile.LibsndfileError as error:
             raise undecodable(self._path, error.error_string.removeprefix("Error : ").rstrip(". ")) from error
@@ -130,20 +131,20 @@ class SndfileSource:
         """Close the decoder, not the file; a second call does nothing."""
         self._sound.close()
 
-    def _announced(self) -> int | None:
-        # libsndfile corrects the length of a truncated file; only its log still has the one in the header.
+    def _read_stated_length(self) -> int | None:
+        # libsndfile corrects the length of a truncated file; only its log still shows the length in the header.
         log = re.search(r"(?:data|SSND)\s*: (\d+) \(should be", self._sound.extra_info)
         if self._sound.subtype not in _SAMPLE_BYTES:
             return None
         if log is None:
-            return int(self.length)  # complete, unless the file is truncated while it is being read
-        if int(log[1]) >= _OPEN_END:
+            return int(self.estimated_length)  # complete, unless the file is truncated while it is being read
+        if int(log[1]) >= _UNKNOWN_SIZE:
             return None
         frame_bytes: int = _SAMPLE_BYTES[self._sound.subtype] * self.channels
         return int(log[1]) // frame_bytes
 
     def _read_last_page(self) -> None:
-        """Only the last page of an Ogg file shows its length, and whether it ends in the stream that it began with."""
+        """Read the length of an Ogg file, and whether it ends in the stream that it began with, off its last page."""
         position = self._file.tell()
         self._file.seek(0)
         first = self._file.read(18)
@@ -153,7 +154,7 @@ class SndfileSource:
         last = tail[tail.rfind(b"OggS\x00") :][:18]
         if len(last) == 18:  # RFC 3533: 6 bytes, the granule position (in Vorbis, samples), the stream's serial number
             self.chained = last[14:] != first[14:]
-            self.promised = None if self.chained else int.from_bytes(last[6:14], "little", signed=True)
+            self.stated_length = None if self.chained else int.from_bytes(last[6:14], "little", signed=True)
 
 
 class FFmpegSource:
@@ -167,10 +168,10 @@ class FFmpegSource:
     Attributes:
         rate: Hz.
         channels: 1 or 2.
-        folded_from: Number of channels in the file if it was more than two, else None.
-        length: Samples, an estimate, or None.
+        downmixed_from: Number of channels in the file if it was more than two, else None.
+        estimated_length: Samples, or None if not even an estimate is known.
         exact_length: Samples, if a header gives them exactly, else None.
-        promised: Samples according to a header that can be trusted, or None.
+        stated_length: Samples according to a header that can be trusted, or None.
         failures: Packets that could not be decoded so far.
         chained: Whether more recordings follow that are not read.
 
@@ -206,16 +207,17 @@ class FFmpegSource:
             self._frames = self._decode(self._packets)
             # The first frame is more reliable about sample rate and channels than many headers.
             self._first = next(self._frames, None)
-            head = self._first or stream.codec_context
-            if not head or not head.sample_rate or not head.layout.nb_channels:
+            parameters = self._first or stream.codec_context
+            if not parameters or not parameters.sample_rate or not parameters.layout.nb_channels:
                 raise undecodable(path)
-            self.rate: int = head.sample_rate
-            self.channels = min(2, head.layout.nb_channels)
-            self.folded_from = head.layout.nb_channels if head.layout.nb_channels > 2 else None
-            self.length, self.promised = self._announced(stream, first)
-            self.exact_length: int | None = self.promised if self._container.format.name == "mp3" else None
+            count = parameters.layout.nb_channels
+            self.rate: int = parameters.sample_rate
+            self.channels = min(2, count)
+            self.downmixed_from = count if count > 2 else None
+            self.estimated_length, self.stated_length = self._read_lengths(stream, first)
+            self.exact_length: int | None = self.stated_length if self._container.format.name == "mp3" else None
             self._samples_per_tick = (stream.time_base or Fraction(1, self.rate)) * self.rate
-            if not self._first and (self.failures or self.promised):
+            if not self._first and (self.failures or self.stated_length):
                 raise undecodable(path)
         except BaseException:
             self._container.close()
@@ -232,30 +234,32 @@ class FFmpegSource:
         It can be called once, in place of `blocks`.
 
         Raises:
-            AudioError: Pieces of the excerpt cannot be decoded.
+            AudioError: Part of the excerpt cannot be decoded.
         """
         origin = self._first.pts if self._first else None
         frames = self._with_first(self._frames)
-        if origin is not None and start > _RUN_UP:
-            needed = int(origin + (start - _RUN_UP) / self._samples_per_tick)
+        if origin is not None and start > _PREROLL:
+            needed = int(origin + (start - _PREROLL) / self._samples_per_tick)
             if self._container.format.name == "mp3":  # in other formats, timestamps after seeking may be wrong
                 self._container.seek(needed, stream=self._stream)
             packets = dropwhile(lambda p: p.pts is not None and p.pts + (p.duration or 0) < needed, self._packets)
             frames = self._decode(packets)
         excerpt = np.zeros((self.channels, length), np.float32)
-        place = count = end = 0  # in the song, in the excerpt, in the excerpt
+        position = 0  # of the next block in the song
+        filled = 0  # samples of the excerpt
+        end = 0  # of the excerpt, as far as the song goes
         for frame, block in self._convert_all(frames):
             if frame is not None and frame.pts is not None and origin is not None:
-                place = round((frame.pts - origin) * self._samples_per_tick)
-            first, last = max(place, start) - start, min(place + block.shape[1], start + length) - start
+                position = round((frame.pts - origin) * self._samples_per_tick)
+            first, last = max(position, start) - start, min(position + block.shape[1], start + length) - start
             if first < last:
-                excerpt[:, first:last] = block[:, start + first - place : start + last - place]
-                count, end = count + last - first, max(end, last)
-            place += block.shape[1]
-            if place >= start + length:
+                excerpt[:, first:last] = block[:, start + first - position : start + last - position]
+                filled, end = filled + last - first, max(end, last)
+            position += block.shape[1]
+            if position >= start + length:
                 break
-        if count < end:
-            raise undecodable(self._path, f"{end - count} samples of it are damaged")
+        if filled < end:
+            raise undecodable(self._path, f"{end - filled} samples are damaged")
         return excerpt[:, :end]
 
     def close(self) -> None:
@@ -272,11 +276,11 @@ class FFmpegSource:
             yield from packets
         except self._av.FFmpegError:
             self.failures += 1
-        except IndexError:  # at the end, when PyAV flushes a stream that appeared late, of which it does not know
+        except IndexError:  # PyAV at the end, flushing a stream that appeared late and that it does not know
             pass
 
     def _decode(self, packets: Iterable["Packet[AudioStream]"]) -> Iterator["AudioFrame"]:
-        """Decode what can be decoded, beyond damaged packets."""
+        """Decode the packets, skipping damaged ones."""
         for packet in packets:
             try:
                 frames = packet.decode()
@@ -285,31 +289,33 @@ class FFmpegSource:
             else:
                 yield from frames
 
-    def _announced(self, stream: "AudioStream", first: "Packet[AudioStream] | None") -> tuple[int | None, int | None]:
-        """Return length and promised length; for films whose streams have none, the film's length is an estimate."""
+    def _read_lengths(
+        self, stream: "AudioStream", first: "Packet[AudioStream] | None"
+    ) -> tuple[int | None, int | None]:
+        """Return estimated and stated length; for films whose streams have none, the film's length is the estimate."""
         container = self._container
         if stream.duration and stream.time_base:
-            exact = stream.duration * stream.time_base * self.rate
+            length = stream.duration * stream.time_base * self.rate
         elif container.duration:
-            exact = Fraction(container.duration * self.rate, self._av.time_base)
+            length = Fraction(container.duration * self.rate, self._av.time_base)
         else:
             return None, None
         kind = container.format.name.split(",")[0]
-        alone = bool(stream.duration) or len(container.streams) == 1
-        exact_container = kind in _EXACT_CONTAINERS and alone
-        if kind == "mp3" and first is not None and first.pos and exact.denominator == 1:
-            exact_container = lame_header.counts_frames(self._file, first.pos)
-        return round(exact), round(exact) if exact_container else None
+        is_of_stream = bool(stream.duration) or len(container.streams) == 1
+        is_stated = kind in _EXACT_CONTAINERS and is_of_stream
+        if kind == "mp3" and first is not None and first.pos and length.denominator == 1:
+            is_stated = lame_header.has_frame_count(self._file, first.pos)
+        return round(length), round(length) if is_stated else None
 
     def _convert_all(self, frames: Iterable["AudioFrame"]) -> Iterator[tuple["AudioFrame | None", Block]]:
-        """Yield each frame and its samples; None and what is left at the end of a sample format."""
+        """Yield each frame and its samples; and None with the samples still buffered when the sample format ends."""
         kind: tuple[str, str, int] | None = None
         converter: AudioResampler | None = None
         for frame in frames:
             if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
                 for block in self._convert(converter, None):
                     yield None, block
-                # Interleaved: PyAV crashes on frames with eight channels or more that are not.
+                # Interleaved, because PyAV crashes on planar frames with eight or more channels.
                 converter = self._av.AudioResampler("flt", frame.layout, self.rate)
             for block in self._convert(converter, frame):
                 yield frame, block
@@ -341,13 +347,14 @@ class FFmpegSource:
 
 
 def open_container(file: BinaryIO, *, metadata_errors: str = "replace") -> "InputContainer":
-    """Open a media file with FFmpeg, which may open nothing else by itself.
+    """Open a media file with FFmpeg, which may not open any other file by itself.
 
     No protocol is allowed: otherwise a playlist that claims to be a song could make FFmpeg open other files, or
     addresses on the network.
 
     Args:
-        metadata_errors: What becomes of tags that are not UTF-8, as in `bytes.decode`.
+        file: An opened file.
+        metadata_errors: How to decode tags that are not UTF-8: the `errors` of `bytes.decode`.
 
     Raises:
         av.FFmpegError: FFmpeg cannot read it.
@@ -377,7 +384,7 @@ def open_source(
         try:
             source = SndfileSource(file, path)
         except soundfile.LibsndfileError:
-            pass  # another codec, or another format that starts alike: let FFmpeg try
+            pass  # another codec, or another format with the same first bytes: let FFmpeg try
         else:
             if source.is_suitable(random_access=random_access):
                 return source
@@ -395,9 +402,9 @@ def undecodable(path: Path, reason: str = "it is damaged, or not audio") -> Audi
 def downmix_matrix(names: Sequence[str]) -> Block:
     """Return the matrix that downmixes channels to stereo, as in Recommendation ITU-R BS.775.
 
-    Centre and surround get -3 dB, a single rear channel -6 dB on each side, LFE is left out. Height and unknown
-    channels are treated in the same way, so that none is lost. The matrix is scaled so that the result cannot clip, as
-    FFmpeg does for integer samples.
+    Centre and surround get -3 dB, a single rear channel -6 dB on each side, and LFE is left out. Height channels have
+    the gains of surround and rear, unknown ones those of a single rear channel, so that none is lost. The matrix is
+    scaled so that the result cannot clip, as FFmpeg does for integer samples.
 
     Args:
         names: FFmpeg's names of the channels: "FL", "FC", "LFE", "BL" and so on.

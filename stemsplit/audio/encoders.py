@@ -2,7 +2,7 @@
 
 libsndfile writes WAV and RF64, and Ogg Vorbis, because FFmpeg's own Vorbis encoder is poor. FFmpeg writes everything
 else: it keeps covers, has Opus, AAC and ALAC, and notes the silence that its encoders add, so that decoders cut it.
-What both lack is added to the finished files: tags in Ogg, the padding of an MP3, the names in a stem file.
+What neither can do is added to the finished files: tags in Ogg, the padding of an MP3, the names in a stem file.
 """
 
 import errno
@@ -22,7 +22,7 @@ from stemsplit.audio.decoding import Stems
 from stemsplit.audio.formats import Format
 from stemsplit.audio.tags import Tags
 
-# +18 dB. Music does not go beyond this, but encoders fail there: LAME ends the program.
+# +18 dB: no music is louder, and encoders fail on louder samples (LAME ends the program).
 LOUDEST = 8.0
 # Samples at a time: libsndfile puts all of them on the stack, and the result depends on their number.
 _VORBIS_BLOCK = 8_192
@@ -114,7 +114,7 @@ class SndfileEncoder:
         self._quantiser = Quantiser(int(format.bits), seed) if format.bits in ("16", "24") else None
         self._files: list[BinaryIO] = []
         self._sound: soundfile.SoundFile | None = None
-        self._rest: npt.NDArray[np.float32] = np.zeros((0, channels), np.float32)
+        self._pending: npt.NDArray[np.float32] = np.zeros((0, channels), np.float32)
         self.paths: Sequence[Path] = [path]
         if format.name == "ogg":
             self.paths = [path, path.with_name(f"{path.name}.raw")]
@@ -144,9 +144,9 @@ class SndfileEncoder:
     def write(self, stems: Stems) -> None:
         samples: npt.NDArray[Any] = stems[0].T
         if self._container == "OGG":
-            samples = np.concatenate([self._rest, np.clip(samples, -LOUDEST, LOUDEST)])
+            samples = np.concatenate([self._pending, np.clip(samples, -LOUDEST, LOUDEST)])
             ready = len(samples) - len(samples) % _VORBIS_BLOCK
-            self._rest = samples[ready:]
+            self._pending = samples[ready:]
             blocks = [samples[start : start + _VORBIS_BLOCK] for start in range(0, ready, _VORBIS_BLOCK)]
         else:
             blocks = [self._quantiser(samples) if self._quantiser else samples]
@@ -154,7 +154,7 @@ class SndfileEncoder:
 
     def finish(self, length: int) -> None:
         assert self._sound
-        self._write([self._rest])
+        self._write([self._pending])
         with _as_full_disk():
             self._sound.close()
         if self._format.sample_bytes:
@@ -179,7 +179,7 @@ class SndfileEncoder:
                 self._sound.write(np.ascontiguousarray(block))
 
     def _open(self, path: Path, mode: Literal["rb", "r+b", "xb"]) -> BinaryIO:
-        """Open a file until `close`, not for a `with`, at whose end a signal can strike and leave the file open."""
+        """Open a file until `close`; a signal at the end of a `with` could leave it open."""
         self._files.append(path.open(mode))
         return self._files[-1]
 

@@ -1,4 +1,4 @@
-"""The formats that stems can be written in: containers, bit depths, bit rates and sample rates."""
+"""The formats in which stems can be written, with their bit depths, bit rates and sample rates."""
 
 import re
 from collections.abc import Container, Iterable
@@ -183,8 +183,8 @@ class Format:
     def __str__(self) -> str:
         if self.bits:
             return f"{self.label}, {self.bits} bits".replace("32f bits", "32 bits float")
-        how = f"{self.bitrate / 1000:g} kbit/s" if self.bitrate else f"quality {self.quality:g}"
-        return f"{self.label}, {how}"
+        setting = f"{self.bitrate / 1000:g} kbit/s" if self.bitrate else f"quality {self.quality:g}"
+        return f"{self.label}, {setting}"
 
     @property
     def _kind(self) -> _Kind:

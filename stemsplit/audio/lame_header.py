@@ -1,4 +1,4 @@
-"""The Xing or Info header of an MP3, with its length and the padding that its encoder has added."""
+"""The Xing or Info header of an MP3, which states the number of frames and the encoder's delay and padding."""
 
 import re
 from typing import BinaryIO
@@ -50,7 +50,7 @@ def write_padding(file: BinaryIO, length: int) -> None:
     file.write(head)
 
 
-def counts_frames(file: BinaryIO, start: int) -> bool:
+def has_frame_count(file: BinaryIO, start: int) -> bool:
     """Return whether an MP3 has a Xing, Info or VBRI header with its number of frames, from which its length is known.
 
     Args:

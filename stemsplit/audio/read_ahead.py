@@ -1,4 +1,4 @@
-"""Opens and decodes the next song in a thread, while another one is being worked on."""
+"""Prefetching: the next song of a batch is opened and decoded in a thread while another one is separated."""
 
 import queue
 import threading
@@ -11,7 +11,7 @@ from stemsplit.audio.reading import Reader, open_reader
 from stemsplit.files import FileStamp
 
 BLOCKS = 16  # decoded ahead at most: 24 s at 44.1 kHz, 8 MB
-_PATIENCE_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 _Item = Block | BaseException | None
 
@@ -30,10 +30,10 @@ class PrefetchReader(Reader):
         self.path = path
         self._open_song = open_song
         self._ready: queue.Queue[Reader | BaseException] = queue.Queue()
-        self._waiting: queue.Queue[_Item] = queue.Queue(BLOCKS)
+        self._queue: queue.Queue[_Item] = queue.Queue(BLOCKS)
         self._closed = threading.Event()
         self._stamp = _stamp(path)  # before the file is opened, not after
-        self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> "PrefetchReader":
@@ -41,7 +41,7 @@ class PrefetchReader(Reader):
         if isinstance(reader, BaseException):
             raise reader
         self.rate, self.channels, self.length = reader.rate, reader.channels, reader.length
-        self.folded_from, self.warnings = reader.folded_from, reader.warnings
+        self.downmixed_from, self.warnings = reader.downmixed_from, reader.warnings
         return self
 
     def is_fresh(self) -> bool:
@@ -55,7 +55,7 @@ class PrefetchReader(Reader):
 
     def blocks(self, size: int = 65_536) -> Iterator[Block]:
         """Yield the song's blocks, as `Reader.blocks` does; `size` is ignored."""
-        while (item := self._waiting.get()) is not None:
+        while (item := self._queue.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item
@@ -80,7 +80,7 @@ class PrefetchReader(Reader):
         """Wait for room in the queue; return False if the reader was closed instead."""
         while not self._closed.is_set():
             with suppress(queue.Full):
-                self._waiting.put(item, timeout=_PATIENCE_SECONDS)
+                self._queue.put(item, timeout=_POLL_SECONDS)
                 return True
         return False
 

@@ -1,4 +1,8 @@
-"""Reads songs: files of any format as blocks of samples, in constant memory."""
+"""Reading a song: `open_reader` gives a `Reader`, which decodes files of any format block by block.
+
+This is the entry to the package for everything that reads audio. The decoders behind it are in `decoding`; memory does
+not grow with the length of the song.
+"""
 
 import stat
 from collections.abc import Iterable, Iterator
@@ -14,7 +18,7 @@ from stemsplit.audio.decoding import Block, FFmpegSource, SndfileSource, open_so
 from stemsplit.errors import AudioError
 from stemsplit.wording import one_line
 
-_EARLY_SECONDS = 0.5  # a file that is shorter than its header says by more than this gets a warning
+_EARLY_SECONDS = 0.5  # warn about a file that ends this much earlier than its header says
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Reader:
         path: The file.
         rate: Hz.
         channels: 1 or 2, after downmixing.
-        folded_from: Number of channels in the file if it was more than two, else None.
+        downmixed_from: Number of channels in the file if it was more than two, else None.
         length: Samples, an estimate for progress bars only, or None.
         warnings: Sentences about what is downmixed, damaged or left out; complete when `blocks` is exhausted.
     """
@@ -48,15 +52,15 @@ class Reader:
         self.path = path
         self.rate: int = source.rate
         self.channels: int = source.channels
-        self.folded_from: int | None = source.folded_from
-        self.length: int | None = source.length
+        self.downmixed_from: int | None = source.downmixed_from
+        self.length: int | None = source.estimated_length
         self.warnings: list[str] = []
         self._file = file
         self._source = source
-        if source.folded_from:
-            self._warn(f"has {source.folded_from} channels, which are folded down to {source.channels}")
+        if source.downmixed_from:
+            self._warn(f"has {source.downmixed_from} channels, which are downmixed to {source.channels}")
         if source.chained:
-            self._warn("is several recordings in one file; only the first one is read")
+            self._warn("contains several recordings; only the first one is read")
 
     def __enter__(self) -> "Reader":
         return self
@@ -72,8 +76,8 @@ class Reader:
     def blocks(self, size: int = 65_536) -> Iterator[Block]:
         """Yield the song once, from start to end; an empty song gives no block.
 
-        Samples beyond +-1 are kept. Samples that are not finite become 0, with a warning. Of a truncated or damaged
-        file, what can be decoded is, with a warning.
+        Samples beyond +-1 are kept. Samples that are not finite become 0, with a warning. A truncated or damaged file
+        is decoded as far as possible, with a warning.
 
         Args:
             size: Samples in a block.
@@ -96,29 +100,29 @@ class Reader:
                 yield block
         except OSError as error:
             raise _unreadable(self.path, error) from error
-        missing = (self._source.promised or 0) - decoded
+        missing = (self._source.stated_length or 0) - decoded
         ends_early = missing > _EARLY_SECONDS * self.rate
         if decoded == 0 and (ends_early or self._source.failures):
             raise undecodable(self.path)
         if ends_early:
             self._warn(f"ends early: the last {missing / self.rate:.1f} s could not be decoded")
         elif self._source.failures:
-            self._warn(f"is damaged: {self._source.failures} piece(s) of it could not be decoded and are left out")
+            self._warn(f"is damaged: {self._source.failures} block(s) could not be decoded and were skipped")
         if invalid:
-            self._warn(f"holds {invalid} sample(s) that are infinite or not a number; silence stands in for them")
+            self._warn(f"has {invalid} sample(s) that are infinite or not a number; they were replaced by silence")
 
     def exact_length(self) -> int:
         """Return the number of samples: from the header if it is exact, else by decoding the whole song.
 
         Raises:
-            AudioError: A piece of the song cannot be decoded.
+            AudioError: Part of the song cannot be decoded.
         """
         known: int | None = self._source.exact_length
         if known is not None:
             return known
         length: int = sum(block.shape[1] for block in self._source.blocks())
         if self._source.failures:
-            raise undecodable(self.path, f"{self._source.failures} piece(s) of it are damaged")
+            raise undecodable(self.path, f"{self._source.failures} block(s) are damaged")
         return length
 
     def excerpt(self, start: int, length: int) -> Block:
@@ -127,15 +131,15 @@ class Reader:
         Samples that are not finite are kept. Fast only if the song was opened for random access.
 
         Raises:
-            AudioError: A piece of the excerpt cannot be decoded.
+            AudioError: Part of the excerpt cannot be decoded.
         """
         try:
             return self._source.excerpt(start, length)
         except OSError as error:
             raise _unreadable(self.path, error) from error
 
-    def _warn(self, what: str) -> None:
-        self.warnings.append(f"{str(self.path)!r} {what}")
+    def _warn(self, predicate: str) -> None:
+        self.warnings.append(f"{str(self.path)!r} {predicate}")
 
 
 def open_reader(path: Path, audio_stream: int = 1, *, random_access: bool = False) -> Reader:
@@ -165,7 +169,7 @@ def match_channels(blocks: Iterable[Block], channels: int) -> Iterator[Block]:
 
     Args:
         blocks: `(C, n)`, C being 1 or 2.
-        channels: 1 or 2; blocks that have as many already are passed on.
+        channels: 1 or 2; blocks that already have this many are passed on.
 
     Yields:
         `(channels, n)`.
@@ -186,25 +190,25 @@ def match_channels(blocks: Iterable[Block], channels: int) -> Iterator[Block]:
 
 def _regroup(blocks: Iterable[Block], size: int) -> Iterator[Block]:
     """Cut blocks of any sizes into blocks of `size`; the last one may be shorter."""
-    waiting: list[Block] = []
+    buffered: list[Block] = []
     count = 0
     for block in blocks:
-        waiting.append(block)
+        buffered.append(block)
         count += block.shape[1]
         if count >= size:
-            joined = np.concatenate(waiting, axis=1)
-            whole = count - count % size
-            for start in range(0, whole, size):
+            joined = np.concatenate(buffered, axis=1)
+            ready = count - count % size
+            for start in range(0, ready, size):
                 yield np.ascontiguousarray(joined[:, start : start + size])
-            waiting = [joined[:, whole:]]
-            count -= whole
+            buffered = [joined[:, ready:]]
+            count -= ready
     if count:
-        yield np.ascontiguousarray(np.concatenate(waiting, axis=1))
+        yield np.ascontiguousarray(np.concatenate(buffered, axis=1))
 
 
 def _open_file(path: Path) -> BinaryIO:
     """Open a regular file that is not empty, unbuffered."""
-    name = repr(str(path))  # on one line, whatever is in it
+    name = repr(str(path))  # on one line, even if it contains line breaks
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

@@ -1,4 +1,4 @@
-"""Stems in a temporary file: what is needed twice, and is too long to be kept in memory."""
+"""Stems in a temporary file, for steps that read them twice when they are too long to keep in memory."""
 
 import math
 import tempfile
@@ -11,14 +11,14 @@ import numpy as np
 from stemsplit.audio.decoding import Stems
 from stemsplit.audio.writing import reporting
 
-_BLOCK = 65_536  # samples
+_BLOCK_SAMPLES = 65_536
 
 
 class Spool:
-    """Stems on the disk, written in order and read back at random; a context manager.
+    """Stems on the disk, written in order and read at random; a context manager.
 
-    The file has no name, so nothing is left of it, whatever happens. It holds float32, interleaved: all channels of all
-    stems of a sample are next to each other.
+    The file has no name, so nothing is left of it, even after a crash. It holds float32, interleaved: all channels of
+    all stems of a sample are next to each other.
 
     Args:
         near: A path on the disk to use; its folder need not exist. By default, the file is in the system's folder for
@@ -62,10 +62,10 @@ class Spool:
             self.shape = (stems.shape[0], stems.shape[1])
             self.peaks = np.zeros(len(stems), np.float32)
         frames = np.ascontiguousarray(stems.reshape(math.prod(self.shape), stems.shape[2]).T, np.float32)
-        rest = memoryview(frames.data).cast("B") if frames.size else memoryview(b"")
+        remaining = memoryview(frames.data).cast("B") if frames.size else memoryview(b"")
         with reporting(self._path):
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            while remaining:
+                remaining = remaining[self._file.write(remaining) :]
         self.length += len(frames)
         self.peaks = np.maximum(self.peaks, np.abs(stems).max((1, 2), initial=0))
 
@@ -75,16 +75,16 @@ class Spool:
         first, last = max(start, 0), max(min(start + length, self.length), 0)
         frames = np.zeros((length, width), np.float32)
         if last > first:
-            rest = memoryview(frames[first - start : last - start].data).cast("B")
+            remaining = memoryview(frames[first - start : last - start].data).cast("B")
             with reporting(self._path):
                 self._file.seek(first * width * frames.itemsize)
-                while rest:
-                    count = self._file.readinto(rest)  # type: ignore[attr-defined]
+                while remaining:
+                    count = self._file.readinto(remaining)  # type: ignore[attr-defined]
                     assert count, "the temporary file was truncated"
-                    rest = rest[count:]
+                    remaining = remaining[count:]
         return frames.T.reshape(*self.shape, length)
 
     def blocks(self) -> Iterator[Stems]:
         """Yield everything written, in order, in blocks `(S, C, n)` of at most 65536 samples."""
-        for start in range(0, self.length, _BLOCK):
-            yield self.read(start, min(_BLOCK, self.length - start))
+        for start in range(0, self.length, _BLOCK_SAMPLES):
+            yield self.read(start, min(_BLOCK_SAMPLES, self.length - start))

@@ -17,7 +17,7 @@ from stemsplit.errors import UsageError
 RATES = (44_100, 48_000)  # Hz
 COUNT = 4
 SUFFIX = ".stem.mp4"
-NAME = "stem_file"  # among the names of outputs
+NAME = "stem_file"  # of this output, beside those of the stems
 
 _ORDER = ("drums", "bass", "other", "vocals")  # the order that other programs use
 _COLORS = ("#009E73", "#D55E00", "#CC79A7", "#56B4E9")
@@ -101,12 +101,12 @@ def add_manifest(file: BinaryIO, names: Sequence[str]) -> None:
         raise ValueError("not an MP4 that ends with an index of less than 4 GiB")
     stem = _packed("stem", manifest(names))
     udta = _find(file, "udta", moov.content, moov.end)
-    place = udta.end if udta else moov.end
+    position = udta.end if udta else moov.end
     added = stem if udta else _packed("udta", stem)
-    file.seek(place)
-    rest = file.read()
-    file.seek(place)
-    file.write(added + rest)
+    file.seek(position)
+    tail = file.read()
+    file.seek(position)
+    file.write(added + tail)
     for box in [moov, udta] if udta else [moov]:
         file.seek(box.start)
         file.write((box.end - box.start + len(added)).to_bytes(4, "big"))

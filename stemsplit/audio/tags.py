@@ -1,6 +1,6 @@
-"""Tags and cover of a song, read from files of any format and passed on to its stems.
+"""Tags and cover art of a song, read from files of any format and passed on to its stems.
 
-Formats differ in what they can hold: WAV has no cover and only title, artist, album, track, date, genre, comment and
+Not every format can hold everything: WAV has no cover and only title, artist, album, track, date, genre, comment and
 copyright; M4A has neither publisher nor key. Covers are kept if they are JPEG or PNG.
 """
 

@@ -1,4 +1,4 @@
-"""Tags and cover of Ogg Vorbis files, because libsndfile writes few tags and no cover."""
+"""Vorbis comments, the tags and cover of Ogg files, added afterwards: libsndfile writes few tags and no cover."""
 
 import base64
 import struct

@@ -1,4 +1,4 @@
-"""Writes stems: files of any format that appear complete or not at all."""
+"""Writing stems: a `StemWriter` encodes all stems of a song, and its files appear complete or not at all."""
 
 import contextlib
 import errno
@@ -22,7 +22,8 @@ from stemsplit.files import beside, check_free, sweep
 WAV_LIMIT = 2**32 - 2**16
 LENGTH_MARGIN = 1.01  # expected lengths are estimates
 
-_made: set[Path] = set()  # folders, by any writer of this process: of several that fail, the last one removes them
+# By any writer of this process: if several that share a folder fail, the last one removes it.
+_created_folders: set[Path] = set()
 _FULL = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
 _NEVER_EMPTY = ("mp3", "opus", "m4a", "alac")  # decoders reject files of these formats without samples
 
@@ -48,7 +49,7 @@ class StemWriter:
             them, but most players clip. Always 0 for float.
         peak: The greatest magnitude of a sample so far, in all stems.
         length: Samples per stem so far, at `rate`.
-        warnings: Sentences about what is not written as requested.
+        warnings: Sentences about files that differ from what was requested.
 
     Raises:
         UsageError: Two stems have the same path.
@@ -68,17 +69,17 @@ class StemWriter:
         expected_length: int | None = None,
     ) -> None:
         format = format or Format()
-        everything = [*paths, *([stem_file.path] if stem_file else [])]
-        if len(set(everything)) < len(everything):
+        all_paths = [*paths, *([stem_file.path] if stem_file else [])]
+        if len(set(all_paths)) < len(all_paths):
             raise UsageError("two stems would be written to the same file", "put {stem} into the name")
         self.clipped = 0
         self.peak = 0.0
         self.length = 0
-        self._paths = everything
+        self._paths = all_paths
         self._overwrite = overwrite
-        together = set(stem_file.stems.values()) if stem_file else set()  # without the mixture
-        self._stems = sorted({*range(len(paths)), *together})
-        self._clipping = sorted({*(range(len(paths)) if format.clips else ()), *together})
+        stem_file_rows = set(stem_file.stems.values()) if stem_file else set()  # without the mixture
+        self._stem_rows = sorted({*range(len(paths)), *stem_file_rows})
+        self._clipping_rows = sorted({*(range(len(paths)) if format.clips else ()), *stem_file_rows})
         self._shape = (max([len(paths), *(row + 1 for row in (stem_file.rows if stem_file else ()))]), channels)
         self._frame_bytes = channels * (format.sample_bytes or 0) if format.name == "wav" else 0
         self._rf64 = (expected_length or 0) * LENGTH_MARGIN * self._frame_bytes > WAV_LIMIT
@@ -128,8 +129,8 @@ class StemWriter:
         signals.check()
         if stems.shape[:2] != self._shape:
             raise ValueError(f"stems of shape {stems.shape} for {self._shape[0]} rows of {self._shape[1]} channels")
-        tops = [max(float(row.max(initial=0)), -float(row.min(initial=0))) for row in stems]
-        if not np.isfinite(tops).all():  # the maximum is NaN if a sample is
+        peaks = [max(float(row.max(initial=0)), -float(row.min(initial=0))) for row in stems]
+        if not np.isfinite(peaks).all():  # the maximum is NaN if a sample is
             raise AudioError("the model returned samples that are not finite", "try another model, or another device")
         if not self._rf64 and (self.length + stems.shape[2]) * self._frame_bytes > WAV_LIMIT:
             folder = str(self._paths[0].parent)
@@ -137,9 +138,9 @@ class StemWriter:
             raise AudioError(f"the stems in {folder!r} are too long for WAV, which ends at 4 GiB", hint)
         for part in self._parts:
             part.write(stems)
-        loud = [row for row in self._clipping if tops[row] > 1]
+        loud = [row for row in self._clipping_rows if peaks[row] > 1]
         self.clipped += int(np.count_nonzero(np.abs(stems[loud]) > 1)) if loud else 0
-        self.peak = max([self.peak, *(tops[row] for row in self._stems)])
+        self.peak = max([self.peak, *(peaks[row] for row in self._stem_rows)])
         self.length += stems.shape[2]
 
     def _check_free(self) -> None:
@@ -148,21 +149,21 @@ class StemWriter:
                 check_free(path, overwrite=self._overwrite)
 
     def _discard_after(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
-        """Leave nothing after an exception: no file, and no folder that was made for them."""
+        """After an exception, remove all files, and the folders that were created for them."""
         if kind is None:
             return
         for part in self._parts:
             part.discard()
         for folder in reversed(self._folders):
-            with contextlib.suppress(OSError):  # somebody else has put something there
+            with contextlib.suppress(OSError):  # another program has put a file there
                 folder.rmdir()
 
     def _make_folder(self, folder: Path) -> None:
         for parent in reversed((folder, *folder.parents)):
             missing = not parent.exists()
             if missing:
-                _made.add(parent)
-            if parent in _made:
+                _created_folders.add(parent)
+            if parent in _created_folders:
                 self._folders.append(parent)
             if missing:
                 parent.mkdir(exist_ok=True)
@@ -184,7 +185,7 @@ class _Part:
         names: Sequence[str] = (),
         rf64: bool = False,
     ) -> None:
-        """rows: indices in the blocks. new_rate: Hz, of the file. names: of the audio streams of a stem file."""
+        """`rows` are indices in the blocks, `new_rate` is that of the file in Hz, `names` are a stem file's streams."""
         self.path = path
         self.warning = ""
         self._rows = list(rows)
@@ -229,9 +230,9 @@ class _Part:
 
     def discard(self) -> None:
         self._encoder.close()
-        for rest in self._encoder.paths[1:]:
+        for auxiliary in self._encoder.paths[1:]:
             with contextlib.suppress(OSError):
-                rest.unlink()
+                auxiliary.unlink()
         with contextlib.suppress(OSError):
             try:
                 self._encoder.paths[0].unlink()

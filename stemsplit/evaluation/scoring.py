@@ -118,7 +118,7 @@ def model_estimator(separator: Separator) -> Estimator:
         mix = (block.numpy() for block in _mixture(song))
         for block in separator.separate(mix, song.rate):
             estimates = torch.from_numpy(block)[order]
-            # A stereo model's estimates of a mono song are folded down, as `Separator.separate_file` does.
+            # A stereo model's estimates of a mono song are downmixed, as `Separator.separate_file` does.
             yield estimates.mean(1, keepdim=True) if song.channels == 1 else estimates
 
     return estimate

@@ -29,7 +29,7 @@ class Report:
         channels: Of each stem.
         length: Samples of each stem.
         clipped: Samples beyond full scale that were clipped, over all stems.
-        warnings: Sentences about what was folded down, missing or damaged in the song, and about memory.
+        warnings: Sentences about what was downmixed, missing or damaged in the song, and about memory.
         peak: The largest magnitude of a sample before clipping and gain, over all stems.
         gain: The factor that all stems were turned down by, so that none clips; 1 for none.
     """

@@ -112,7 +112,7 @@ def test_opus_in_any_container(tmp_path: Path, name: str) -> None:
     result = read(tmp_path / name)
     soundfile.write(tmp_path / "same.wav", bursts().T, RATE, subtype="FLOAT")
     with open_reader(tmp_path / name) as reader:
-        assert (reader.rate, reader.channels, reader.folded_from) == (48_000, 2, None)
+        assert (reader.rate, reader.channels, reader.downmixed_from) == (48_000, 2, None)
     song = decode_at(tmp_path / "same.wav", 48_000)
     assert lag(result, song) == 0
     assert abs(result.shape[1] - song.shape[1]) <= 960  # one Opus frame
@@ -234,16 +234,14 @@ def test_downmix_is_that_of_ffmpeg(layout: str) -> None:
 
 @pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.m4a", "x.wv"])
 @pytest.mark.parametrize(("layout", "speaker", "left", "right"), [("5.1", 2, 0.29, 0.29), ("7.1", 6, 0.23, 0.0)])
-def test_surround_is_folded_down(
-    tmp_path: Path, name: str, layout: str, speaker: int, left: float, right: float
-) -> None:
+def test_surround_is_downmixed(tmp_path: Path, name: str, layout: str, speaker: int, left: float, right: float) -> None:
     count = av.AudioLayout(layout).nb_channels
     song = np.zeros((count, 20_000), dtype=np.float32)
     song[speaker] = bursts(1, 20_000)
     codecs = {"x.wav": "pcm_s16le", "x.flac": "flac", "x.m4a": "aac", "x.wv": "wavpack"}
     encode(tmp_path / name, song, codecs[name], layout=layout, bit_rate=320_000)
     with open_reader(tmp_path / name) as reader:
-        assert (reader.channels, reader.folded_from) == (2, count)
+        assert (reader.channels, reader.downmixed_from) == (2, count)
     result = read(tmp_path / name)[:, :19_000]
     gains = result @ song[speaker, :19_000] / np.sum(song[speaker, :19_000] ** 2)
     np.testing.assert_allclose(gains, [left, right], rtol=0, atol=0.02)
@@ -293,7 +291,7 @@ def test_rate_and_channels_may_change_on_the_way(tmp_path: Path) -> None:
         assert np.abs(result).max() < 0.5
 
 
-def test_joined_ogg_files_are_announced(tmp_path: Path) -> None:
+def test_joined_ogg_files_get_a_warning(tmp_path: Path) -> None:
     for name, gain in [("a.ogg", 1), ("b.ogg", 0.5)]:
         soundfile.write(tmp_path / name, bursts().T * gain, RATE)
     a, b = (tmp_path / "a.ogg").read_bytes(), (tmp_path / "b.ogg").read_bytes()

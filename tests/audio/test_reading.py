@@ -94,7 +94,7 @@ def test_what_is_not_a_number_becomes_silence(tmp_path: Path, channels: int) -> 
     assert np.isfinite(result).all()
     assert result[0, 10] == result[1, 20] == result[0, 999] == 0
     assert np.count_nonzero(result) >= result.size - 6
-    assert len(warnings) == 1 + (channels > 2)  # and that it is folded down
+    assert len(warnings) == 1 + (channels > 2)  # and that it is downmixed
     assert "not a number" in warnings[-1]
     if channels == 2:
         assert " 3 sample(s)" in warnings[-1]
