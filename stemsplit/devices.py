@@ -1,4 +1,4 @@
-"""What networks run on: the processor, GPUs, threads, memory. torch is imported only by the functions that need it."""
+"""What networks run on: CPU, GPUs, threads, memory. torch is imported only by the functions that need it."""
 
 import ctypes
 import os
@@ -19,7 +19,7 @@ from stemsplit.wording import did_you_mean, one_line
 NAMES = ("auto", "cpu", "cuda", "mps")
 REINSTALL = "reinstall it:  pip install --force-reinstall stemsplit"
 
-# M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of mallopt(3), the last one as high as it may be; bytes.
+# M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of mallopt(3), in bytes; the last one is the highest allowed.
 _MALLOPT = ((-1, 2**28), (-2, 2**26), (-3, 2**25))
 
 
@@ -84,7 +84,7 @@ def use_threads(count: int) -> None:
 
 @contextmanager
 def memory_checked(device: str) -> Iterator[None]:
-    """Turn running out of the device's memory into a DeviceError."""
+    """Raise a DeviceError when the device runs out of memory."""
     import torch
 
     try:
@@ -129,7 +129,7 @@ def find_devices(torch: Any) -> list[Device]:
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             free = None
-            with suppress(RuntimeError):  # it exists, but is busy or broken; using it gives the reason
+            with suppress(RuntimeError):  # it exists, but is busy or broken; using it will raise the reason
                 free = torch.cuda.mem_get_info(index)[0]
             devices.append(Device(f"cuda:{index}", properties.name, properties.total_memory, free))
     if torch.backends.mps.is_available():
@@ -175,7 +175,7 @@ def _processor() -> str:
 
 
 def _memory() -> tuple[int | None, int | None]:
-    """Total and free memory in bytes, as far as the system tells."""
+    """Total and free memory in bytes, or None where the system does not say."""
     total, free = None, None
     with suppress(OSError, ValueError, AttributeError):  # not on Windows
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

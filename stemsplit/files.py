@@ -30,9 +30,9 @@ _ABANDONED_SECONDS = 3600  # since the last write, after which a temporary file 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; if the block ends well, the file there replaces `path`.
+    """Yield a temporary path beside `path`; if the block succeeds, the file there replaces `path`.
 
-    Otherwise it is deleted, and `path` stays as it was. Signals wait for the end of the block.
+    Otherwise it is deleted, and `path` is unchanged. Signals wait for the end of the block.
 
     Raises:
         OSError: The file cannot be renamed.
@@ -43,22 +43,22 @@ def replacing(path: Path) -> Iterator[Path]:
             yield part
             part.replace(path)
         finally:
-            with suppress(OSError):  # it has been renamed if all went well
+            with suppress(OSError):  # already renamed on success
                 part.unlink()
 
 
 def beside(path: Path) -> Path:
     """Return a new temporary path beside `path`."""
-    return path.with_name(f"{_beginning(path)}{secrets.token_hex(4)}.part")
+    return path.with_name(f"{_temporary_prefix(path)}{secrets.token_hex(4)}.part")
 
 
 def sweep(path: Path) -> None:
-    """Delete what killed processes have left while they wrote the same file."""
-    discard_abandoned(path.parent.glob(f"{glob.escape(_beginning(path))}{'[0-9a-f]' * 8}.part"))
+    """Delete temporary files that killed processes left behind while writing the same file."""
+    discard_abandoned(path.parent.glob(f"{glob.escape(_temporary_prefix(path))}{'[0-9a-f]' * 8}.part"))
 
 
 def discard_abandoned(parts: Iterable[Path]) -> None:
-    """Delete those files to which nothing was added for an hour."""
+    """Delete those files that have not been written to for an hour."""
     for part in parts:
         with suppress(OSError):
             if part.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
@@ -80,7 +80,7 @@ def sha256_of(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """What tells whether a file has changed.
+    """Size, time and hash of a file, by which to tell whether it has changed.
 
     Attributes:
         size: Bytes.
@@ -128,7 +128,7 @@ def nearest_folder(path: Path) -> Path:
 
 
 def fold_name(name: str) -> str:
-    """Return a key that is equal for names that some file systems take for one: by case, or by accents' encoding."""
+    """Return a key that is equal for names that some file systems do not tell apart: by case or accents' encoding."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -164,7 +164,7 @@ def check_room(needed: int, folder: Path, *, replaced: Iterable[Iterable[Path]] 
     """
     try:
         free = shutil.disk_usage(nearest_folder(folder)).free
-    except OSError:  # some file systems do not tell
+    except OSError:  # not known on some file systems
         return
     old = [sum(map(_size, paths)) for paths in replaced]
     needed += max(old, default=0) - sum(old)
@@ -225,6 +225,6 @@ def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.1f} MB"
 
 
-def _beginning(path: Path) -> str:
-    """Return how temporary names for `path` start: cut, so that with the ending they stay within 255 bytes."""
+def _temporary_prefix(path: Path) -> str:
+    """Return the start of temporary names for `path`, short enough that whole names stay within 255 bytes."""
     return f"{path.name[:48]}."

@@ -30,7 +30,7 @@ def render(template: str, **values: object) -> str:
 
 
 def escape(value: object) -> Markup:
-    """Turn a value into HTML; characters that HTML cannot have become U+FFFD, and `Markup` stays as it is."""
+    """Turn a value into HTML; characters that HTML cannot have become U+FFFD, and `Markup` is unchanged."""
     return markupsafe.escape(value if hasattr(value, "__html__") else _NOT_IN_HTML.sub("\ufffd", str(value)))
 
 

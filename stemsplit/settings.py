@@ -33,13 +33,13 @@ def folder() -> Path:
 
 
 def config_file() -> Path:
-    """Return the path of the settings file, existing or not: the one that STEMSPLIT_CONFIG names, or config.toml."""
+    """Return the path of the settings file, whether or not it exists: STEMSPLIT_CONFIG, or config.toml."""
     named = os.environ.get(CONFIG)
     return Path(named) if named else folder() / "config.toml"
 
 
 def models_file() -> Path:
-    """Return the path of the user's own list of models, existing or not."""
+    """Return the path of the user's own list of models, whether or not it exists."""
     return folder() / "models.toml"
 
 
@@ -76,11 +76,11 @@ def read() -> dict[str, Any]:
         name = key.replace("-", "_")
         if name in values:
             raise UsageError(f"{str(path)!r} sets {name} twice", "delete one of the two lines", path=path)
-        values[name] = _at_home(value)
+        values[name] = _expand_home(value)
     return values
 
 
-def _at_home(value: Any) -> Any:
+def _expand_home(value: Any) -> Any:
     if isinstance(value, list):
-        return [_at_home(each) for each in value]
+        return [_expand_home(item) for item in value]
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 (never raises)

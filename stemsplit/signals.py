@@ -23,11 +23,11 @@ _depth = 0  # how many deferred blocks the main thread is in
 
 
 class Stopped(BaseException):
-    """A signal asked to stop. Like KeyboardInterrupt it is no Exception, so that nothing takes it for a failure.
+    """A signal asked to stop. Like KeyboardInterrupt it is no Exception, so that no handler takes it for a failure.
 
     Attributes:
-        name: Of the signal, as "SIGINT".
-        exit_code: 128 and the signal's number, as shells expect: 130 for Ctrl-C.
+        name: The signal's name, such as "SIGINT".
+        exit_code: 128 plus the signal's number, as shells expect: 130 for Ctrl-C.
         hint: What the user can do next.
     """
 
@@ -46,7 +46,7 @@ def raise_on_signals() -> None:
             signal.signal(number, _on_signal)
             _handled.append(number)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_leave_it_to_the_parent)
+        os.register_at_fork(after_in_child=_defer_to_parent)
 
 
 def check() -> None:
@@ -57,7 +57,7 @@ def check() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let signals wait for the next `check()`, or for the end of the block, while something is being written."""
+    """While files are being written, let signals wait for the next `check()` or the end of the block."""
     global _depth
     if threading.current_thread() is not threading.main_thread():  # where no signal arrives
         yield
@@ -75,7 +75,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     global _requested
     _requested = number
     for each in _handled:
-        # Those who close a terminal or a session often send SIGHUP and SIGTERM twice; only Ctrl-C is impatience.
+        # Closing a terminal or a session often sends SIGHUP and SIGTERM twice; only a second Ctrl-C means "now".
         signal.signal(each, signal.SIG_DFL if each == signal.SIGINT else signal.SIG_IGN)
     if hasattr(signal, "SIGCHLD"):  # workers may end by the same signal, which PyTorch's handler takes for a crash
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -83,7 +83,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
 
-def _leave_it_to_the_parent() -> None:
+def _defer_to_parent() -> None:
     """Workers of a training end when their parent does; Ctrl-C in a terminal reaches them as well."""
     global _requested, _depth
     _requested, _depth = None, 0

@@ -1,4 +1,4 @@
-"""Text for people and programs: figures, durations, reasons of errors, suggestions, JSON."""
+"""Text for people and programs: figures, durations, the reasons for errors, suggestions, JSON."""
 
 import difflib
 import json
@@ -17,7 +17,7 @@ def printable(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the reason that an error gives, on one line of at most 300 characters.
+    """Return the reason for an error, on one line of at most 300 characters.
 
     For an `OSError` this is the system's reason without its number and path; for an error without text, its class.
     """
@@ -51,8 +51,8 @@ def duration(seconds: float) -> str:
     """Format a time: 4.2 s, 1:05 min, 2:03:04 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{seconds:02} h"
 
 
 def speed_of(length_seconds: float, took_seconds: float) -> str:

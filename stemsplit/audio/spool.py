@@ -21,8 +21,8 @@ class Spool:
     all stems of a sample are next to each other.
 
     Args:
-        near: A path on the disk to use; its folder need not exist. By default, the file is in the system's folder for
-            temporary files.
+        folder_hint: A path on the disk to use; its folder need not exist. By default, the file is in the system's
+            folder for temporary files.
 
     Attributes:
         shape: `(S, C)`, from the first block; `(0, 0)` before.
@@ -33,9 +33,9 @@ class Spool:
         AudioError: The disk is full or cannot be written to.
     """
 
-    def __init__(self, near: Path | None = None) -> None:
-        folder = next(parent for parent in near.absolute().parents if parent.is_dir()) if near else None
-        self._path = near or Path(tempfile.gettempdir(), "stems")  # for messages
+    def __init__(self, folder_hint: Path | None = None) -> None:
+        folder = next(parent for parent in folder_hint.absolute().parents if parent.is_dir()) if folder_hint else None
+        self._path = folder_hint or Path(tempfile.gettempdir(), "stems")  # for messages
         with reporting(self._path):
             self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed by close)
         self.shape = (0, 0)

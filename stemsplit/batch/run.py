@@ -27,7 +27,7 @@ from stemsplit.models import hub
 from stemsplit.models.registry import LocalModel, ModelSpec, check_masks, read_registry
 from stemsplit.player.page import write_player
 from stemsplit.separation.options import SeparationOptions
-from stemsplit.separation.outputs import MIXTURE, REST, STEM_FILE, Delivery, Rows
+from stemsplit.separation.outputs import COMPLEMENT, MIXTURE, STEM_FILE, Delivery, Rows
 from stemsplit.wording import duration
 
 if TYPE_CHECKING:
@@ -385,7 +385,7 @@ class _Batch:
         """Return the names of all files of a song; none as long as the stems of the model are not known."""
         if not stems:
             return ()
-        names = [*stems, *(REST + stem for stem in stems if self.complement)]
+        names = [*stems, *(COMPLEMENT + stem for stem in stems if self.complement)]
         names += [MIXTURE] if self.mixture else []
         names += [STEM_FILE] if self.stem_file else []
         return tuple(dict.fromkeys(names))  # a model may have a stem of that name

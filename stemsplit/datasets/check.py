@@ -182,11 +182,11 @@ def _compare(mixture: Block, total: Block) -> tuple[int, int]:
     """Count the samples that are loud enough to be compared, and those where the stems do not add up."""
     audible = off = 0
     for start in range(0, mixture.shape[1], SEGMENT):
-        mix, both = (x[:, start : start + SEGMENT].astype(np.float64) for x in (mixture, total))
-        energy = max(np.square(mix).mean(), np.square(both).mean())
+        mix, stem_sum = (x[:, start : start + SEGMENT].astype(np.float64) for x in (mixture, total))
+        energy = max(np.square(mix).mean(), np.square(stem_sum).mean())
         if energy > QUIET**2:
             audible += mix.shape[1]
-            off += mix.shape[1] * bool(np.square(mix - both).mean() > energy * 10 ** (RESIDUAL_DB / 10))
+            off += mix.shape[1] * bool(np.square(mix - stem_sum).mean() > energy * 10 ** (RESIDUAL_DB / 10))
     return audible, off
 
 

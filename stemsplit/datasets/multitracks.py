@@ -122,14 +122,14 @@ def find_files(folder: Path, stems: Sequence[str]) -> list[MultitrackFiles]:
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield every folder and the names of its files, following links, but no folder twice."""
     seen: set[tuple[int, int]] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(place)  # noqa: PTH116
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(parent)  # noqa: PTH116
         key = (status.st_dev, status.st_ino)
         if key in seen and key[1]:  # some file systems on Windows have no inode numbers
             folders.clear()
             continue
         seen.add(key)
-        yield Path(place), names
+        yield Path(parent), names
 
 
 def read_multitrack(files: MultitrackFiles, index: Index) -> Multitrack:

@@ -29,7 +29,7 @@ MIXTURE = "mixture"
 STREAMS = (MIXTURE, "drums", "bass", "other", "vocals")  # of a packed song, in this order
 
 # Samples to decode before an excerpt: an AAC frame of 1024 overlaps the one before it; one more to be safe.
-_RUN_UP = 2048
+_PREROLL = 2048
 CHECK_HINT = "to list all problems, run  stemsplit data check FOLDER"
 _REPLACE = f"replace the file or remove its song; {CHECK_HINT}"
 
@@ -64,7 +64,7 @@ def read_shape(path: Path) -> Shape:
         DatasetError: The file cannot be read, or is not a packed song like those of MUSDB18.
     """
     if not is_packed(path):
-        with _open_sound(path) as reader:
+        with _open_audio(path) as reader:
             return Shape(reader.rate, reader.channels, reader.exact_length())
     with _open_packed(path) as container:
         streams = container.streams.audio
@@ -85,7 +85,7 @@ def read_file(path: Path, start: int, length: int) -> Block:
     Raises:
         DatasetError: The file cannot be read.
     """
-    with _open_sound(path) as reader:
+    with _open_audio(path) as reader:
         return reader.excerpt(start, length)
 
 
@@ -112,17 +112,17 @@ def read_streams(path: Path, names: Sequence[str], start: int, length: int) -> S
         wanted = max(min(length, shape.length - start), 0)
         base = chosen[0].time_base
         assert base is not None  # or there would be no shape
-        if start > _RUN_UP:
-            container.seek(int((start - _RUN_UP) / (base * shape.rate)), stream=chosen[0])
+        if start > _PREROLL:
+            container.seek(int((start - _PREROLL) / (base * shape.rate)), stream=chosen[0])
         missing = set(rows) if wanted else set()
         for packet in container.demux(chosen) if wanted else ():
             if packet.stream.index in missing:
                 for frame in cast("list[AudioFrame]", packet.decode()):
                     # FFmpeg's timestamps take the trimmed delay of the encoder into account.
-                    place = round((frame.pts or 0) * base * shape.rate) - start
-                    first, last = max(place, 0), min(place + frame.samples, wanted)
+                    position = round((frame.pts or 0) * base * shape.rate) - start
+                    first, last = max(position, 0), min(position + frame.samples, wanted)
                     if first < last:
-                        samples = _samples(frame)[:, first - place : last - place]
+                        samples = _samples(frame)[:, first - position : last - position]
                         excerpt[rows[packet.stream.index], :, first:last] = samples
                     if last == wanted:
                         missing.discard(packet.stream.index)
@@ -138,13 +138,13 @@ def unreadable(path: Path, reason: str) -> DatasetError:
     return DatasetError(f"cannot read {str(path)!r}: {reason}", _REPLACE, path=path)
 
 
-def plural(number: int, thing: str) -> str:
+def plural(number: int, noun: str) -> str:
     """Return a number and a noun: `1 channel`, `2 channels`."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @contextmanager
-def _open_sound(path: Path) -> Iterator[Reader]:
+def _open_audio(path: Path) -> Iterator[Reader]:
     try:
         with open_reader(path, random_access=True) as reader:
             yield reader

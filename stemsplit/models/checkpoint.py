@@ -1,6 +1,6 @@
-"""Files of weights <-> models that run. Our own format is safetensors with a JSON header in its metadata.
+"""Saving and loading models. Our own format is safetensors with a JSON header in its metadata.
 
-Files that the author of Demucs has published are read as well.
+Files that the author of Demucs has published can be loaded as well.
 """
 
 import json
@@ -30,7 +30,7 @@ IS_FLOATING = {"F64": True, "F32": True, "F16": True, "BF16": True, "I64": False
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What must be known to run a network as it was trained.
+    """The settings needed to run a network as it was trained.
 
     Attributes:
         family: Network family, a module of `stemsplit.networks`.
@@ -62,7 +62,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A network and what must be known to run it.
+    """A network and the settings needed to run it.
 
     Attributes:
         header: How to run the network.
@@ -94,7 +94,7 @@ def new_model(header: Header) -> Model:
 def build_network(header: Header, weights: Mapping[str, Tensor]) -> nn.Module:
     """Build a network with given weights, in single precision and training mode.
 
-    It skips the random weights that `new_model` starts with, which would take as long as all the rest.
+    It skips the random weights that `new_model` starts with, which would take as long as everything else.
 
     Raises:
         ModelError: There can be no model with such a header.
@@ -134,7 +134,7 @@ def write_weights(header: Header, weights: Mapping[str, Tensor], path: Path) -> 
         OSError: The file cannot be written.
     """
     path.touch()
-    permissions = path.stat().st_mode  # safetensors takes them away from everyone but the owner
+    permissions = path.stat().st_mode  # safetensors removes those of everyone but the owner
     try:
         save_file(dict(weights), path, metadata={"stemsplit": json.dumps(asdict(header))})
     except SafetensorError as error:
@@ -174,7 +174,7 @@ def read_weights(path: Path, header: Header, prefix: str = "") -> dict[str, Tens
     Args:
         path: File of weights.
         header: The network that they are for.
-        prefix: What precedes their names in the file.
+        prefix: Of their names in the file.
 
     Returns:
         The weights by name, without the prefix.
@@ -254,11 +254,11 @@ def reject_invalid(what: str) -> Iterator[None]:
 
 
 def _check_weights(header: Header, weights: Mapping[str, Any]) -> None:
-    """Compare with a network without memory: what a header asks for is only allocated if the file has all of it."""
+    """Compare with a network on the meta device, so that nothing is allocated unless the file has all of it."""
     with torch.device("meta"):
         wanted = new_model(header).network.state_dict()
-    if odd := sorted(wanted.keys() ^ weights.keys()):
-        raise ModelError(f"{len(odd)} weights are missing or unknown, {odd[0]} among them")
+    if unmatched := sorted(wanted.keys() ^ weights.keys()):
+        raise ModelError(f"{len(unmatched)} weights are missing or unknown, {unmatched[0]} among them")
     for key, tensor in wanted.items():
         if list(tensor.shape) != weights[key].get_shape():
             raise ModelError(f"{key} has shape {weights[key].get_shape()} instead of {list(tensor.shape)}")

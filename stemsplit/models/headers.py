@@ -1,10 +1,10 @@
-"""Headers of files of weights, read without torch.
+"""Headers of weights files, read without torch: our own, and those of Demucs translated into ours.
 
 Our own files have a header in their metadata. Those that the author of Demucs has published have three strings there:
-`klass`, `args` and `kwargs`, the last as JSON. Files with a whole bag of his networks, as
+`klass`, `args` and `kwargs`, the last as JSON. Files with a bag of several of his networks, as
 github.com/set-soft/AudioSeparation (tool/demucs2safetensors.py) writes them, have a list of `signatures`, which also
 prefix the names of the tensors, and a class with its arguments under each. Class names are looked up in a table and
-never imported, and every argument has to be one that our networks support.
+never imported, and every argument must be one that our networks support.
 """
 
 import json
@@ -24,16 +24,16 @@ MAX_NETWORKS = 32  # in a file
 
 
 @dataclass(frozen=True, slots=True)
-class Class:
-    """A class of the demucs package, and how the arguments of its networks become our settings.
+class DemucsClass:
+    """A class of the demucs package, and how its arguments become our settings.
 
     Attributes:
         family: Our network family; the module has the same name in both packages.
         limited: Whether a network takes no more than its window, which is then one of our settings.
         segment: Default window, seconds.
-        config: Arguments that our networks have, too: our name, and the default of the class.
-        fixed: Arguments that our networks lack: the only value that is supported, and the default of the class.
-        idle: Arguments that matter only in training, or not at all given the fixed ones.
+        config: Arguments that our networks have too: our name, and the default of the class.
+        fixed: Arguments that our networks lack: the only supported value, and the default of the class.
+        ignored: Arguments that matter only in training, or not at all given the fixed ones.
     """
 
     family: str
@@ -41,10 +41,10 @@ class Class:
     segment: int
     config: Mapping[str, tuple[str, Any]]
     fixed: Mapping[str, tuple[Any, Any]]
-    idle: frozenset[str]
+    ignored: frozenset[str]
 
 
-_EVERYWHERE = frozenset("sources audio_channels samplerate segment dconv_init rescale".split())
+_ALWAYS_IGNORED = frozenset("sources audio_channels samplerate segment dconv_init rescale".split())
 _LAYERS: dict[str, tuple[Any, Any]] = {
     "growth": (2, 2),
     "kernel_size": (8, 8),
@@ -65,7 +65,7 @@ _SPECTRAL: dict[str, tuple[Any, Any]] = {
     "context_enc": (0, 0),
 }
 CLASSES = {
-    "HTDemucs": Class(
+    "HTDemucs": DemucsClass(
         family="htdemucs",
         limited=True,
         segment=10,
@@ -101,14 +101,14 @@ CLASSES = {
             "t_sparse_cross_attn": (False, False),
             "use_train_segment": (True, True),
         },
-        idle=_EVERYWHERE
+        ignored=_ALWAYS_IGNORED
         | set(
             "multi_freqs_depth wiener_residual emb_smooth t_dropout t_max_positions t_weight_decay t_lr "
             "t_cape_mean_normalize t_cape_augment t_cape_glob_loc_scale t_mask_type t_mask_random_seed "
             "t_sparse_attn_window t_global_window t_sparsity t_auto_sparsity".split()
         ),
     ),
-    "HDemucs": Class(
+    "HDemucs": DemucsClass(
         family="hdemucs",
         limited=False,
         segment=40,
@@ -125,9 +125,9 @@ CLASSES = {
             "hybrid_old": ("zero_padding", False),
         },
         fixed={**_SPECTRAL, "hybrid": (True, True), "multi_freqs_depth": (2, 2), "dconv_mode": (1, 1)},
-        idle=_EVERYWHERE | {"wiener_residual", "emb_smooth"},
+        ignored=_ALWAYS_IGNORED | {"wiener_residual", "emb_smooth"},
     ),
-    "Demucs": Class(
+    "Demucs": DemucsClass(
         family="demucs",
         limited=False,
         segment=40,
@@ -149,7 +149,7 @@ CLASSES = {
             "dconv_mode": (1, 1),
             "resample": (True, True),
         },
-        idle=_EVERYWHERE,
+        ignored=_ALWAYS_IGNORED,
     ),
 }
 
@@ -184,8 +184,8 @@ def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """Parse the header in a file's metadata, ours or that of Demucs.
 
     Returns:
-        The keys and values of our own header, or None if there is none. For a bag of networks they are those of the
-        first, which has the stems of all.
+        The keys and values of our own header, or None if there is none. For a bag of networks, those of the first one,
+        whose stems are the stems of all.
 
     Raises:
         ValueError, TypeError, LookupError, ArithmeticError: The header is invalid.
@@ -258,7 +258,7 @@ def translate_class(name: str, args: Any, kwargs: Any, *, segment: Any = None) -
         raise ValueError("its arguments have no names")
     if not isinstance(kwargs, dict) or not isinstance(kwargs["sources"], list):
         raise TypeError("kwargs must be a table, with a list of sources")
-    if unknown := sorted(set(kwargs) - set(known.config) - set(known.fixed) - known.idle):
+    if unknown := sorted(set(kwargs) - set(known.config) - set(known.fixed) - known.ignored):
         raise ValueError(f"unknown argument {unknown[0][:80]!r}")
     given = {argument: None if value == [] else value for argument, value in kwargs.items()}
     for argument, (needed, default) in known.fixed.items():
@@ -287,7 +287,7 @@ def translate_class(name: str, args: Any, kwargs: Any, *, segment: Any = None) -
 
 
 def _convert(argument: str, value: Any) -> Any:
-    """The value of an argument as our setting has it."""
+    """The value of an argument as a value of our setting."""
     if argument == "cac":  # complex as channels
         if type(value) is not bool:
             raise TypeError("cac must be true or false")

@@ -1,4 +1,4 @@
-"""The Hub's client: set up for stemsplit, a quick check whether the Hub can be reached, and its errors in our words."""
+"""The Hugging Face Hub's client: its set-up, a quick check whether the Hub can be reached, and its errors as ours."""
 
 import errno
 import socket
@@ -14,12 +14,12 @@ from stemsplit.models.registry import ModelSpec
 from stemsplit.wording import one_line
 
 _CONNECT_SECONDS = 1.6  # to look up the host's name and to connect
-_ANSWER_SECONDS = 5.0  # instead of the client's default of 10; its downloads have a time-out of their own
-_CHUNK = 2**18  # bytes between two reports of progress, and what is lost at most when a download resumes
+_ANSWER_SECONDS = 5.0  # instead of the client's default of 10; downloads have another time-out
+_CHUNK = 2**18  # bytes between two reports of progress, and the most that is lost when a download is resumed
 
 
 def client() -> Any:
-    """The `huggingface_hub` package, set to plain HTTP: its Rust transport heeds neither mirrors nor Ctrl-C."""
+    """The `huggingface_hub` package, set to plain HTTP: its Rust transport ignores mirrors and Ctrl-C."""
     import huggingface_hub.constants
     import huggingface_hub.errors
 
@@ -116,7 +116,7 @@ def translated_errors(spec: ModelSpec, file: str) -> Iterator[None]:
 
 
 def _translate(error: Exception, spec: ModelSpec, file: str, errors: Any) -> ModelError:
-    """The error in our words, from the innermost cause that the client names."""
+    """Our error for the innermost cause that the client reports."""
     host = urlsplit(client().constants.ENDPOINT).hostname
     wraps = isinstance(error, (errors.LocalEntryNotFoundError, ValueError))
     cause = error.__cause__ if wraps and isinstance(error.__cause__, Exception) else error

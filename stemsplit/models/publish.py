@@ -10,7 +10,7 @@ from stemsplit.models.registry import REPO, WEIGHTS_NAME, ModelSpec
 from stemsplit.version import __version__
 
 CARD = "README.md"
-_REQUEST_SECONDS = 60.0  # without a byte, in which the Hub may take in a large file; the client would wait forever
+_REQUEST_SECONDS = 60.0  # without a byte, while the Hub stores a large file; the client would wait forever
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 

@@ -1,8 +1,8 @@
 """The base of the hybrid Demucs families: two U-Nets, on the spectrogram and on the samples, whose outputs are summed.
 
 The U-Net on the spectrogram strides along frequency, the one on the samples along time. Between their encoders and
-decoders they exchange what they know, in a way of each family (`hdemucs`, `htdemucs`). Défossez, "Hybrid Spectrogram
-and Waveform Source Separation" (MDX workshop at ISMIR 2021).
+decoders they exchange information, each family in its way (`hdemucs`, `htdemucs`). Défossez, "Hybrid Spectrogram and
+Waveform Source Separation" (MDX workshop at ISMIR 2021).
 
 Modules are named as in the published checkpoints; a `t`, in variables too, marks the U-Net on the samples (time).
 """
@@ -219,8 +219,8 @@ class _BandedEncoderLayer(nn.Module):
         self.padding = settings.padding
         self.edges = [0]  # bins of the output
         for fraction in bands:
-            rest = round(bins * fraction) + settings.padding - self.edges[-1] * settings.stride - settings.kernel
-            self.edges.append(self.edges[-1] + round(rest / settings.stride + 1))
+            span = round(bins * fraction) + settings.padding - self.edges[-1] * settings.stride - settings.kernel
+            self.edges.append(self.edges[-1] + round(span / settings.stride + 1))
         self.edges.append(bins // settings.stride)
         _check_edges(self.edges)
         unpadded = replace(settings, padding=0)

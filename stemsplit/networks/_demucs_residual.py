@@ -92,10 +92,10 @@ def _add_gated(x: Tensor, hidden: Tensor, widen: TimeConv, norm: GroupNorm, scal
     divided by the deviation, with two more maps for the bias and the mean.
     """
     assert widen.bias is not None
-    weight, places = widen.weight.squeeze(2), hidden.permute(0, 2, 3, 1).flatten(1, 2)  # places: (B, T, hidden)
-    centre = places.mean(1, keepdim=True)
-    deviations = places - centre
-    covariance = deviations.mT @ deviations / places.shape[1]
+    weight, frames = widen.weight.squeeze(2), hidden.permute(0, 2, 3, 1).flatten(1, 2)  # frames: (B, T, hidden)
+    centre = frames.mean(1, keepdim=True)
+    deviations = frames - centre
+    covariance = deviations.mT @ deviations / frames.shape[1]
     means = functional.linear(centre.squeeze(1), weight, widen.bias)
     variance = (covariance * (weight.T @ weight / len(weight))).sum((1, 2)) + means.var(1, correction=0)
     factor = torch.rsqrt(variance + norm.eps)

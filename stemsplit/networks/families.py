@@ -1,4 +1,4 @@
-"""The network families: which there are, how one is built, and the contract that each of them keeps.
+"""The network families: the list of them, how to build one, and the contract that all of them keep.
 
 The contract
 ------------
@@ -43,13 +43,13 @@ if TYPE_CHECKING:  # listing the families must not import torch
     from torch import nn
 
 MASK_FAMILIES = ("spleeter", "unet")  # families whose networks estimate masks, known without importing them
-_NO_FAMILIES = {"families", "masking"}
+_NOT_FAMILIES = {"families", "masking"}
 
 
 def families() -> list[str]:
     """Names of the families that this version can build, sorted."""
     names = {module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])}
-    return sorted(name for name in names - _NO_FAMILIES if not name.startswith("_"))
+    return sorted(name for name in names - _NOT_FAMILIES if not name.startswith("_"))
 
 
 def build(family: str, config: Mapping[str, Any], *, stems: int, channels: int) -> "nn.Module":
@@ -81,12 +81,12 @@ def build(family: str, config: Mapping[str, Any], *, stems: int, channels: int) 
 
 
 def input_length(network: "nn.Module", length: int, default: int) -> int:
-    """The samples that a network needs, context included.
+    """How many samples a network needs to separate `length` of them, context included.
 
     Args:
         network: Of any family.
         length: Samples to separate.
-        default: The answer for a network without a method `input_length`, as it takes any input: its window.
+        default: The result for a network without a method `input_length`, which takes any input: its window.
 
     Returns:
         Samples.

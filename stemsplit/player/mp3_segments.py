@@ -2,8 +2,8 @@
 
 Frames may not borrow bits from earlier ones (LAME's bit reservoir is off), so the stream can be cut between any two. As
 the transform overlaps, a decoder still needs the frame before a segment for its first samples; and decoders have a
-delay, which is not the same in all. So a segment begins LEAD frames early and ends TAIL frames late, and there is a
-probe, a segment with a click at its first sample, by which to measure the delay of a decoder.
+delay, which differs from one to another. So a segment begins LEAD frames early and ends TAIL frames late, and a probe,
+a segment with a click at its first sample, serves to measure the delay of a decoder.
 """
 
 from collections import deque

@@ -54,7 +54,7 @@ class Overview:
         self._bands = mel_bands(rate).T
         self._window = np.hanning(N_FFT + 1)[:-1].astype(np.float32)  # periodic
         # Frame t is centred on the samples from t * HOP to (t + 1) * HOP.
-        self._waiting = np.zeros((stems, channels, (N_FFT - HOP) // 2), np.float32)
+        self._buffered = np.zeros((stems, channels, (N_FFT - HOP) // 2), np.float32)
         self._length = self._frames = 0
 
     def add(self, stems: Floats) -> None:
@@ -67,7 +67,7 @@ class Overview:
     def finish(self) -> Picture:
         """Return the picture of everything added."""
         missing = -(-self._length // HOP) - self._frames
-        self._add_powers(np.zeros((*self._waiting.shape[:-1], missing * HOP), np.float32))
+        self._add_powers(np.zeros((*self._buffered.shape[:-1], missing * HOP), np.float32))
         (lows, _), (highs, _), (sums, counts) = self._lows.finish(), self._highs.finish(), self._powers.finish()
         peak = float(max(highs.max(initial=0), -lows.min(initial=0)))
         steps = 127 / (peak or 1)
@@ -82,9 +82,9 @@ class Overview:
         )
 
     def _add_powers(self, stems: Floats) -> None:
-        samples = np.concatenate([self._waiting, stems], axis=-1)
+        samples = np.concatenate([self._buffered, stems], axis=-1)
         count = max(0, (samples.shape[-1] - N_FFT) // HOP + 1)
-        self._waiting = samples[..., count * HOP :].copy()
+        self._buffered = samples[..., count * HOP :].copy()
         if not count:
             return
         frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT, axis=-1)[..., ::HOP, :]
@@ -110,8 +110,8 @@ def mel_bands(rate: int) -> Floats:
     highest = min(HIGHEST_HZ, rate / 2)
     frequencies = np.fft.rfftfreq(N_FFT, 1 / rate)
     first, last = _mel(LOWEST_HZ), _mel(highest)
-    places = (_mel(frequencies) - first) / (last - first) * (BANDS - 1)
-    weights: Floats = np.maximum(0, 1 - np.abs(places - np.arange(BANDS)[:, None])).astype(np.float32)
+    positions = (_mel(frequencies) - first) / (last - first) * (BANDS - 1)
+    weights: Floats = np.maximum(0, 1 - np.abs(positions - np.arange(BANDS)[:, None])).astype(np.float32)
     weights[:, (frequencies < LOWEST_HZ) | (frequencies > highest)] = 0
     return weights
 
@@ -131,29 +131,29 @@ class _Columns:
         self._combine = combine
         self._columns = np.empty((limit, *shape), np.float32)
         self._count = 0
-        self._rest = np.empty((0, *shape), np.float32)
+        self._pending = np.empty((0, *shape), np.float32)
 
     def add(self, values: Floats) -> None:
         """Add values, `(n, ...)`."""
-        rest = np.concatenate([self._rest, values])
-        while len(rest) >= self.span:
+        pending = np.concatenate([self._pending, values])
+        while len(pending) >= self.span:
             if self._count == len(self._columns):
                 self._count //= 2
                 self._columns[: self._count] = self._joined(self._columns, 2)
                 self.span *= 2
                 continue
-            new = min(len(rest) // self.span, len(self._columns) - self._count)
-            self._columns[self._count : self._count + new] = self._joined(rest[: new * self.span], self.span)
+            new = min(len(pending) // self.span, len(self._columns) - self._count)
+            self._columns[self._count : self._count + new] = self._joined(pending[: new * self.span], self.span)
             self._count += new
-            rest = rest[new * self.span :]
-        self._rest = rest
+            pending = pending[new * self.span :]
+        self._pending = pending
 
     def finish(self) -> tuple[Floats, npt.NDArray[np.int64]]:
         """Return all columns, and the number of values in each."""
         columns, counts = self._columns[: self._count], np.full(self._count, self.span)
-        if len(self._rest):
-            columns = np.concatenate([columns, self._joined(self._rest, len(self._rest))])
-            counts = np.append(counts, len(self._rest))
+        if len(self._pending):
+            columns = np.concatenate([columns, self._joined(self._pending, len(self._pending))])
+            counts = np.append(counts, len(self._pending))
         return columns, counts
 
     def _joined(self, values: Floats, count: int) -> Floats:

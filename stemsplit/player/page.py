@@ -123,7 +123,7 @@ class _Song:
         return overview.finish()
 
     def describe(self, title: str, names: list[str], picture: Picture) -> dict[str, Any]:
-        """What the page needs to know, for JSON."""
+        """The data that the page needs, for JSON."""
         return {
             "title": title,
             "rate": self._rate,

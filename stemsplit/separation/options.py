@@ -1,4 +1,4 @@
-"""How a separation runs: declared, checked and recorded in one place. No torch here."""
+"""The options of a separation: overlap, shifts, Wiener filtering, precision and batch size. Does not import torch."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -22,8 +22,8 @@ class SeparationOptions:
         wiener: Iterations of Wiener filtering, for networks that estimate masks only.
         precision: "full" computes in float32; "half" uses 16 bits where that is safe, float16 on GPUs and bfloat16 on
             CPUs.
-        batch_size: Windows at a time; None for one on a CPU, and for about 32 s of them elsewhere. It is halved for
-            good when the device's memory is too small.
+        batch_size: Windows at a time; None for one on a CPU and about 32 s of audio elsewhere. It is halved
+            permanently when the device runs out of memory.
 
     Raises:
         UsageError: A value is out of range.
@@ -49,12 +49,12 @@ class SeparationOptions:
             raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides how the stems sound, for a manifest; the batch size only changes the speed."""
+        """Return the options that affect how the stems sound, for a manifest; the batch size only affects the speed."""
         settings = {
             "overlap": self.overlap,
             "shifts": self.shifts,
             "wiener": self.wiener,
             "precision": self.precision,
         }
-        # Manifests of earlier versions do not have it, and are still good for the default.
+        # Manifests of earlier versions do not have it, and are still valid for the default.
         return {**settings, "seed": self.seed} if self.seed else settings

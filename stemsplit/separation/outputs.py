@@ -1,4 +1,7 @@
-"""The outputs of a separation: how they are mixed from stems and mixture, and which files they go to."""
+"""The outputs of a separation: how they are mixed from stems and mixture, and which files they are written to.
+
+A row is the signal of one output file: a stem, the mixture, or the mixture without a stem.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +18,10 @@ from stemsplit.audio.tags import Tags
 from stemsplit.audio.writing import StemWriter
 from stemsplit.errors import UsageError
 
-__all__ = ["MIXTURE", "REST", "STEM_FILE", "Clip", "Delivery", "Rows"]
+__all__ = ["COMPLEMENT", "MIXTURE", "STEM_FILE", "Clip", "Delivery", "Rows"]
 
 MIXTURE = "mixture"
-REST = "no_"  # prefix of a stem's name: the mixture without that stem
+COMPLEMENT = "no_"  # prefix of a stem's name: the mixture without that stem
 Clip = Literal["clamp", "gain"]
 
 
@@ -30,7 +33,7 @@ class Delivery:
         format: Of the files.
         rate: Hz of the files, or "model" for the rate of the model; that of the song if None.
         consistent: Make the stems add up to the mixture, by spreading the difference over them; None does so for models
-            whose masks sum to one, which it changes hardly at all.
+            whose masks sum to one, which hardly changes them.
         clip: What to do if a stem exceeds full scale: "clamp" clips it, "gain" turns all stems of the song down by the
             same factor.
         tags: Copy the tags and the cover of the song to the files.
@@ -47,7 +50,7 @@ class Delivery:
         return model_rate if self.rate == "model" else self.rate or song_rate
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides what is in the files, for a manifest."""
+        """Return the settings that affect the content of the files, for a manifest."""
         return {
             "format": str(self.format),
             "clip": self.clip,
@@ -57,7 +60,7 @@ class Delivery:
 
 
 class Rows:
-    """What is written of a song: rows, each a weighted sum of the model's stems and the mixture."""
+    """The rows that are written of a song, each a weighted sum of the model's stems and the mixture."""
 
     def __init__(self, outputs: Mapping[str, Path], stems: Sequence[str], *, consistent: bool = False) -> None:
         """Choose the rows.
@@ -124,7 +127,7 @@ class Rows:
             delivery: How they are written.
             rate: Of the rows, Hz.
             channels: Of each row.
-            expected_length: Samples of each row, as far as known.
+            expected_length: Samples of each row, an estimate, or None.
             tags: Of the song.
             overwrite: Replace files that exist.
 
@@ -156,7 +159,7 @@ class Rows:
             return row
         if name == MIXTURE:
             return mixture
-        if name.startswith(REST) and name.removeprefix(REST) in stems:
-            rest: Block = mixture - weights[stems.index(name.removeprefix(REST))]
-            return rest
+        if name.startswith(COMPLEMENT) and name.removeprefix(COMPLEMENT) in stems:
+            complement: Block = mixture - weights[stems.index(name.removeprefix(COMPLEMENT))]
+            return complement
         raise UsageError(f"the model has no stem {name!r}", f"its stems are {', '.join(stems)}")

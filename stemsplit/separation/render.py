@@ -1,4 +1,7 @@
-"""The last part of the flow: from stems and mixture, as they come, to files."""
+"""The last part of the flow: blocks of stems are mixed to rows, at the rate of the files, and written.
+
+A row is the signal of one output file: a stem, the mixture, or the mixture without a stem (see `outputs`).
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -67,7 +70,7 @@ def write_stems(
         on_progress: Called with the samples of the song done so far, and their number if the header states it.
 
     Raises:
-        AudioError: The song cannot be read, or a stem not be written.
+        AudioError: The song cannot be read, or a stem cannot be written.
         UsageError: The outputs contradict the model or `delivery`.
     """
     rows = Rows(outputs, header.stems, consistent=consistent)
@@ -86,8 +89,7 @@ def write_stems(
                 overwrite=overwrite,
             )
         )
-        near = next(iter(outputs.values()))
-        spool = stack.enter_context(Spool(near)) if delivery.clip == "gain" else None
+        spool = stack.enter_context(Spool(next(iter(outputs.values())))) if delivery.clip == "gain" else None
         write = spool.write if spool else writer.write
         length = 0
         for block in _rows_of(rows, reader, rate, separate, header):
@@ -113,7 +115,7 @@ def _rows_of(rows: Rows, reader: Reader, rate: int, separate: Separate, header: 
         stems = stems[..., : mixture.length - done]
         done += stems.shape[-1]
         yield rows.mix(stems, mixture.take(stems.shape[-1]))
-    # Resampling twice may give a sample less.
+    # Resampling to the model's rate and back can end one sample early.
     if missing := mixture.length - done:
         yield rows.mix(np.zeros((count, reader.channels, missing), np.float32), mixture.take(missing))
 
@@ -121,5 +123,5 @@ def _rows_of(rows: Rows, reader: Reader, rate: int, separate: Separate, header: 
 def _tags(reader: Reader) -> Tags | None:
     try:
         return read_tags(reader.path)
-    except OSError:  # the file was deleted while it is open
+    except OSError:  # the file was deleted after it was opened
         return None

@@ -52,11 +52,11 @@ def test_every_argument_of_the_class_is_known_with_its_default(name: str) -> Non
     known = headers.CLASSES[name]
     kind = getattr(importlib.import_module(f"demucs.{known.family}"), name)
     defaults = {key: given.default for key, given in inspect.signature(kind).parameters.items()}
-    groups = [set(known.config), set(known.fixed), set(known.idle)]
+    groups = [set(known.config), set(known.fixed), set(known.ignored)]
     assert set().union(*groups) == set(defaults)
     assert sum(map(len, groups)) == len(defaults)
     assert {key: default for key, (_, default) in {**known.config, **known.fixed}.items()} == {
-        key: default for key, default in defaults.items() if key not in known.idle
+        key: default for key, default in defaults.items() if key not in known.ignored
     }
     assert defaults["segment"] == known.segment
 
