@@ -6,7 +6,7 @@ python examples/separate_folder.py FOLDER OUTPUT [MODEL]
 import sys
 
 from stemsplit import separate_batch
-from stemsplit.batch.run import Done, Event, Skipped, SongProgress
+from stemsplit.batch.events import Done, Event, Skipped, SongProgress
 
 
 def show(event: Event) -> None:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stemsplit.audio.formats import Format
     from stemsplit.audio.reading import open_reader
-    from stemsplit.batch.run import BatchReport, separate_batch
+    from stemsplit.batch.events import BatchReport
+    from stemsplit.batch.run import separate_batch
     from stemsplit.errors import (
         AudioError,
         DatasetError,
@@ -64,7 +65,7 @@ __all__ = [
 _HOMES = {
     "Format": "audio.formats",
     "open_reader": "audio.reading",
-    "BatchReport": "batch.run",
+    "BatchReport": "batch.events",
     "separate_batch": "batch.run",
     "AudioError": "errors",
     "DatasetError": "errors",

@@ -12,22 +12,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stemsplit import devices, signals
-from stemsplit.audio.formats import Format
 from stemsplit.audio.read_ahead import PrefetchReader
-from stemsplit.audio.reading import AudioInfo, Reader, open_reader
+from stemsplit.audio.reading import Reader, open_reader
 from stemsplit.batch import manifest, templates
+from stemsplit.batch.checks import estimate_size, estimate_spool, partition_existing, partition_separable
+from stemsplit.batch.events import (
+    BatchReport,
+    Done,
+    Event,
+    ModelLoading,
+    Planned,
+    Result,
+    SeparationStarted,
+    Skipped,
+    SongProgress,
+    SongStarted,
+    TracksFound,
+)
 from stemsplit.batch.inputs import Failed
 from stemsplit.batch.manifest import Provenance, Run
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.templates import Template
-from stemsplit.batch.tracks import Track, check_distinct, find_tracks, with_model
+from stemsplit.batch.tracks import Track, find_tracks, with_model
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import FileStamp, check_free, check_room
 from stemsplit.models import hub
 from stemsplit.models.registry import LocalModel, ModelSpec, check_masks, read_registry
 from stemsplit.player.page import write_player
 from stemsplit.separation.options import SeparationOptions
-from stemsplit.separation.outputs import COMPLEMENT, MIXTURE, STEM_FILE, Delivery, Rows
+from stemsplit.separation.outputs import COMPLEMENT, MIXTURE, STEM_FILE, Delivery
 from stemsplit.wording import duration
 
 if TYPE_CHECKING:
@@ -36,165 +49,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_FILE_OVERHEAD = 4_096  # bytes of a file besides its samples: the header, and what is left of the last block
-_LOSSLESS_RATIO = 0.5  # of FLAC or ALAC to PCM; the stems of the demo song take 0.43, with 16 bits 0.30
-
 SeparateSong = Callable[[Path, dict[str, Path]], "Report"]
 """Separates the file of a song into the files of its stems."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A song that was separated.
-
-    Attributes:
-        track: The song.
-        outputs: Its new files, by stem.
-        report: What was written.
-        seconds: Time from opening the song to closing its stems.
-    """
-
-    track: Track
-    outputs: Mapping[str, Path]
-    report: "Report"
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A song whose stems were complete and up to date already.
-
-    Attributes:
-        track: The song.
-        outputs: Its files, by stem.
-    """
-
-    track: Track
-    outputs: Mapping[str, Path]
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A song that a dry run would separate.
-
-    Attributes:
-        track: The song; `why` tells what is wrong with the stems that it has.
-        outputs: Its files, by stem; empty if the stems of the model are not known before it is downloaded.
-    """
-
-    track: Track
-    outputs: Mapping[str, Path]
-
-
-@dataclass(frozen=True, slots=True)
-class TracksFound:
-    """The inputs were searched; nothing has been checked yet.
-
-    Attributes:
-        tracks: The songs.
-    """
-
-    tracks: Sequence[Track]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelLoading:
-    """The model is being loaded into memory, until `SeparationStarted`.
-
-    Attributes:
-        model: Its name.
-    """
-
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class SeparationStarted:
-    """The model is loaded.
-
-    Attributes:
-        tracks: The songs that are separated now.
-    """
-
-    tracks: Sequence[Track]
-
-
-@dataclass(frozen=True, slots=True)
-class SongStarted:
-    """A song is about to be separated.
-
-    Attributes:
-        track: The song.
-        number: Its number, from 1.
-        count: Of all songs that are separated.
-    """
-
-    track: Track
-    number: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class SongProgress:
-    """A part of a song is done.
-
-    Attributes:
-        track: The song.
-        done: Samples that are separated, at the rate of the song.
-        total: Samples of the song, or None if its header does not tell.
-    """
-
-    track: Track
-    done: int
-    total: int | None
-
-
-Result = Done | Skipped | Failed
-Event = TracksFound | Planned | ModelLoading | SeparationStarted | SongStarted | SongProgress | Result
-
-
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """What `separate_batch` did.
-
-    Attributes:
-        results: What became of each song, in the order in which that was known.
-        model: The name of the model that ran.
-        planned: The songs that would be separated, after a dry run.
-        fallback: If the bundled model took the place of the default one: `instead_of` and `reason`.
-        wall_seconds: From the first song to the last, when several were separated at a time; else None.
-    """
-
-    results: Sequence[Result]
-    model: str
-    planned: Sequence[Planned] = ()
-    fallback: Mapping[str, str] | None = None
-    wall_seconds: float | None = None
-
-    @property
-    def done(self) -> list[Done]:
-        """The songs that were separated."""
-        return [result for result in self.results if isinstance(result, Done)]
-
-    @property
-    def skipped(self) -> list[Skipped]:
-        """The songs whose stems were complete already."""
-        return [result for result in self.results if isinstance(result, Skipped)]
-
-    @property
-    def failed(self) -> list[Failed]:
-        """The inputs without stems."""
-        return [result for result in self.results if isinstance(result, Failed)]
-
-    @property
-    def audio_seconds(self) -> float:
-        """The total length of the songs that were separated."""
-        return sum(each.report.length / each.report.rate for each in self.done)
-
-    @property
-    def elapsed_seconds(self) -> float:
-        """How long it took to separate them, without downloading and loading the model."""
-        return sum(each.seconds for each in self.done) if self.wall_seconds is None else self.wall_seconds
 
 
 def separate_batch(
@@ -566,101 +422,6 @@ class _Stop(BaseException):
     """Ends the work on a song in a thread after an error in the main one."""
 
 
-def partition_existing(
-    tracks: Iterable[Track], stems: Sequence[str], provenance: Provenance, *, overwrite: bool = False
-) -> tuple[list[Track], list[Skipped], list[Failed]]:
-    """Compare the stems that songs have with those that are wanted.
-
-    Args:
-        tracks: The songs.
-        stems: The names of all files that are wanted of each.
-        provenance: What they are to be made of.
-        overwrite: Replace stems even if somebody has changed them.
-
-    Returns:
-        The songs that are left to separate, with `why` set if they have stems that may be replaced; those whose stems
-        are complete and up to date; and those with stems that somebody has changed.
-    """
-    ready: list[Track] = []
-    skipped: list[Skipped] = []
-    failed: list[Failed] = []
-    for track in tracks:
-        outputs = track.outputs(stems)
-        try:
-            status = manifest.check_stems(track.manifest, track.source, outputs, provenance)
-        except AudioError as error:
-            if overwrite:
-                ready.append(replace(track, why="changed after it was written"))
-            else:
-                failed.append(Failed(track.label, error))
-            continue
-        if status.to_do == "nothing":
-            skipped.append(Skipped(track, outputs))
-        else:
-            ready.append(replace(track, why=status.why))
-    return ready, skipped, failed
-
-
-def partition_separable(
-    tracks: Iterable[Track],
-    stems: Sequence[str],
-    *,
-    overwrite: bool,
-    model_stems: Sequence[str] | None = None,
-    delivery: Delivery | None = None,
-    others: Iterable[Track] = (),
-    open_song: Callable[[Path], Reader] = open_reader,
-) -> tuple[list[Track], list[Failed]]:
-    """Find the songs that cannot be opened, or whose stems cannot be written, without separating anything.
-
-    Args:
-        tracks: The songs; the header of each is read, unless its `info` is known.
-        stems: The names of all files that are written of each.
-        overwrite: Whether these may exist.
-        model_stems: The stems of the model, if these are others.
-        delivery: How they are written.
-        others: Songs that are not separated now, whose files must stay as they are.
-        open_song: Opens the file of a song.
-
-    Returns:
-        The songs that can be separated, with their `info`, and the others.
-
-    Raises:
-        UsageError: Stems of two songs would be the same file.
-    """
-    tracks, others, delivery = list(tracks), list(others), delivery or Delivery()
-    check_distinct((*others, *tracks), stems)
-    links = _LinkResolver()
-    sources = {os.path.realpath(track.source) for track in (*tracks, *others)}
-    sources |= {links.resolve(track.source) for track in (*tracks, *others)}
-    ready: list[Track] = []
-    failed: list[Failed] = []
-    for track in tracks:
-        outputs = track.outputs(stems)
-        try:
-            info = track.info
-            if info is None:
-                with open_song(track.source) as reader:
-                    info = AudioInfo(reader.rate, reader.channels, reader.length)
-            _check_name_lengths(track, outputs.values())
-            # Made but not entered, the writer only checks, and writes nothing.
-            Rows(outputs, stems if model_stems is None else model_stems).writer(
-                delivery,
-                rate=delivery.rate_for(info.rate, info.rate),
-                channels=info.channels,
-                overwrite=overwrite or track.replaces,
-            )
-            for path in outputs.values():
-                if links.resolve(path) in sources:
-                    message = f"a stem of {track.label!r} would replace the song {str(path)!r}"
-                    raise AudioError(message, "use --output", path=path)
-        except AudioError as error:
-            failed.append(_failure(track, error))
-        else:
-            ready.append(replace(track, info=info))
-    return ready, failed
-
-
 def separate_track(
     track: Track,
     stems: Sequence[str],
@@ -694,61 +455,16 @@ def separate_track(
     except AudioError as error:
         if skip_existing and provenance and partition_existing([track], stems, provenance)[1]:
             return Skipped(track, outputs)
-        return _failure(track, error)
-    warnings = [_with_label(track, warning) for warning in report.warnings]
+        return track.failure(error)
+    warnings = [track.with_label(warning) for warning in report.warnings]
     if provenance and source:
         warnings += _record(track, outputs, provenance, report, *source)
     return Done(track, outputs, replace(report, warnings=tuple(warnings)), time.monotonic() - began)
 
 
-def estimate_size(infos: Iterable[AudioInfo], files: int, format: Format) -> int:
-    """Estimate how much the stems of songs take.
-
-    Args:
-        infos: What the headers of the songs say; those of unknown length count as empty.
-        files: Stems of each song.
-        format: Of the stems.
-
-    Returns:
-        Bytes.
-    """
-    ratio = _LOSSLESS_RATIO if format.lossless and format.name != "wav" else 1.0
-    total = 0
-    for info in infos:
-        seconds = (info.length or 0) / info.rate
-        total += files * (round(seconds * format.bytes_per_second(info.rate, info.channels) * ratio) + _FILE_OVERHEAD)
-    return total
-
-
-def estimate_spool(infos: Iterable[AudioInfo], files: int) -> int:
-    """Return the bytes that the longest song takes in float32 until its gain is known; `files` of each song."""
-    return max((files * 4 * info.channels * (info.length or 0) for info in infos), default=0)
-
-
-class _LinkResolver:
-    """Resolves symbolic links quickly: thousands of files are in few folders."""
-
-    def __init__(self) -> None:
-        self._folders: dict[Path, str] = {}
-
-    def resolve(self, path: Path) -> str:
-        """Return a path without links in its folders; the file may be one itself."""
-        if path.parent not in self._folders:
-            self._folders[path.parent] = os.path.realpath(path.parent)
-        return os.path.join(self._folders[path.parent], path.name)  # noqa: PTH118 (quicker)
-
-
 def _describe_song(song: Reader) -> str:
     length = "of unknown length" if song.length is None else duration(song.length / song.rate)
     return f"{song.rate} Hz, {'mono' if song.channels == 1 else 'stereo'}, {length}"
-
-
-def _check_name_lengths(track: Track, paths: Iterable[Path]) -> None:
-    for path in paths:
-        for name in path.relative_to(track.output).parts:
-            if len(os.fsencode(name)) > templates.MAX_NAME_BYTES:
-                message = f"the names of the stems of {track.label!r} are too long, as {name!r}"
-                raise AudioError(message, "choose a shorter --filename", path=path)
 
 
 def _stamp_source(song: Path) -> tuple[FileStamp, FileStamp]:
@@ -783,18 +499,3 @@ def _record(
         message = f"cannot write {str(track.manifest)!r}: {error.strerror}"
         warnings.append(f"{message}; --skip-existing will not know that the stems of {track.label!r} are complete")
     return warnings
-
-
-def _failure(track: Track, error: AudioError) -> Failed:
-    """Return a failure whose message names the song."""
-    text = _with_label(track, str(error))
-    if "'" not in text and '"' not in text and track.label != "-":  # it names no file, but among many songs it has to
-        text = f"{track.label!r} cannot be separated: {text}"
-    return Failed(track.label, AudioError(text, error.hint, path=error.path, model=error.model, stem=error.stem))
-
-
-def _with_label(track: Track, text: str) -> str:
-    """Replace the name of a temporary file in a sentence by what the user calls the song."""
-    if track.label == str(track.source):
-        return text
-    return text.replace(repr(str(track.source)), "standard input")

@@ -12,7 +12,7 @@ from stemsplit.batch import inputs, manifest, templates
 from stemsplit.batch.inputs import Failed, InputFile
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.templates import Template
-from stemsplit.errors import UsageError
+from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import fold_name
 
 _FROM_TAGS = ("title", "artist")
@@ -82,6 +82,19 @@ class Track:
             if stem_file.NAME in stems
             else {}
         )
+
+    def with_label(self, text: str) -> str:
+        """Return a sentence with the song's label in place of the temporary file that standard input was stored in."""
+        if self.label == str(self.source):
+            return text
+        return text.replace(repr(str(self.source)), "standard input")
+
+    def failure(self, error: AudioError) -> Failed:
+        """Return the failure of this song, with a message that names it."""
+        text = self.with_label(str(error))
+        if "'" not in text and '"' not in text and self.label != "-":  # it names no file, but must among many songs
+            text = f"{self.label!r} cannot be separated: {text}"
+        return Failed(self.label, AudioError(text, error.hint, path=error.path, model=error.model, stem=error.stem))
 
 
 def find_tracks(

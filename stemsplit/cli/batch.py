@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import typer
 
 from stemsplit import devices
-from stemsplit.batch.inputs import Failed
-from stemsplit.batch.run import (
+from stemsplit.batch.events import (
     BatchReport,
     Done,
     Event,
@@ -23,6 +22,7 @@ from stemsplit.batch.run import (
     SongStarted,
     TracksFound,
 )
+from stemsplit.batch.inputs import Failed
 from stemsplit.batch.tracks import Track
 from stemsplit.cli import console, reporting
 from stemsplit.cli.console import Messages, SongsProgress

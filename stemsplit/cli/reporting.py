@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from stemsplit.batch.events import BatchReport, Planned, Result, Skipped, SongProgress, SongStarted
 from stemsplit.batch.inputs import Failed
-from stemsplit.batch.run import BatchReport, Planned, Result, Skipped, SongProgress, SongStarted
 from stemsplit.batch.tracks import Track
 from stemsplit.cli.console import duration
 from stemsplit.errors import StemsplitError

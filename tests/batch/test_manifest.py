@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from stemsplit import files
-from stemsplit.batch import manifest
+from stemsplit.batch import checks, manifest
 from stemsplit.batch import run as batch
+from stemsplit.batch.events import Done, Skipped
 from stemsplit.batch.inputs import Failed
 from stemsplit.batch.manifest import Provenance
-from stemsplit.batch.run import Done, Skipped
 from stemsplit.batch.templates import Template
 from stemsplit.batch.tracks import Track, find_tracks
 from stemsplit.errors import AudioError, ModelError
@@ -56,7 +56,7 @@ class Batch:
 
     def sort_out(self, **options: Any) -> str:
         """What there is to do: "skip", "make", why it is to do again, or why it is refused."""
-        ready, skipped, failed = batch.partition_existing([self.track], self.stems, self.made, **options)
+        ready, skipped, failed = checks.partition_existing([self.track], self.stems, self.made, **options)
         assert len(ready) + len(skipped) + len(failed) == 1
         if failed:
             assert failed[0].source == "song.wav"
@@ -154,7 +154,7 @@ def test_names_of_any_bytes(here: Path) -> None:
     (track,), _ = find_tracks(["\udcff\n.wav"], Path("o\udcfeut"), template=Template.parse("{track} {stem}"))
     odd = Batch(track).done()
     assert odd.run_table()["song"]["name"] == "\udcff\n.wav"
-    assert batch.partition_existing([track], STEMS, MADE)[1] == [Skipped(track, track.outputs(STEMS))]
+    assert checks.partition_existing([track], STEMS, MADE)[1] == [Skipped(track, track.outputs(STEMS))]
 
 
 def test_a_folder_with_its_manifests_can_move(song: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_several_songs_in_a_folder(here: Path) -> None:
         "out/stemsplit/a.json",
         "out/stemsplit/b.json",
     ]
-    assert len(batch.partition_existing(tracks, STEMS, MADE)[1]) == 2
+    assert len(checks.partition_existing(tracks, STEMS, MADE)[1]) == 2
     (entry,) = manifest.read_manifest(tracks[0].manifest)
     assert entry.stems["vocals"][0] == "../vocals/a.wav"
 

@@ -12,21 +12,11 @@ import soundfile  # type: ignore[import-untyped]
 
 from stemsplit.audio.formats import Format
 from stemsplit.audio.reading import AudioInfo, Reader, open_reader
+from stemsplit.batch.checks import estimate_size, estimate_spool, partition_existing, partition_separable
+from stemsplit.batch.events import BatchReport, Done, Planned, Skipped, SongProgress, SongStarted
 from stemsplit.batch.inputs import Failed
 from stemsplit.batch.manifest import Provenance
-from stemsplit.batch.run import (
-    BatchReport,
-    Done,
-    Planned,
-    Skipped,
-    SongProgress,
-    SongStarted,
-    estimate_size,
-    estimate_spool,
-    partition_existing,
-    partition_separable,
-    separate_track,
-)
+from stemsplit.batch.run import separate_track
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.tracks import Track, find_tracks
 from stemsplit.cli import reporting

@@ -11,8 +11,9 @@ from support.songs import STEMS
 
 import stemsplit
 from stemsplit.audio.reading import open_reader
+from stemsplit.batch.events import Done, Event, Planned, Skipped, SongProgress, SongStarted, TracksFound
 from stemsplit.batch.inputs import Failed
-from stemsplit.batch.run import Done, Event, Planned, Skipped, SongProgress, SongStarted, TracksFound, separate_batch
+from stemsplit.batch.run import separate_batch
 from stemsplit.errors import UsageError
 from stemsplit.models import checkpoint, headers
 from stemsplit.models.checkpoint import Model

@@ -12,7 +12,7 @@ import soundfile  # type: ignore[import-untyped]
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stemsplit.batch import run, templates, tracks
+from stemsplit.batch import checks, templates, tracks
 from stemsplit.batch.templates import Template
 from stemsplit.errors import UsageError
 
@@ -267,11 +267,11 @@ def test_songs_whose_stems_would_share_a_file(here: Path, write: Callable[[str],
     for name in ("a.wav", "a_no.wav"):
         write(name)
     found, _ = tracks.find_tracks(["a.wav", "a_no.wav"], Path("out"), template=Template.parse("{track}_{stem}"))
-    assert len(run.partition_separable(found, ["vocals"], overwrite=False)[0]) == 2
+    assert len(checks.partition_separable(found, ["vocals"], overwrite=False)[0]) == 2
     with pytest.raises(UsageError, match=r"'a\.wav' and 'a_no\.wav' would both be written to 'out/a_no_vocals\.wav'"):
-        run.partition_separable(found, ["vocals", "no_vocals"], overwrite=False)
+        checks.partition_separable(found, ["vocals", "no_vocals"], overwrite=False)
     with pytest.raises(UsageError):
-        run.partition_separable(found[:1], ["vocals", "no_vocals"], overwrite=False, others=found[1:])
+        checks.partition_separable(found[:1], ["vocals", "no_vocals"], overwrite=False, others=found[1:])
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_names_that_are_too_long(write: Callable[..., Path]) -> None:
     name = write("x" * 248 + ".wav")
     for text, count in (("{track}/{stem}", 1), ("{track} - {stem}", 0)):
         found, _ = tracks.find_tracks([str(name)], Path("out"), template=Template.parse(text))
-        ready, failed = run.partition_separable(found, ["vocals"], overwrite=False)
+        ready, failed = checks.partition_separable(found, ["vocals"], overwrite=False)
         assert len(ready) == count
         assert all("too long" in str(failure.error) and failure.error.hint for failure in failed)
         assert len(ready) + len(failed) == 1

@@ -16,7 +16,7 @@ import torch
 from support.program import FILES, NAMES, Run, files_in, start, wait_for, write_song
 from support.songs import STEMS
 
-from stemsplit.batch.run import partition_separable
+from stemsplit.batch.checks import partition_separable
 from stemsplit.batch.tracks import find_tracks
 from stemsplit.cli import console, separate
 from stemsplit.errors import AudioError, UsageError

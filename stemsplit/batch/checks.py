@@ -1,0 +1,159 @@
+"""Checks before any work: which songs of a batch need separating, which can be, and how much room the stems take."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stemsplit.audio.formats import Format
+from stemsplit.audio.reading import AudioInfo, Reader, open_reader
+from stemsplit.batch import manifest, templates
+from stemsplit.batch.events import Skipped
+from stemsplit.batch.inputs import Failed
+from stemsplit.batch.manifest import Provenance
+from stemsplit.batch.tracks import Track, check_distinct
+from stemsplit.errors import AudioError
+from stemsplit.separation.outputs import Delivery, Rows
+
+_FILE_OVERHEAD = 4_096  # bytes of a file besides its samples: the header, and the unused part of the last disk block
+_LOSSLESS_RATIO = 0.5  # of FLAC or ALAC to PCM; the stems of the demo song take 0.43, with 16 bits 0.30
+
+
+def partition_existing(
+    tracks: Iterable[Track], stems: Sequence[str], provenance: Provenance, *, overwrite: bool = False
+) -> tuple[list[Track], list[Skipped], list[Failed]]:
+    """Compare the stems that songs have with those that are wanted.
+
+    Args:
+        tracks: The songs.
+        stems: The names of all files that are wanted of each.
+        provenance: What they are to be made of.
+        overwrite: Replace stems even if somebody has changed them.
+
+    Returns:
+        The songs that are left to separate, with `why` set if they have stems that may be replaced; those whose stems
+        are complete and up to date; and those with stems that somebody has changed.
+    """
+    ready: list[Track] = []
+    skipped: list[Skipped] = []
+    failed: list[Failed] = []
+    for track in tracks:
+        outputs = track.outputs(stems)
+        try:
+            status = manifest.check_stems(track.manifest, track.source, outputs, provenance)
+        except AudioError as error:
+            if overwrite:
+                ready.append(replace(track, why="changed after it was written"))
+            else:
+                failed.append(Failed(track.label, error))
+            continue
+        if status.to_do == "nothing":
+            skipped.append(Skipped(track, outputs))
+        else:
+            ready.append(replace(track, why=status.why))
+    return ready, skipped, failed
+
+
+def partition_separable(
+    tracks: Iterable[Track],
+    stems: Sequence[str],
+    *,
+    overwrite: bool,
+    model_stems: Sequence[str] | None = None,
+    delivery: Delivery | None = None,
+    others: Iterable[Track] = (),
+    open_song: Callable[[Path], Reader] = open_reader,
+) -> tuple[list[Track], list[Failed]]:
+    """Find the songs that cannot be opened, or whose stems cannot be written, without separating anything.
+
+    Args:
+        tracks: The songs; the header of each is read, unless its `info` is known.
+        stems: The names of all files that are written of each.
+        overwrite: Whether these may exist.
+        model_stems: The stems of the model, if these are others.
+        delivery: How they are written.
+        others: Songs that are not separated now, whose files must stay as they are.
+        open_song: Opens the file of a song.
+
+    Returns:
+        The songs that can be separated, with their `info`, and the others.
+
+    Raises:
+        UsageError: Stems of two songs would be the same file.
+    """
+    tracks, others, delivery = list(tracks), list(others), delivery or Delivery()
+    check_distinct((*others, *tracks), stems)
+    links = _LinkResolver()
+    sources = {os.path.realpath(track.source) for track in (*tracks, *others)}
+    sources |= {links.resolve(track.source) for track in (*tracks, *others)}
+    ready: list[Track] = []
+    failed: list[Failed] = []
+    for track in tracks:
+        outputs = track.outputs(stems)
+        try:
+            info = track.info
+            if info is None:
+                with open_song(track.source) as reader:
+                    info = AudioInfo(reader.rate, reader.channels, reader.length)
+            _check_name_lengths(track, outputs.values())
+            # Made but not entered, the writer only checks, and writes nothing.
+            Rows(outputs, stems if model_stems is None else model_stems).writer(
+                delivery,
+                rate=delivery.rate_for(info.rate, info.rate),
+                channels=info.channels,
+                overwrite=overwrite or track.replaces,
+            )
+            for path in outputs.values():
+                if links.resolve(path) in sources:
+                    message = f"a stem of {track.label!r} would replace the song {str(path)!r}"
+                    raise AudioError(message, "use --output", path=path)
+        except AudioError as error:
+            failed.append(track.failure(error))
+        else:
+            ready.append(replace(track, info=info))
+    return ready, failed
+
+
+def estimate_size(infos: Iterable[AudioInfo], files: int, format: Format) -> int:
+    """Estimate how much the stems of songs take.
+
+    Args:
+        infos: What the headers of the songs say; those of unknown length count as empty.
+        files: Stems of each song.
+        format: Of the stems.
+
+    Returns:
+        Bytes.
+    """
+    ratio = _LOSSLESS_RATIO if format.lossless and format.name != "wav" else 1.0
+    total = 0
+    for info in infos:
+        seconds = (info.length or 0) / info.rate
+        total += files * (round(seconds * format.bytes_per_second(info.rate, info.channels) * ratio) + _FILE_OVERHEAD)
+    return total
+
+
+def estimate_spool(infos: Iterable[AudioInfo], files: int) -> int:
+    """Return the bytes that the longest song takes in float32 until its gain is known; `files` of each song."""
+    return max((files * 4 * info.channels * (info.length or 0) for info in infos), default=0)
+
+
+class _LinkResolver:
+    """Resolves symbolic links quickly: thousands of files are in few folders."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, str] = {}
+
+    def resolve(self, path: Path) -> str:
+        """Return a path without links in its folders; the file may be one itself."""
+        if path.parent not in self._folders:
+            self._folders[path.parent] = os.path.realpath(path.parent)
+        return os.path.join(self._folders[path.parent], path.name)  # noqa: PTH118 (quicker)
+
+
+def _check_name_lengths(track: Track, paths: Iterable[Path]) -> None:
+    for path in paths:
+        for name in path.relative_to(track.output).parts:
+            if len(os.fsencode(name)) > templates.MAX_NAME_BYTES:
+                message = f"the names of the stems of {track.label!r} are too long, as {name!r}"
+                raise AudioError(message, "choose a shorter --filename", path=path)

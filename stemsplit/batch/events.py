@@ -1,0 +1,166 @@
+"""The events of a batch, which `separate_batch` reports as they happen; among them the result of each song."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stemsplit.batch.inputs import Failed
+from stemsplit.batch.tracks import Track
+
+if TYPE_CHECKING:
+    from stemsplit.separation.render import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A song that was separated.
+
+    Attributes:
+        track: The song.
+        outputs: Its new files, by stem.
+        report: What was written.
+        seconds: Time from opening the song to closing its stems.
+    """
+
+    track: Track
+    outputs: Mapping[str, Path]
+    report: "Report"
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A song whose stems were complete and up to date already.
+
+    Attributes:
+        track: The song.
+        outputs: Its files, by stem.
+    """
+
+    track: Track
+    outputs: Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A song that a dry run would separate.
+
+    Attributes:
+        track: The song; `why` tells what is wrong with the stems that it has.
+        outputs: Its files, by stem; empty if the stems of the model are not known before it is downloaded.
+    """
+
+    track: Track
+    outputs: Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class TracksFound:
+    """The inputs were searched; nothing has been checked yet.
+
+    Attributes:
+        tracks: The songs.
+    """
+
+    tracks: Sequence[Track]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoading:
+    """The model is being loaded into memory, until `SeparationStarted`.
+
+    Attributes:
+        model: Its name.
+    """
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeparationStarted:
+    """The model is loaded.
+
+    Attributes:
+        tracks: The songs that are separated now.
+    """
+
+    tracks: Sequence[Track]
+
+
+@dataclass(frozen=True, slots=True)
+class SongStarted:
+    """A song is about to be separated.
+
+    Attributes:
+        track: The song.
+        number: Its number, from 1.
+        count: Of all songs that are separated.
+    """
+
+    track: Track
+    number: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SongProgress:
+    """A part of a song is done.
+
+    Attributes:
+        track: The song.
+        done: Samples that are separated, at the rate of the song.
+        total: Samples of the song, or None if its header does not tell.
+    """
+
+    track: Track
+    done: int
+    total: int | None
+
+
+Result = Done | Skipped | Failed
+Event = TracksFound | Planned | ModelLoading | SeparationStarted | SongStarted | SongProgress | Result
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """What `separate_batch` did.
+
+    Attributes:
+        results: What became of each song, in the order in which that was known.
+        model: The name of the model that ran.
+        planned: The songs that would be separated, after a dry run.
+        fallback: If the bundled model took the place of the default one: `instead_of` and `reason`.
+        wall_seconds: From the first song to the last, when several were separated at a time; else None.
+    """
+
+    results: Sequence[Result]
+    model: str
+    planned: Sequence[Planned] = ()
+    fallback: Mapping[str, str] | None = None
+    wall_seconds: float | None = None
+
+    @property
+    def done(self) -> list[Done]:
+        """The songs that were separated."""
+        return [result for result in self.results if isinstance(result, Done)]
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """The songs whose stems were complete already."""
+        return [result for result in self.results if isinstance(result, Skipped)]
+
+    @property
+    def failed(self) -> list[Failed]:
+        """The inputs without stems."""
+        return [result for result in self.results if isinstance(result, Failed)]
+
+    @property
+    def audio_seconds(self) -> float:
+        """The total length of the songs that were separated."""
+        return sum(each.report.length / each.report.rate for each in self.done)
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """How long it took to separate them, without downloading and loading the model."""
+        return sum(each.seconds for each in self.done) if self.wall_seconds is None else self.wall_seconds
