@@ -22,17 +22,17 @@ _LOSSLESS_RATIO = 0.5  # of FLAC or ALAC to PCM; the stems of the demo song take
 def partition_existing(
     tracks: Iterable[Track], stems: Sequence[str], provenance: Provenance, *, overwrite: bool = False
 ) -> tuple[list[Track], list[Skipped], list[Failed]]:
-    """Compare the stems that songs have with those that are wanted.
+    """Compare the existing stems of songs with the requested ones.
 
     Args:
         tracks: The songs.
-        stems: The names of all files that are wanted of each.
-        provenance: What they are to be made of.
-        overwrite: Replace stems even if somebody has changed them.
+        stems: The names of all files requested of each.
+        provenance: The model and settings that they should be made with.
+        overwrite: Replace stems even if they were edited.
 
     Returns:
-        The songs that are left to separate, with `why` set if they have stems that may be replaced; those whose stems
-        are complete and up to date; and those with stems that somebody has changed.
+        The songs that still need separating, with `why` set if they have stems that may be replaced; those whose stems
+        are complete and up to date; and those with edited stems.
     """
     ready: list[Track] = []
     skipped: list[Skipped] = []
@@ -61,7 +61,7 @@ def partition_separable(
     overwrite: bool,
     model_stems: Sequence[str] | None = None,
     delivery: Delivery | None = None,
-    others: Iterable[Track] = (),
+    kept: Iterable[Track] = (),
     open_song: Callable[[Path], Reader] = open_reader,
 ) -> tuple[list[Track], list[Failed]]:
     """Find the songs that cannot be opened, or whose stems cannot be written, without separating anything.
@@ -70,22 +70,22 @@ def partition_separable(
         tracks: The songs; the header of each is read, unless its `info` is known.
         stems: The names of all files that are written of each.
         overwrite: Whether these may exist.
-        model_stems: The stems of the model, if these are others.
+        model_stems: The stems of the model, if they differ from `stems`.
         delivery: How they are written.
-        others: Songs that are not separated now, whose files must stay as they are.
+        kept: Songs that are not separated now, whose files must not change.
         open_song: Opens the file of a song.
 
     Returns:
-        The songs that can be separated, with their `info`, and the others.
+        The songs that can be separated, with their `info`, and the failures.
 
     Raises:
         UsageError: Stems of two songs would be the same file.
     """
-    tracks, others, delivery = list(tracks), list(others), delivery or Delivery()
-    check_distinct((*others, *tracks), stems)
+    tracks, kept, delivery = list(tracks), list(kept), delivery or Delivery()
+    check_distinct((*kept, *tracks), stems)
     links = _LinkResolver()
-    sources = {os.path.realpath(track.source) for track in (*tracks, *others)}
-    sources |= {links.resolve(track.source) for track in (*tracks, *others)}
+    sources = {os.path.realpath(track.source) for track in (*tracks, *kept)}
+    sources |= {links.resolve(track.source) for track in (*tracks, *kept)}
     ready: list[Track] = []
     failed: list[Failed] = []
     for track in tracks:
@@ -96,7 +96,7 @@ def partition_separable(
                 with open_song(track.source) as reader:
                     info = AudioInfo(reader.rate, reader.channels, reader.length)
             _check_name_lengths(track, outputs.values())
-            # Made but not entered, the writer only checks, and writes nothing.
+            # A writer that is not entered only checks, and writes nothing.
             Rows(outputs, stems if model_stems is None else model_stems).writer(
                 delivery,
                 rate=delivery.rate_for(info.rate, info.rate),
@@ -115,11 +115,11 @@ def partition_separable(
 
 
 def estimate_size(infos: Iterable[AudioInfo], files: int, format: Format) -> int:
-    """Estimate how much the stems of songs take.
+    """Estimate the size of the stems of songs.
 
     Args:
-        infos: What the headers of the songs say; those of unknown length count as empty.
-        files: Stems of each song.
+        infos: From the headers of the songs; those of unknown length count as empty.
+        files: Number of stems of each song.
         format: Of the stems.
 
     Returns:
@@ -134,18 +134,18 @@ def estimate_size(infos: Iterable[AudioInfo], files: int, format: Format) -> int
 
 
 def estimate_spool(infos: Iterable[AudioInfo], files: int) -> int:
-    """Return the bytes that the longest song takes in float32 until its gain is known; `files` of each song."""
+    """Return the size of the spool of the longest song, in float32, in bytes; `files` is the number of its stems."""
     return max((files * 4 * info.channels * (info.length or 0) for info in infos), default=0)
 
 
 class _LinkResolver:
-    """Resolves symbolic links quickly: thousands of files are in few folders."""
+    """Resolves symbolic links with a cache of folders, as thousands of files are in a few folders."""
 
     def __init__(self) -> None:
         self._folders: dict[Path, str] = {}
 
     def resolve(self, path: Path) -> str:
-        """Return a path without links in its folders; the file may be one itself."""
+        """Return a path without links in its folders; the file itself may be a link."""
         if path.parent not in self._folders:
             self._folders[path.parent] = os.path.realpath(path.parent)
         return os.path.join(self._folders[path.parent], path.name)  # noqa: PTH118 (quicker)

@@ -47,7 +47,7 @@ class Planned:
     """A song that a dry run would separate.
 
     Attributes:
-        track: The song; `why` tells what is wrong with the stems that it has.
+        track: The song; `why` says what is wrong with its existing stems.
         outputs: Its files, by stem; empty if the stems of the model are not known before it is downloaded.
     """
 
@@ -95,7 +95,7 @@ class SongStarted:
     Attributes:
         track: The song.
         number: Its number, from 1.
-        count: Of all songs that are separated.
+        count: How many songs are separated in all.
     """
 
     track: Track
@@ -105,12 +105,12 @@ class SongStarted:
 
 @dataclass(frozen=True, slots=True)
 class SongProgress:
-    """A part of a song is done.
+    """Another part of a song has been separated.
 
     Attributes:
         track: The song.
-        done: Samples that are separated, at the rate of the song.
-        total: Samples of the song, or None if its header does not tell.
+        done: Samples separated so far, at the rate of the song.
+        total: Samples of the song, or None if its header does not state the length.
     """
 
     track: Track
@@ -127,11 +127,11 @@ class BatchReport:
     """What `separate_batch` did.
 
     Attributes:
-        results: What became of each song, in the order in which that was known.
+        results: The result of each song, in the order in which they were finished.
         model: The name of the model that ran.
-        planned: The songs that would be separated, after a dry run.
-        fallback: If the bundled model took the place of the default one: `instead_of` and `reason`.
-        wall_seconds: From the first song to the last, when several were separated at a time; else None.
+        planned: After a dry run, the songs that would be separated.
+        fallback: If the bundled model replaced the default one: `instead_of` and `reason`.
+        wall_seconds: Time from the first song to the last if several were separated at a time, else None.
     """
 
     results: Sequence[Result]
@@ -158,9 +158,9 @@ class BatchReport:
     @property
     def audio_seconds(self) -> float:
         """The total length of the songs that were separated."""
-        return sum(each.report.length / each.report.rate for each in self.done)
+        return sum(result.report.length / result.report.rate for result in self.done)
 
     @property
     def elapsed_seconds(self) -> float:
         """How long it took to separate them, without downloading and loading the model."""
-        return sum(each.seconds for each in self.done) if self.wall_seconds is None else self.wall_seconds
+        return sum(result.seconds for result in self.done) if self.wall_seconds is None else self.wall_seconds

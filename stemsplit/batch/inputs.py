@@ -1,4 +1,4 @@
-"""Finds the songs that the user named: files, folders, patterns that no shell expanded, playlists, standard input."""
+"""Finding songs: files, folders, patterns that the shell did not expand, playlists, and standard input."""
 
 import fnmatch
 import glob
@@ -24,16 +24,16 @@ _ANY_DEPTH = "**"
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A song that was found.
+    """The file of a song.
 
     Attributes:
-        path: Its file.
-        place: Its path below the folder that was searched.
+        path: The file.
+        relative_path: Its path below the folder that was searched, which is mirrored in the output.
         label: Its name in messages.
     """
 
     path: Path
-    place: Path
+    relative_path: Path
     label: str
 
 
@@ -42,7 +42,7 @@ class Failed:
     """An input without stems.
 
     Attributes:
-        source: Its name, as the user typed it or as it was found.
+        source: Its name, as the user typed it, or its path below a folder that was searched.
         error: The reason.
     """
 
@@ -58,24 +58,24 @@ def find_input_files(
     exclude: Sequence[str] = (),
     stdin: StandardInput | None = None,
 ) -> tuple[list[InputFile], list[Failed]]:
-    """Find the songs that the inputs stand for, each once.
+    """Find all songs that the inputs name, each once.
 
-    Folders are searched recursively, without hidden ones, links to folders, and `output`. If `output` itself is
-    searched, stems that stemsplit wrote are left out. A name with *, ? or [ that is no file is a pattern, as in shells,
-    with ** for any number of folders. A playlist stands for the songs in it.
+    Folders are searched recursively, except hidden ones, links to folders, and `output`. If `output` itself is
+    searched, stems that stemsplit wrote are left out. A name with *, ? or [ that is not a file is a pattern, as in
+    shells, with ** for any number of folders. A playlist stands for the songs in it.
 
-    Patterns in `include` and `exclude` are compared without regard to case: with the path below the folder if they have
-    a slash, else with names. One that matches a folder applies to everything in it. `exclude` wins over `include`.
+    Patterns in `include` and `exclude` ignore case. They match the path below the folder if they contain a slash, else
+    names. One that matches a folder applies to everything in it. `exclude` takes precedence over `include`.
 
     Args:
         inputs: Files, folders, patterns, playlists.
         output: The folder of all stems.
-        include: Patterns of what folders are searched for; everything if empty.
-        exclude: Patterns of what is left out.
-        stdin: What "-" stands for; without it, "-" is a file.
+        include: Patterns of files and folders to take from folders; everything if empty.
+        exclude: Patterns of files and folders to leave out.
+        stdin: The song that "-" stands for; without it, "-" is a file.
 
     Returns:
-        The songs in the order of the inputs, and the inputs that stand for none.
+        The songs in the order of the inputs, and the inputs that name none.
 
     Raises:
         UsageError: A name or a pattern is empty.
@@ -130,7 +130,7 @@ class _Search:
         self._include, self._exclude = _Patterns(include), _Patterns(exclude)
 
     def add_input(self, text: str) -> None:
-        """Add what an input stands for; raise AudioError if that is nothing."""
+        """Add the songs that an input names; raise AudioError if there are none."""
         if playlists.ADDRESS.match(text) and not os.path.lexists(text):
             raise AudioError(f"{text!r} is a URL, not a file", "download the song, and name its file")
         if not any(sign in text for sign in "*?[") or os.path.lexists(text):
@@ -145,11 +145,11 @@ class _Search:
             except AudioError as error:
                 self.failed.append(Failed(str(path), error))
 
-    def add(self, path: Path, place: Path, label: str, real: str = "") -> None:
+    def add(self, path: Path, relative_path: Path, label: str, real: str = "") -> None:
         """Add a song, unless it was found already."""
         real = real or os.path.realpath(path)
         if real not in self.songs:
-            self.songs[real] = InputFile(path, place, label)
+            self.songs[real] = InputFile(path, relative_path, label)
 
     def _add_path(self, path: Path, name: str) -> None:
         if _is_folder(path):
@@ -174,7 +174,7 @@ class _Search:
             raise AudioError(f"no songs in the folder {name!r}", "name the files themselves", path=folder)
 
     def _add_playlist(self, playlist: Path) -> None:
-        here = os.path.abspath(playlist.parent)  # noqa: PTH100 (Path.absolute keeps "..")
+        folder = os.path.abspath(playlist.parent)  # noqa: PTH100 (Path.absolute keeps "..")
         for line in playlists.read_playlist(playlist):
             try:
                 path = playlists.find_song(line, playlist)
@@ -183,42 +183,43 @@ class _Search:
                 continue
             full = Path(os.path.abspath(path))  # noqa: PTH100
             # As if the playlist's folder had been searched; songs elsewhere are treated as if they had been named.
-            self.add(path, full.relative_to(here) if Path(here) in full.parents else Path(full.name), str(path))
+            self.add(path, full.relative_to(folder) if Path(folder) in full.parents else Path(full.name), str(path))
 
     def _expand(self, text: str) -> Iterator[Path]:
         """Yield the files and folders that match a pattern, sorted."""
-        whole = Path(text)
-        any_kind = whole.suffix and not any(sign in whole.suffix for sign in "*?[")
-        if _ANY_DEPTH not in whole.parts:
+        path_pattern = Path(text)
+        has_suffix = path_pattern.suffix and not any(sign in path_pattern.suffix for sign in "*?[")
+        if _ANY_DEPTH not in path_pattern.parts:
             for name in sorted(glob.glob(text)):  # noqa: PTH207 (Path.glob matches hidden files, too)
                 path = Path(name)
                 if _is_folder(path):
                     if os.path.realpath(path) != self._output:
                         yield path
-                elif any_kind or path.suffix.lower() in SUFFIXES | playlists.SUFFIXES:
+                elif has_suffix or path.suffix.lower() in SUFFIXES | playlists.SUFFIXES:
                     yield path
             return
         # Not by glob.glob, which follows links to folders: two that lead back would keep it busy forever.
-        depth = next(number for number, part in enumerate(whole.parts) if any(sign in part for sign in "*?["))
-        base, pattern = Path(*whole.parts[:depth]), [os.path.normcase(part) for part in whole.parts[depth:]]
+        parts = path_pattern.parts
+        depth = next(number for number, part in enumerate(parts) if any(sign in part for sign in "*?["))
+        base, pattern = Path(*parts[:depth]), [os.path.normcase(part) for part in parts[depth:]]
         for parts, _ in self._walk(base):
-            if not any_kind and Path(parts[-1]).suffix.lower() not in SUFFIXES:
+            if not has_suffix and Path(parts[-1]).suffix.lower() not in SUFFIXES:
                 continue
             if _matches([os.path.normcase(part) for part in parts], pattern):
                 yield base.joinpath(*parts)
 
     def _walk(self, folder: Path) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Yield the files below a folder that the patterns leave, sorted: the parts of their paths, and the real ones.
+        """Yield the files below a folder that pass `include` and `exclude`, sorted: path in parts, and real path.
 
         Iterative, as folders can be nested deeper than Python can recurse.
         """
         top = os.path.realpath(folder)
-        # Stems of an earlier run are not songs. If the output folder itself is searched, only what its manifests record
-        # is left out.
+        # Stems of an earlier run are not songs. If the output folder itself is searched, only the files in its
+        # manifests are left out.
         inside = top == self._output or top.startswith(self._output.rstrip(os.sep) + os.sep)
-        waiting: list[tuple[tuple[str, ...], str, bool]] = [((), top, not self._include)]
-        while waiting:
-            above, real, included = waiting.pop()
+        pending: list[tuple[tuple[str, ...], str, bool]] = [((), top, not self._include)]
+        while pending:
+            above, real, included = pending.pop()
             folders = []
             try:
                 with os.scandir(folder.joinpath(*above)) as scan:
@@ -241,7 +242,7 @@ class _Search:
                         yield parts, os.path.realpath(target) if entry.is_symlink() else target
                 elif not _is_link(entry) and (inside or target != self._output):
                     folders.append((parts, target, chosen))
-            waiting += reversed(folders)
+            pending += reversed(folders)
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -256,7 +257,7 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link in circles
+    except OSError:  # a circular link
         return False
 
 

@@ -1,4 +1,4 @@
-"""Playlists, .m3u and .m3u8, as written by players on any system."""
+"""Reading playlists, .m3u and .m3u8, as written by players on any system."""
 
 import os
 import re
@@ -52,21 +52,21 @@ def read_playlist(playlist: Path) -> list[bytes]:
 
 
 def find_song(line: bytes, playlist: Path) -> Path:
-    """Return the file that a line of a playlist means; relative paths start at the folder of the playlist.
+    """Return the file that a line of a playlist names; relative paths start at the folder of the playlist.
 
     Raises:
         AudioError: It is a URL, a playlist, or does not exist.
     """
-    text, *others = _readings(line)
+    text, *alternatives = _decodings(line)
     entry, where = repr(text.strip()), repr(str(playlist))
     if url := _FILE_ADDRESS.match(text.strip()):
-        text, others = _path_of_url(url[1] or "", url[2], entry, where), []
+        text, alternatives = _path_of_url(url[1] or "", url[2], entry, where), []
     elif ADDRESS.match(text.strip()):
         raise AudioError(f"{entry} in {where} is a URL, not a file", "download the song, and name its file")
     if Path(text.strip()).suffix.lower() in SUFFIXES:
         raise AudioError(f"{entry} in {where} is another playlist, which is not followed", "name it yourself")
-    for reading in (text, *others):
-        for spelling in _spellings(reading):
+    for decoding in (text, *alternatives):
+        for spelling in _spellings(decoding):
             path = playlist.parent / spelling
             if os.path.lexists(path):
                 return path
@@ -76,8 +76,8 @@ def find_song(line: bytes, playlist: Path) -> Path:
     raise AudioError(f"there is no file {str(playlist.parent / text.strip())!r}, which {where} names", hint)
 
 
-def _readings(line: bytes) -> list[str]:
-    """Return what a line may say, the likeliest first: in UTF-8, Windows-1252, Latin-1, or as a name of these bytes."""
+def _decodings(line: bytes) -> list[str]:
+    """Return the possible texts of a line, the likeliest first: UTF-8, else Windows-1252, Latin-1, or raw bytes."""
     try:
         return [line.decode()]
     except UnicodeDecodeError:
@@ -85,7 +85,7 @@ def _readings(line: bytes) -> list[str]:
 
 
 def _spellings(text: str) -> Iterator[str]:
-    """Yield `text`, and then what it may mean if there is no such file."""
+    """Yield `text`, then the other ways in which players may have meant it, for when there is no such file."""
     forms = [text]
     yield text
     for change in (str.strip, _with_slashes, _unquoted, _composed, _decomposed):

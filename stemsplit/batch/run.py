@@ -1,4 +1,7 @@
-"""Many songs: skip what is done, check what is quick to check, separate the rest. One failure stops no other song."""
+"""Separating many songs: find them, skip complete ones, check the others, and separate those one by one or in parallel.
+
+A song that fails does not stop the others.
+"""
 
 import logging
 import os
@@ -82,17 +85,17 @@ def separate_batch(
     """Separate many songs: files, folders, patterns, playlists, "-" for standard input.
 
     A song that cannot be separated is a result, not an exception, and the others go on. Files appear complete or not
-    at all. A manifest beside the stems of each song tells later runs what they were made of.
+    at all. A manifest beside the stems of each song tells later runs how they were made.
 
     Args:
         inputs: The songs; folders are searched recursively, and mirrored in `output`.
         output: The folder of all stems.
         model: A name from models.toml, `hf://OWNER/NAME[@REVISION]` or the path of a weights file; the default model of
             models.toml if None. It is never replaced by another.
-        stems: The wanted stems; all by default.
-        complement: Write the mixture without the wanted stem, too, as `no_vocals`; needs exactly one in `stems`.
+        stems: The requested stems; all by default.
+        complement: Also write the mixture without the requested stem, as `no_vocals`; needs exactly one in `stems`.
         mixture: Write the song itself beside its stems.
-        stem_file: Write one file with all four stems for DJ software, too.
+        stem_file: Also write one file with all four stems for DJ software.
         player: Write an HTML page on which to listen to the stems.
         options: How to separate.
         delivery: How to write the stems: format, rate, clipping.
@@ -100,20 +103,20 @@ def separate_batch(
             `{title}` and `{artist}`.
         include: Patterns of names, such as "*.flac"; folders are searched for these only.
         exclude: Patterns of what is left out in folders.
-        audio_stream: Which one of files with several, from 1.
+        audio_stream: Which audio stream of files with several, from 1.
         device: "cpu", "cuda", "mps", or "auto" for the fastest that is available.
-        jobs: Songs that are separated at a time.
-        skip_existing: Leave out songs whose stems are complete and up to date, and replace those that are not.
+        jobs: How many songs to separate at a time.
+        skip_existing: Skip songs whose stems are complete and up to date, and replace stems that are not.
         overwrite: Replace files that exist.
         dry_run: Check everything, and separate nothing.
-        manifests: Write them.
-        registry: A models.toml that adds to ours and to the one in the user's configuration folder.
-        download: Downloads the model, as `models.hub.download` does; a program may want to show that.
-        on_event: Called with what happens, from one thread at a time, but not always the same.
+        manifests: Write the manifests.
+        registry: A models.toml that adds to the bundled one and to the one in the user's configuration folder.
+        download: Downloads the model, as `models.hub.download` does; a program may want to show its progress.
+        on_event: Called with each event, from one thread at a time, but not always the same one.
 
     Raises:
         UsageError: The arguments contradict each other or the model, or two songs would get the same files.
-        ModelError: There is no such model, it cannot be run, or not be downloaded.
+        ModelError: The model is unknown, or it cannot be downloaded or run.
         DeviceError: The device is not available, or out of memory.
         AudioError: The disk has no room for the stems.
     """
@@ -145,7 +148,7 @@ def separate_batch(
     template = Template.parse(filename)
     with StandardInput() as stdin:  # its song is needed until the last one is done
         tracks, failed = find_tracks(
-            [os.fspath(each) for each in inputs],
+            [os.fspath(path) for path in inputs],
             Path(output),
             include=include,
             exclude=exclude,
@@ -208,7 +211,7 @@ class _Batch:
             raise UsageError("only all stems of a model can be made to add up", "leave out --consistent, or --stems")
 
     def prepare(self, tracks: Sequence[Track], spec: ModelSpec, *, dry_run: bool = False) -> list[Track]:
-        """Return the songs that are left to separate with this model, after all checks that are quick."""
+        """Return the songs that still need separating with this model, after all quick checks."""
         # Hashed while torch is imported, which takes about as long for a large file.
         self._described_model = self._hashing.submit(manifest.describe_model, spec)
         self._names = self._file_names(spec.stems)
@@ -225,12 +228,12 @@ class _Batch:
             overwrite=self.overwrite,
             model_stems=spec.stems,
             delivery=self.delivery,
-            others=[each.track for each in skipped],
+            kept=[result.track for result in skipped],
             open_song=self._open,
         )
         self.finish_all(unusable)
-        for each in skipped:
-            self._finish(self._with_page(each) if self.player and not dry_run else each)
+        for result in skipped:
+            self._finish(self._with_page(result) if self.player and not dry_run else result)
         if self.player:
             ready = [track for track in ready if self._check_page(track)]
         if ready and spec.stems:
@@ -238,7 +241,7 @@ class _Batch:
         return ready
 
     def _file_names(self, stems: Sequence[str]) -> tuple[str, ...]:
-        """Return the names of all files of a song; none as long as the stems of the model are not known."""
+        """Return the names of all files of a song; none until the stems of the model are known."""
         if not stems:
             return ()
         names = [*stems, *(COMPLEMENT + stem for stem in stems if self.complement)]
@@ -249,14 +252,14 @@ class _Batch:
     def plan(self, ready: Sequence[Track], spec: ModelSpec) -> BatchReport:
         """Report what would be done."""
         planned = [Planned(track, track.outputs(self._names)) for track in ready]
-        for each in planned:
-            self._emit(each)
+        for event in planned:
+            self._emit(event)
         return BatchReport(self.results, spec.name, planned)
 
     def run(
         self, ready: Sequence[Track], expected: ModelSpec, download: Callable[[ModelSpec], LocalModel]
     ) -> BatchReport:
-        """Separate the songs that `prepare` has left."""
+        """Separate the songs that `prepare` returned."""
         if not ready:
             return BatchReport(self.results, expected.name)
         model = download(expected)
@@ -274,12 +277,12 @@ class _Batch:
 
     def finish_all(self, failed: Iterable[Failed]) -> None:
         """Report inputs without stems."""
-        for each in failed:
-            self._finish(each)
+        for failure in failed:
+            self._finish(failure)
 
     def _load(self, model: LocalModel) -> "Separator":
         self._emit(ModelLoading(model.spec.name))
-        with signals.deferred():  # these import torch, which takes seconds, and aborts if it is interrupted
+        with signals.deferred():  # importing torch takes seconds, and it aborts if it is interrupted
             from stemsplit.models.ensemble import load_model
             from stemsplit.separation.separator import Separator
 
@@ -289,32 +292,32 @@ class _Batch:
         return Separator(chain, self.options, device=device)
 
     def _separate_all(self, ready: Sequence[Track], separator: "Separator") -> float:
-        """Separate songs; return how many seconds that took."""
+        """Separate songs; return how long it took, in seconds."""
         began = time.monotonic()
         self._emit(SeparationStarted(ready))
         separate = partial(self._separate, separator, len(ready))
         if self.jobs == 1:
-            self._in_turn(ready, separate)
+            self._separate_in_turn(ready, separate)
         else:
-            self._side_by_side(ready, separate)
+            self._separate_in_parallel(ready, separate)
         return time.monotonic() - began
 
-    def _in_turn(self, ready: Sequence[Track], separate: "_SeparateTrack") -> None:
-        """Separate one song after the other, with the next one decoded ahead."""
-        ahead: PrefetchReader | None = None
+    def _separate_in_turn(self, ready: Sequence[Track], separate: "_SeparateTrack") -> None:
+        """Separate one song after the other, prefetching the next one."""
+        prefetched: PrefetchReader | None = None
         try:
             for number, track in enumerate(ready, start=1):
-                reader, ahead = ahead, None
+                reader, prefetched = prefetched, None
                 if number < len(ready):
-                    ahead = PrefetchReader(ready[number].source, self._open)
+                    prefetched = PrefetchReader(ready[number].source, self._open)
                 with signals.deferred():  # a song with complete stems gets its manifest, and is reported
                     self._finish(separate(track, number, reader))
         finally:
-            if ahead:
-                ahead.close()
+            if prefetched:
+                prefetched.close()
 
-    def _side_by_side(self, ready: Sequence[Track], separate: "_SeparateTrack") -> None:
-        """Separate several songs at a time, each with its share of the threads."""
+    def _separate_in_parallel(self, ready: Sequence[Track], separate: "_SeparateTrack") -> None:
+        """Separate several songs at a time, each with an equal share of the threads."""
         jobs = min(self.jobs, len(ready))
         threads = (devices.count_threads(jobs),)
         with signals.deferred(), ThreadPoolExecutor(jobs, "song", devices.use_threads, threads) as pool:
@@ -323,12 +326,12 @@ class _Batch:
                 for future in as_completed(started):
                     self._finish(future.result())
             except BaseException:
-                self._stopped.set()  # songs that have begun end at their next block
+                self._stopped.set()  # songs in progress end at their next block
                 pool.shutdown(cancel_futures=True)
                 raise
 
     def _separate(
-        self, separator: "Separator", count: int, track: Track, number: int, ahead: PrefetchReader | None
+        self, separator: "Separator", count: int, track: Track, number: int, prefetched: PrefetchReader | None
     ) -> Result:
         self._emit(SongStarted(track, number, count))
 
@@ -338,7 +341,7 @@ class _Batch:
             self._emit(SongProgress(track, done, total))
 
         def separate(source: Path, outputs: dict[str, Path]) -> "Report":
-            with ahead if ahead and ahead.is_fresh() else self._open(source) as song:
+            with prefetched if prefetched and prefetched.is_fresh() else self._open(source) as song:
                 _log.info("%s: %s", track.name, _describe_song(song))
                 return separator.separate_song(
                     song,
@@ -359,8 +362,8 @@ class _Batch:
                     overwrite=self.overwrite,
                 )
         finally:
-            if ahead:
-                ahead.close()
+            if prefetched:
+                prefetched.close()
         return self._with_page(result) if self.player else result
 
     def _open(self, path: Path) -> Reader:
@@ -379,7 +382,7 @@ class _Batch:
         check_room(needed, ready[0].output, replaced=replaced)
 
     def _check_page(self, track: Track) -> bool:
-        """Return whether the player page can be written; if not, the song has failed."""
+        """Return whether the player page can be written; if not, report the song as failed."""
         try:
             check_free(track.player_page, overwrite=self.overwrite or track.replaces)
         except AudioError as error:
@@ -388,7 +391,7 @@ class _Batch:
         return True
 
     def _with_page(self, result: Result) -> Result:
-        """Write the player page of a song; return its result, or why the page cannot be written."""
+        """Write the player page of a song; return its result, or a failure if the page cannot be written."""
         if isinstance(result, Failed):
             return result
         track = result.track
@@ -436,10 +439,10 @@ def separate_track(
     Args:
         track: The song.
         stems: The names of all files that are written of it.
-        separate: Does the work.
-        provenance: What the manifest is going to say; None for no manifest.
-        skip_existing: Check the stems once more before, as another program may have made them in the meantime.
-        overwrite: Replace even stems that somebody has changed.
+        separate: Separates the file of the song into the files of its stems.
+        provenance: The model and settings, for the manifest; None for no manifest.
+        skip_existing: Check the stems again first, as another process may have written them in the meantime.
+        overwrite: Replace stems even if they were edited.
     """
     outputs = track.outputs(stems)
     began = time.monotonic()
@@ -468,7 +471,7 @@ def _describe_song(song: Reader) -> str:
 
 
 def _stamp_source(song: Path) -> tuple[FileStamp, FileStamp]:
-    """Return a song's content, and what shows later whether it has changed."""
+    """Return two stamps of a song: of its content, and a quick one to tell later whether it has changed."""
     try:
         return manifest.stamp_source(song), FileStamp.of(song, hashed=False)
     except OSError as error:

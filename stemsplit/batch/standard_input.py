@@ -1,4 +1,4 @@
-"""A song from standard input, kept in a file for as long as it is needed."""
+"""A song from standard input, stored in a temporary file for as long as it is needed."""
 
 import errno
 import sys
@@ -14,13 +14,15 @@ _BLOCK = 2**20
 
 
 class StandardInput:
-    """One song from a pipe, in a temporary file, as decoders have to go back and forth in it; a context manager.
+    """One song from a pipe, in a temporary file, because decoders need to seek; a context manager.
 
     Nothing is read before `spool`. The file is deleted when the block ends.
+
+    Args:
+        stream: The pipe; `sys.stdin` if None.
     """
 
     def __init__(self, stream: BinaryIO | None = None) -> None:
-        """stream: sys.stdin if None."""
         self._stream = stream or (sys.stdin.buffer if sys.stdin else None)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._path: Path | None = None
@@ -33,10 +35,10 @@ class StandardInput:
             self._folder.cleanup()
 
     def spool(self) -> Path:
-        """Return the file with all that comes; only the first call reads.
+        """Read standard input to its end and return the file; only the first call reads.
 
         Raises:
-            AudioError: Nothing comes, or there is no room for it.
+            AudioError: Standard input is a terminal, or the disk is full.
         """
         if self._path:
             return self._path
@@ -44,7 +46,7 @@ class StandardInput:
             hint = "pipe a song into it, for instance  cat song.mp3 | stemsplit -"
             raise AudioError("standard input has no song, but - was given", hint)
         try:
-            self._folder = tempfile.TemporaryDirectory(prefix="stemsplit-")  # for nobody else: a song may be private
+            self._folder = tempfile.TemporaryDirectory(prefix="stemsplit-")  # with access for the user alone
             path = Path(self._folder.name) / NAME
             with path.open("wb") as file:
                 while block := self._stream.read(_BLOCK):

@@ -1,4 +1,7 @@
-"""Templates of the stems' names. They are checked before any work, and no song leads out of the output folder."""
+"""Templates for the names of stems: `{track}/{stem}.{ext}` is checked before any work, and filled in for each song.
+
+No tag or file name can lead out of the output folder.
+"""
 
 import os
 import re
@@ -26,7 +29,7 @@ MAX_NAME_BYTES = 255  # bytes of a name, on nearly every file system
 
 _ENDING = ".{ext}"
 _EXTENSIONS = frozenset("wav wave rf64 flac mp3 ogg oga opus m4a mp4 aac aif aiff".split())
-_FROM_DISK = ("track", "folder")  # names of files already
+_FROM_DISK = ("track", "folder")  # fields that are names of files already
 # What Windows does not allow in names, and the names that are devices there: learn.microsoft.com, "Naming Files, Paths,
 # and Namespaces". Windows 10 and older take "nul.txt" for the device as well.
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
@@ -95,12 +98,12 @@ class Template:
 
         Args:
             values: Of the fields.
-            windows: Change the characters that Windows forbids in the names of songs, too.
+            windows: Also change the characters that Windows forbids in the names of songs.
         """
         return self._fill(self.parts, values, windows)
 
     def folder(self, values: Mapping[str, str | int], *, windows: bool = os.name == "nt") -> tuple[str, ...]:
-        """Return the folder of all stems of a song; they may be in folders below it."""
+        """Return the folder of a song; its stems may be in folders below it."""
         count = next(number for number, part in enumerate(self.parts) if _is_of_stem(part))
         return self._fill(self.parts[: min(count, len(self.parts) - 1)], values, windows)
 
@@ -120,9 +123,9 @@ def _split(text: str, template: str) -> tuple[_Part, ...]:
     """Split a template into text and fields, by folder. Backslashes separate folders, too, as on Windows."""
     parts: list[list[str | _Field]] = [[]]
     for literal, name, width, conversion in Formatter().parse(text):
-        first, *others = literal.replace("\\", "/").split("/")
+        first, *following = literal.replace("\\", "/").split("/")
         parts[-1] += [first] if first else []
-        parts += [[other] if other else [] for other in others]
+        parts += [[part] if part else [] for part in following]
         if name is None:
             continue
         if name not in FIELDS:
@@ -157,7 +160,7 @@ def _check_part(part: _Part, template: str) -> None:
     before_dot = ""
     for piece in part:
         if not isinstance(piece, str):
-            return  # it depends on the value, which is made safe
+            return  # depends on the value, which is made safe when it is filled in
         before_dot += piece
         if "." in piece:
             break
@@ -196,8 +199,8 @@ def _short(model: str) -> str:
 def _safe(text: str) -> str:
     """Return a name that every system can store, and that does not lead to another folder."""
     text = text.rstrip(". ") or "_"
-    base, dot, rest = text.partition(".")
-    return f"{base}_{dot}{rest}" if _DEVICE.fullmatch(base.rstrip(" ")) else text
+    base, dot, extension = text.partition(".")
+    return f"{base}_{dot}{extension}" if _DEVICE.fullmatch(base.rstrip(" ")) else text
 
 
 DEFAULT = Template.parse("{track}/{stem}.{ext}")

@@ -27,9 +27,9 @@ class Track:
         output: The folder of the stems of all songs.
         template: How the files of its stems are named.
         values: Of the fields of the template, except for the stem.
-        label: The song as the user typed it, or as it was found.
-        info: What its header says, once that was read.
-        why: What is wrong with the stems that it has; empty if it has none that may be replaced.
+        label: The song as the user typed it, or its path below a folder that was searched.
+        info: Format and length from its header, once it has been read.
+        why: What is wrong with its existing stems; empty if it has none that may be replaced.
     """
 
     source: Path
@@ -42,12 +42,12 @@ class Track:
 
     @property
     def name(self) -> str:
-        """What the song is called in messages."""
+        """The name of the song in messages."""
         return "standard input" if self.label == "-" else self.label
 
     @property
     def seconds(self) -> float | None:
-        """The length of the song, if its header was read and tells it."""
+        """The length of the song, if its header has been read and states it."""
         return self.info.length / self.info.rate if self.info and self.info.length is not None else None
 
     @property
@@ -62,7 +62,7 @@ class Track:
 
     @property
     def manifest(self) -> Path:
-        """The file that says how its stems were made."""
+        """The file that records how its stems were made."""
         return self.file(manifest.NAME, manifest.SUFFIX)
 
     @property
@@ -71,7 +71,7 @@ class Track:
         return self.file("player", "html")
 
     def file(self, stem: str, extension: str = "") -> Path:
-        """Return the file of a stem, or of something else beside the stems, with another extension, without a dot."""
+        """Return the file of a stem, or another file beside the stems with the given extension, without a dot."""
         path = self.output.joinpath(*self.template.fill({**self.values, "stem": stem}))
         return path.with_name(f"{path.name.rpartition('.')[0]}.{extension}") if extension else path
 
@@ -108,7 +108,7 @@ def find_tracks(
     extension: str = "wav",
     model: str = "",
 ) -> tuple[list[Track], list[Failed]]:
-    """Find the songs that the user named, and choose the files of their stems.
+    """Find the songs that the user named, and choose the paths of their stems.
 
     Folders that are searched are mirrored below `output`. Songs whose stems would share a file, such as song.mp3 and
     song.wav, keep their extension in its name.
@@ -116,15 +116,15 @@ def find_tracks(
     Args:
         names: Files, folders, patterns, playlists, as in `inputs.find_input_files`.
         output: The folder of all stems.
-        include: Patterns of names that folders are searched for.
-        exclude: Patterns of what is left out in folders.
-        stdin: What "-" stands for.
+        include: Patterns of files and folders to take from folders.
+        exclude: Patterns of files and folders to leave out.
+        stdin: The song that "-" stands for.
         template: How the files of the stems are named.
         extension: Of the stems, without a dot.
         model: Its name.
 
     Returns:
-        The songs, and the names that stand for none.
+        The songs, and a failure for each name without songs.
 
     Raises:
         UsageError: `output` is a file, or songs would still share a file.
@@ -134,9 +134,9 @@ def find_tracks(
     songs, failed = inputs.find_input_files(names, output, include=include, exclude=exclude, stdin=stdin)
     tracks = []
     for index, song in enumerate(songs, start=1):
-        stem, above = song.place.stem, song.place.parent
+        stem, above = song.relative_path.stem, song.relative_path.parent
         values: dict[str, str | int] = {
-            "track": stem if stem.strip(".") else song.place.name,  # not "..", as of "...mp3"
+            "track": stem if stem.strip(".") else song.relative_path.name,  # not "..", as of "...mp3"
             "folder": "" if above == Path() else str(above),
             "index": index,
             "ext": extension,
@@ -149,7 +149,7 @@ def find_tracks(
 
 
 def with_model(tracks: Iterable[Track], model: str) -> list[Track]:
-    """Return the songs with the name of the model that is going to run."""
+    """Return the songs with the name of the model that will run."""
     return [replace(track, values={**track.values, "model": model}) for track in tracks]
 
 
@@ -171,14 +171,14 @@ def _with_distinct_files(tracks: Sequence[Track], songs: Sequence[InputFile]) ->
         sharing: dict[str, list[int]] = {}
         for number, track in enumerate(distinct):
             sharing.setdefault(fold_name(str(track.file(""))), []).append(number)
-        crowded = [numbers for numbers in sharing.values() if len(numbers) > 1]
-        if not crowded:
+        conflicts = [numbers for numbers in sharing.values() if len(numbers) > 1]
+        if not conflicts:
             return distinct
-        for numbers in crowded:
-            if all(distinct[number].values["track"] == songs[number].place.name for number in numbers):
+        for numbers in conflicts:
+            if all(distinct[number].values["track"] == songs[number].relative_path.name for number in numbers):
                 raise _inseparable(*(distinct[number] for number in numbers[:2]))
             for number in numbers:
-                values = {**distinct[number].values, "track": songs[number].place.name}
+                values = {**distinct[number].values, "track": songs[number].relative_path.name}
                 distinct[number] = replace(distinct[number], values=values)
 
 

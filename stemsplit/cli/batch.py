@@ -1,4 +1,4 @@
-"""What the user sees of a batch: its events become lines, bars, paths and JSON."""
+"""The output of a batch: its events become lines, bars, paths and JSON."""
 
 import os
 import time
@@ -35,8 +35,8 @@ class BatchPrinter:
     Args:
         messages: Where notes and bars go.
         as_json: Write one JSON object for each event to standard output.
-        to_stdout: The only stem of the only song is going to be written to standard output, so its path is not.
-        player: Write the path of the player page, too.
+        to_stdout: The only stem of the only song is written to standard output, so its path is not.
+        player: Also write the path of the player page.
         dry_run: Only show what would be done.
     """
 
@@ -94,7 +94,7 @@ class BatchPrinter:
                 self._finish(event)
 
     def close(self, report: BatchReport) -> None:
-        """Print what became of all songs, and exit with 1 if any of them failed."""
+        """Print the summary, and exit with 1 if a song failed."""
         if self._dry_run:
             rows = reporting.plan_rows(report, self._where)
             if rows and not self._as_json:

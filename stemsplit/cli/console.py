@@ -1,7 +1,7 @@
-"""All that the user sees: results go to standard output, everything else to standard error.
+"""Everything that the user sees: results go to standard output, everything else to standard error.
 
 Names of songs come from anywhere. They never pass through rich's markup, and never reach a terminal with control
-characters in them. Only the paths on standard output are for programs and stay as they are, byte by byte.
+characters in them. Only the paths on standard output, which are for programs, are written unchanged, byte by byte.
 """
 
 import logging
@@ -27,22 +27,6 @@ if TYPE_CHECKING:
     from stemsplit.separation.render import Report
 
 
-__all__ = [
-    "Messages",
-    "SongsProgress",
-    "TrainingProgress",
-    "decibels",
-    "duration",
-    "printable",
-    "to_json",
-    "write",
-    "write_json",
-    "write_json_line",
-    "write_rows",
-    "write_table",
-]
-
-
 class Messages:
     """Messages and progress bars on standard error.
 
@@ -60,7 +44,7 @@ class Messages:
         self._warned: set[str] = set()
 
     def note(self, text: str) -> None:
-        """Print what is going on, unless `quiet`."""
+        """Print a note on progress or results, unless `quiet`."""
         if not self.quiet:
             self._print(text)
 
@@ -97,7 +81,7 @@ class Messages:
         if report.clipped:
             self.warn(
                 f"{report.clipped} samples of the stems of {song!r} are beyond full scale and were clipped",
-                "turn all of its stems down with --clip gain, or keep them as they are with --bits 32f",
+                "turn all of its stems down with --clip gain, or write them unclipped with --bits 32f",
             )
 
     def warn(self, text: str, hint: str = "") -> None:
@@ -171,7 +155,7 @@ class SongsProgress:
         self._mean = sum(known) / len(known) if known else 1.0  # stands in for unknown lengths
         self._began = time.monotonic()
         self._done = 0.0  # seconds of audio of finished songs
-        self._running: dict[object, float] = {}  # seconds of audio done of the others
+        self._running: dict[object, float] = {}  # seconds of audio done of songs in progress
         self._finished = 0
         self._all: TaskID | None = None
         if self._count > 1:
@@ -226,28 +210,28 @@ class TrainingProgress:
         self._messages, self._bars = messages, bars
         self._epochs, self._steps = epochs, steps
         self._seconds: list[float] = []
-        self._this = bars.add_task("epoch", total=steps, state="")
+        self._epoch = bars.add_task("epoch", total=steps, state="")
         self._all: TaskID | None = None  # how far a resumed run is shows when its first epoch ends
 
     def step(self, step: int, loss: float) -> None:
         """Call after every step of an epoch, counted from one."""
-        self._bars.update(self._this, completed=step, state=f"loss {loss:.5f}")
+        self._bars.update(self._epoch, completed=step, state=f"loss {loss:.5f}")
 
     def finish(self, epoch: int, loss: float, scores: Mapping[str, float], seconds: float) -> None:
         """Call after every epoch, counted from one, with the mean validation SDR by stem, or an empty mapping."""
         self._seconds.append(seconds)
-        left = sum(self._seconds) / len(self._seconds) * (self._epochs - epoch)
+        remaining = sum(self._seconds) / len(self._seconds) * (self._epochs - epoch)
         line = f"epoch {epoch}/{self._epochs}  loss {loss:.5f}"
         if scores:
             line += "  SDR " + "  ".join(f"{stem} {decibels(value)}" for stem, value in scores.items()) + " dB"
         line += f"  {duration(seconds)}"
         if epoch < self._epochs:
-            line += f", {duration(left)} to go"
+            line += f", {duration(remaining)} to go"
         self._messages.note(line)
         if self._all is None:
             self._all = self._bars.add_task("all epochs", total=self._epochs, state="")
-        self._bars.update(self._all, completed=epoch, state=f"{duration(left)} to go")
-        self._bars.reset(self._this, description=f"epoch {epoch + 1}", total=self._steps, state="")
+        self._bars.update(self._all, completed=epoch, state=f"{duration(remaining)} to go")
+        self._bars.reset(self._epoch, description=f"epoch {epoch + 1}", total=self._steps, state="")
 
 
 def write(text: str) -> None:
@@ -259,7 +243,7 @@ def write(text: str) -> None:
         sys.stdout.buffer.write(os.fsencode(text) + b"\n")
         sys.stdout.buffer.flush()
     except OSError as error:
-        # Python must not try again to write the rest when it exits.
+        # Python must not try to write the remaining bytes again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise  # the reader has gone: Typer exits quietly

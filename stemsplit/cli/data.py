@@ -7,6 +7,7 @@ import typer
 
 from stemsplit.cli.options import Json, Quiet
 from stemsplit.errors import UsageError
+from stemsplit.wording import duration, printable
 
 STEMS = "vocals,drums,bass,other"
 
@@ -51,9 +52,9 @@ def check(
         console.write_json({"songs": report.songs, "seconds": report.seconds, "faults": rows})
     else:
         for issue in report.issues:
-            console.write(console.printable(f"{issue.song}: {issue.message}"))
+            console.write(printable(f"{issue.song}: {issue.message}"))
         affected = len({issue.song for issue in report.issues})
-        summary = f"{report.songs} songs, {console.duration(report.seconds)}"
+        summary = f"{report.songs} songs, {duration(report.seconds)}"
         messages.note(f"{summary}; {affected} with issues" if affected else f"{summary}; no issues found")
     if report.issues:
         raise typer.Exit(1)

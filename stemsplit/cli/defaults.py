@@ -1,4 +1,4 @@
-"""Options that are set for all runs, by environment variables and by the settings file, as Typer needs them.
+"""Default values of options, from environment variables and the settings file, in the form that Typer needs.
 
 Every option of `separate` can be set; other commands use the settings for the options that they share with it.
 """
@@ -22,7 +22,7 @@ HELP = (
 _PRESETS = ", ".join(f"{preset} is {model}" for preset, model in settings.PRESETS.items())
 Preset = Annotated[settings.Preset | None, typer.Option("--preset", help=f"Instead of a model: {_PRESETS}.")]
 
-_SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")  # as Typer calls them, by precedence
+_SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")  # Typer's names, by precedence
 
 
 def options(group: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def options(group: Any) -> dict[str, Any]:
     return _options_of(group.commands["separate"])
 
 
-def heed_environment(group: Any) -> None:
+def connect_environment(group: Any) -> None:
     """Connect the options of all commands with their environment variables."""
     known = options(group)
     for command in _commands(group):
@@ -57,16 +57,16 @@ def read(group: Any, context: Any) -> dict[str, Any]:
     return values
 
 
-def as_typer_wants_them(group: Any, context: Any) -> dict[str, Any]:
-    """Return a `default_map` for the program: for each command, its parameters and their defaults.
+def default_map(group: Any, context: Any) -> dict[str, Any]:
+    """Return Typer's `default_map` for the program: for each command, its parameters and their defaults.
 
     If the file is invalid, every run fails, but --help does not, and neither does `doctor`, which reports it.
     """
     try:
         return _by_command(group, read(group, context), options(group))
     except UsageError as error:
-        damaged = _by_command(group, dict.fromkeys(options(group), _Damage(error)), options(group))
-        return {name: value for name, value in damaged.items() if name != "doctor"}
+        invalid = _by_command(group, dict.fromkeys(options(group), _InvalidFile(error)), options(group))
+        return {name: value for name, value in invalid.items() if name != "doctor"}
 
 
 def check_environment(group: Any, context: Any) -> Iterator[tuple[UsageError, bool]]:
@@ -93,7 +93,7 @@ def explain(error: typer.BadParameter) -> None:
         raise _wrong_variable(parameter.envvar, _message(error)) from error
 
 
-def name_the_source(error: StemsplitError, group: Any, given: Sequence[str]) -> None:
+def add_source(error: StemsplitError, group: Any, given: Sequence[str]) -> None:
     """Add to the hint where a value in the message was set, if it was not given on the command line."""
     try:
         values = settings.read()
@@ -113,31 +113,30 @@ def prevailing(context: typer.Context, *names: str) -> str | None:
     Raises:
         UsageError: Two are set in the same place.
     """
-    for place in _SOURCES:
+    for kind in _SOURCES:
         sources = {name: context.get_parameter_source(name) for name in names}
-        said = [name for name, source in sources.items() if source and source.name == place]
-        said = [name for name in said if context.params[name] is not None]
-        if len(said) > 1:
+        given = [name for name, source in sources.items() if source and source.name == kind]
+        given = [name for name in given if context.params[name] is not None]
+        if len(given) > 1:
             parameters = {parameter.name: parameter for parameter in context.command.params}
-            options = [next(o for o in parameters[name].opts if o.startswith("--")) for name in said]
-            if place == "ENVIRONMENT":
-                options = [str(parameters[name].envvar) for name in said]
-            where = f" in {str(settings.config_file())!r}" if place == "DEFAULT_MAP" else ""
+            options = [next(o for o in parameters[name].opts if o.startswith("--")) for name in given]
+            if kind == "ENVIRONMENT":
+                options = [str(parameters[name].envvar) for name in given]
+            where = f" in {str(settings.config_file())!r}" if kind == "DEFAULT_MAP" else ""
             raise UsageError(f"{' and '.join(options)}{where} contradict each other", "leave one of them out")
-        if said:
-            return said[0]
+        if given:
+            return given[0]
     return None
 
 
 def choose_model(context: typer.Context, model: str | None, preset: settings.Preset | None) -> str | None:
     """Return the model that the parameters `model` and `preset` of a command select; None for the default."""
-    holds = prevailing(context, "model", "preset")
-    if preset is not None and holds == "preset":
+    if preset is not None and prevailing(context, "model", "preset") == "preset":
         return settings.PRESETS[preset]
     return model
 
 
-class _Damage:
+class _InvalidFile:
     """Stands for every value of an invalid file: using it raises the error, showing it in --help does not."""
 
     def __init__(self, error: UsageError) -> None:
@@ -155,14 +154,14 @@ def _options_of(command: Any) -> dict[str, Any]:
 
     Required options cannot, and neither can flags that the command line could not switch off again.
     """
-    found = {}
+    options = {}
     for parameter in command.params:
         long = next((name for name in parameter.opts if name.startswith("--")), None)
         if long is None or parameter.required or parameter.is_eager:
             continue
         if not parameter.is_flag or parameter.secondary_opts:
-            found[long[2:].replace("-", "_")] = parameter
-    return found
+            options[long[2:].replace("-", "_")] = parameter
+    return options
 
 
 def _commands(group: Any) -> Iterator[Any]:
@@ -189,17 +188,19 @@ def _problem(parameter: Any, value: Any, context: Any) -> str:
     typed = value if isinstance(value, (bool, list)) else str(value)  # as it would be on the command line
     if problem := _refusal(parameter, typed, context):
         return problem
-    became = parameter.process_value(context, typed)
-    if _is_same(became, value):
+    converted = parameter.process_value(context, typed)
+    if _is_same(converted, value):
         return ""
     kinds = {list: "a list", tuple: "a list", int: "a whole number", float: "a number"}
-    return f"it should be {kinds.get(type(became), 'text')}"
+    return f"it should be {kinds.get(type(converted), 'text')}"
 
 
-def _is_same(became: Any, value: Any) -> bool:
-    if isinstance(became, (list, tuple)):
-        return isinstance(value, list) and len(became) == len(value) and all(map(_is_same, became, value))
-    return bool(became == value or (isinstance(became, Path) and isinstance(value, str) and became == Path(value)))
+def _is_same(converted: Any, value: Any) -> bool:
+    if isinstance(converted, (list, tuple)):
+        return isinstance(value, list) and len(converted) == len(value) and all(map(_is_same, converted, value))
+    return bool(
+        converted == value or (isinstance(converted, Path) and isinstance(value, str) and converted == Path(value))
+    )
 
 
 def _refusal(parameter: Any, value: Any, context: Any) -> str:

@@ -77,7 +77,7 @@ def _check_settings(diagnosis: "Diagnosis", context: typer.Context) -> None:
 
 
 def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
-    """The facts as rows of a table."""
+    """Rows of a table of the facts."""
     from stemsplit.devices import Device
 
     libraries = ", ".join(f"{name} {version or 'missing'}" for name, version in facts["libraries"].items())

@@ -1,4 +1,4 @@
-"""Downloads as the user sees them: announced with size and licence, and shown by a bar."""
+"""Downloading a model on the command line: size and licence are printed first, and a bar shows the progress."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def find_and_download(known: Registry, name: str | None, messages: "Messages") -> LocalModel:
-    """Look up a model and download it unless it is cached; the bundled model replaces a default that cannot be reached.
+    """Look up a model and download it unless it is cached; if the default is unreachable, use the bundled model.
 
     Args:
         known: All models.
@@ -29,14 +29,14 @@ def find_and_download(known: Registry, name: str | None, messages: "Messages") -
 def download(
     spec: ModelSpec, messages: "Messages", *, stems: Sequence[str] = (), fallback: ModelSpec | None = None
 ) -> LocalModel:
-    """Download a model, unless it is cached, and show that.
+    """Download a model, unless it is cached, and show the progress.
 
     Args:
         spec: The model, from `Registry.find`.
         messages: Where the download is shown.
-        stems: Stems that are wanted; all if empty.
-        fallback: What replaces the model, with a warning, if it cannot be reached. A model that the user named should
-            have none.
+        stems: The requested stems; all if empty.
+        fallback: The model to use instead, with a warning, if this one cannot be reached. A model that the user named
+            should have none.
 
     Raises:
         ModelError, UnreachableError, UsageError: As `hub.download`.

@@ -11,6 +11,7 @@ from stemsplit.cli.download import find_and_download
 from stemsplit.cli.options import Device, Json, ModelName, Overwrite, Quiet, RegistryFile
 from stemsplit.errors import UsageError
 from stemsplit.models.registry import LocalModel, read_registry
+from stemsplit.wording import to_json
 
 if TYPE_CHECKING:
     from stemsplit.cli.console import Messages
@@ -67,9 +68,9 @@ def evaluate(
         from stemsplit.models.ensemble import load_model
         from stemsplit.separation.separator import Separator
 
-        everyone = [*names, *(["mixture", "ideal ratio mask"] if references else [])]
+        labels = [*names, *(["mixture", "ideal ratio mask"] if references else [])]
         if output:
-            results.check_folder(output, everyone, overwrite=overwrite)
+            results.check_folder(output, labels, overwrite=overwrite)
         songs, errors = scoring.find_scorable(data, stems)
         chosen = devices.choose(device)
         separators = [Separator(load_model(local, device=chosen), device=chosen) for local in models]
@@ -80,7 +81,7 @@ def evaluate(
         messages.error(error)
     failed = [str(error) for error in errors]
     with devices.memory_checked(chosen):
-        scores = _score(songs, stems, dict(zip(everyone, estimators, strict=True)), messages, failed, bss_eval=bss_eval)
+        scores = _score(songs, stems, dict(zip(labels, estimators, strict=True)), messages, failed, bss_eval=bss_eval)
     tables = score_tables.metric_tables(scores) if scores[names[0]] else []
     comparisons = {table.key: table.compare(*names) for table in tables if table.key in COMPARED} if against else {}
     figures: dict[str, Any] = {
@@ -99,7 +100,7 @@ def evaluate(
             console.write(f"\n{verdict}")
     if output and tables:
         report = _report(data, tables, comparisons, names, len(scores[names[0]]))
-        texts = {results.REPORT: report, results.SCORES: console.to_json(figures)}
+        texts = {results.REPORT: report, results.SCORES: to_json(figures)}
         texts |= results.museval_files(scores) if bss_eval else {}
         results.write_results(output, texts, overwrite=overwrite)
         messages.note(f"box plots and all scores: {output / results.REPORT}")

@@ -22,12 +22,12 @@ class Commands(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        defaults.heed_environment(self)
+        defaults.connect_environment(self)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `separate` in front of songs and options, unless the first word looks like a misspelt command."""
         if not ctx.resilient_parsing:  # else a shell completes a word
-            ctx.default_map = defaults.as_typer_wants_them(self, ctx)
+            ctx.default_map = defaults.default_map(self, ctx)
         ctx.meta["given"] = tuple(args)
         own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
         if args and args[0] not in self.commands and args[0] not in own:
@@ -45,7 +45,7 @@ class Commands(TyperGroup):
             defaults.explain(error)
             raise
         except StemsplitError as error:
-            defaults.name_the_source(error, self, ctx.meta["given"])
+            defaults.add_source(error, self, ctx.meta["given"])
             if ctx.meta.get("events"):
                 from stemsplit.cli import console, reporting
 
@@ -54,15 +54,15 @@ class Commands(TyperGroup):
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Complete the first word: to a command, a song, or an option of `separate`."""
-        found = super().shell_complete(ctx, incomplete)
+        items = super().shell_complete(ctx, incomplete)
         if incomplete.startswith("-"):
             command = self.commands["separate"]
             with command.make_context("separate", [], parent=ctx, resilient_parsing=True) as below:
-                known = {item.value for item in found}
-                return found + [i for i in command.shell_complete(below, incomplete) if i.value not in known]
+                known = {item.value for item in items}
+                return items + [i for i in command.shell_complete(below, incomplete) if i.value not in known]
         # If nothing is returned, the shell completes file names itself, and better.
-        names = sorted(path.name for path in Path().iterdir()) if found else []
-        return found + [type(found[0])(name) for name in names if _is_simple(name, incomplete)]
+        names = sorted(path.name for path in Path().iterdir()) if items else []
+        return items + [type(items[0])(name) for name in names if _is_simple(name, incomplete)]
 
 
 def _is_simple(name: str, beginning: str) -> bool:
@@ -119,10 +119,10 @@ app.command()(doctor.doctor)
 
 
 def main() -> None:
-    """Run the program: our errors become messages and exit codes; any other is a bug and keeps its traceback."""
+    """Run the program. Our errors become messages and exit codes; any other error is a bug and keeps its traceback."""
     raise_on_signals()
-    # PyTorch creates half a million objects, none of them garbage: searching them over and over takes a tenth of a
-    # second during its import, and half a second when the program ends.
+    # PyTorch creates half a million objects, none of them garbage: collecting takes a tenth of a second during its
+    # import, and half a second when the program ends.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
     try:

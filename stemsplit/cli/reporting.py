@@ -1,4 +1,4 @@
-"""What a batch is going to do and what it has done: rows of text for people, objects for programs."""
+"""Reports of a batch, before and after: rows of text for people, objects for programs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 from stemsplit.batch.events import BatchReport, Planned, Result, Skipped, SongProgress, SongStarted
 from stemsplit.batch.inputs import Failed
 from stemsplit.batch.tracks import Track
-from stemsplit.cli.console import duration
 from stemsplit.errors import StemsplitError
-from stemsplit.wording import speed_of
+from stemsplit.wording import duration, speed_of
 
 PLAN_COLUMNS = ("song", "length", "what", "stems")
 
@@ -20,7 +19,7 @@ def plan_rows(
 
     Args:
         report: Of the dry run.
-        where: Says where the stems of a song go.
+        where: Returns where the stems of a song go.
     """
     rows = []
     for song in report.planned:
@@ -49,7 +48,7 @@ def result_rows(report: BatchReport) -> list[tuple[str, str, str]]:
 
 
 def plan_event(planned: Planned) -> dict[str, Any]:
-    """Return the object for a song that would be separated; `why` tells what is wrong with the stems that it has."""
+    """Return the object for a song that would be separated; `why` says what is wrong with its existing stems."""
     return {
         "event": "plan",
         "song": planned.track.label,
@@ -60,7 +59,7 @@ def plan_event(planned: Planned) -> dict[str, Any]:
 
 
 def begin_event(started: SongStarted) -> dict[str, Any]:
-    """Return the object for a song that is begun."""
+    """Return the object for a song that has been started."""
     track = started.track
     return {
         "event": "begin",
@@ -99,7 +98,7 @@ def result_event(result: Result) -> dict[str, Any]:
 
 
 def end_event(report: BatchReport) -> dict[str, Any]:
-    """Return the last object: the model that ran, in place of which one, and how many songs became what."""
+    """Return the last object: the model that ran, the one that it replaced, and the number of songs by result."""
     return {
         "event": "end",
         "model": report.model,

@@ -1,4 +1,4 @@
-"""The commands that separate songs: from what the user typed to one call."""
+"""The commands `separate` and `demo`: they turn the options into one call of `separate_batch`."""
 
 import os
 import shutil
@@ -212,7 +212,7 @@ def _parse_rate(text: str) -> int | Literal["model"] | None:
 
 
 def _check_stdout(*, one_stem: bool, json: bool) -> None:
-    """Raise UsageError if standard output cannot take what is going to be written."""
+    """Raise UsageError if the request cannot be written to standard output."""
     if not one_stem:
         hint = "name it, as in  --stems vocals,  and leave out --two-stems, --mixture, --stem-file and --player"
         raise UsageError("standard output has room for one stem", hint)
@@ -229,7 +229,7 @@ def _write_out(path: Path) -> None:
             shutil.copyfileobj(file, sys.stdout.buffer)
         sys.stdout.buffer.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what could not be written is not tried again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python does not try again at exit
         if isinstance(error, BrokenPipeError):
             raise
         raise StemsplitError(f"cannot write to standard output: {error.strerror}", "make room") from error

@@ -79,7 +79,7 @@ def train(
         with (
             messages.training(settings.epochs, settings.steps) as progress,
             devices.memory_checked(chosen),
-            signals.deferred(),  # a step ends before the loader of the next one is torn down
+            signals.deferred(),  # let a step end before the loader is torn down
         ):
             run = partial(fit.fit, start=model, resume=resume, device=chosen, workers=workers)
             run = partial(run, validate_every=validate_every, tensorboard=tensorboard)

@@ -1,4 +1,4 @@
-"""BSS Eval version 4: how much of an estimate is the stem, and what kind of error the rest is, second by second.
+"""BSS Eval version 4: how much of an estimate is the stem, and how much is each kind of error, second by second.
 
 Vincent, Gribonval and Fevotte (2006) split an estimate into the true stem, a filtered copy of it (spatial distortion),
 filtered copies of the other stems (interference), and what no filter explains (artifacts). Stoeter, Liutkus and Ito

@@ -15,7 +15,7 @@ from stemsplit.pages import escape
 WIDTH = 760
 BOX_LEFT, BOX_RIGHT = 190, 64  # beside the boxes: names on the left, medians on the right
 ROW_HEIGHT, GROUP_HEIGHT, BOX_TOP, BOX_BOTTOM = 24, 34, 6, 34
-LIMIT_DB = 100.0  # figures beyond it, such as the SAR of the mixture, would squeeze the rest into a line
+LIMIT_DB = 100.0  # figures beyond it, such as the SAR of the mixture, would squeeze all others into a line
 CURVE_HEIGHT = 260
 CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM = 64, 120, 14, 34
 COLOURS = 7
@@ -116,7 +116,8 @@ def ticks(low: float, high: float, *, least_span: float = 0.0) -> list[float]:
     """Return about six round numbers, from `low` or below to `high` or above, at least two.
 
     Args:
-        low, high: The range to enclose.
+        low: Lower end of the range to enclose.
+        high: Upper end of the range.
         least_span: Choose steps as for a range of at least this size.
     """
     rough = (max(high - low, least_span) or abs(low) or 1.0) / 5

@@ -40,9 +40,9 @@ def sdr(reference: Tensor, estimate: Tensor) -> Tensor:
 class SiSdr:
     """Scale-invariant signal-to-distortion ratio over a whole song, fed block by block.
 
-    With e = a s + r, and a such that the rest r is orthogonal to s: SI-SDR = 10 log10(sum (a s)^2 / sum r^2) (Le Roux,
-    Wisdom, Erdogan and Hershey, "SDR - half-baked or well done?", ICASSP 2019, equations 3 and 4). The sums are over
-    all channels and samples, so that a stem has one scale; the mean is not subtracted.
+    With e = a s + r, and a such that the residual r is orthogonal to s: SI-SDR = 10 log10(sum (a s)^2 / sum r^2) (Le
+    Roux, Wisdom, Erdogan and Hershey, "SDR - half-baked or well done?", ICASSP 2019, equations 3 and 4). The sums are
+    over all channels and samples, so that a stem has one scale; the mean is not subtracted.
     """
 
     def __init__(self, stems: int) -> None:
@@ -66,7 +66,7 @@ class SiSdr:
         """
         share = self.product / self.signal
         target = (1 + share).square() * self.signal
-        rest = (self.error - share * self.product).clamp(min=0)
-        ratio = 10 * torch.log10(target / rest)
-        ratio = torch.where((target > 0) & rest.isfinite(), ratio, -torch.inf)
+        residual = (self.error - share * self.product).clamp(min=0)
+        ratio = 10 * torch.log10(target / residual)
+        ratio = torch.where((target > 0) & residual.isfinite(), ratio, -torch.inf)
         return torch.where(self.signal > 0, ratio, torch.nan)

@@ -41,11 +41,11 @@ def correlate(one: Spool, other: Spool, stems: Tensor) -> Tensor:
     for start in range(0, one.length, step * count):
         first, second = (read_channels(spool, start, step * count + TAPS - 1, stems) for spool in (one, other))
         blocks = first[:, : step * count].view(width, count, step)
-        now = torch.fft.rfft(blocks, size).conj().resolve_conj()  # (A, count, F)
-        later = torch.fft.rfft(second.unfold(-1, size, step))  # (B, count, F)
+        first_spectra = torch.fft.rfft(blocks, size).conj().resolve_conj()  # (A, count, F)
+        second_spectra = torch.fft.rfft(second.unfold(-1, size, step))  # (B, count, F)
         for block in range(count):
-            for row, factor in zip(total, now[:, block], strict=True):
-                row.addcmul_(later[:, block], factor)
+            for row, factor in zip(total, first_spectra[:, block], strict=True):
+                row.addcmul_(second_spectra[:, block], factor)
     products: Tensor = torch.fft.irfft(total, size)[..., :TAPS]
     return products
 
@@ -113,9 +113,10 @@ class Solver:
         """
         among = range(len(matrix) // TAPS) if among is None else among
         rows = (torch.tensor(used)[:, None] * TAPS + torch.arange(TAPS)).flatten()
-        mine = matrix if len(rows) == len(matrix) else matrix[rows[:, None], rows]
-        factors, pivots, singular = torch.linalg.lu_factor_ex(mine)
-        determined = not singular and _reciprocal_condition(mine, (factors, pivots)) > torch.finfo(mine.dtype).eps
+        submatrix = matrix if len(rows) == len(matrix) else matrix[rows[:, None], rows]
+        factors, pivots, singular = torch.linalg.lu_factor_ex(submatrix)
+        epsilon = torch.finfo(submatrix.dtype).eps
+        determined = not singular and _reciprocal_condition(submatrix, (factors, pivots)) > epsilon
         return Solver([among.index(channel) for channel in used], len(among), (factors, pivots), determined)
 
     def __call__(self, products: Tensor) -> Tensor:

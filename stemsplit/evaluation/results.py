@@ -1,4 +1,4 @@
-"""The folder that an evaluation leaves: `report.html`, `scores.json`, and a JSON file a song for museval.
+"""The output folder of an evaluation: `report.html`, `scores.json`, and one JSON file per song for museval.
 
 museval reads `<estimator>/test/<song>.json` with `museval.EvalStore().add_eval_dir(estimator)` and
 `museval.MethodStore().add_eval_dir(estimator)`. The layout is that of its `TrackStore` and `musdb.schema.json`
@@ -31,11 +31,11 @@ def check_folder(folder: Path, names: Iterable[str], *, overwrite: bool) -> None
     Args:
         folder: Need not exist.
         names: Of the estimators.
-        overwrite: Whether results that are there may be replaced.
+        overwrite: Whether existing results may be replaced.
 
     Raises:
-        UsageError: It is a file.
-        StemsplitError: It has results already.
+        UsageError: The path is not a folder.
+        StemsplitError: The folder already contains results.
     """
     if os.path.lexists(folder) and not folder.is_dir():
         hint = "choose another name with --output"
@@ -50,9 +50,9 @@ def write_results(folder: Path, texts: Mapping[str, str], *, overwrite: bool) ->
     """Write files, each complete or not at all.
 
     Args:
-        folder: Is made if it does not exist.
+        folder: Created if it does not exist.
         texts: Contents of the files by their path in the folder.
-        overwrite: Delete museval's files of songs that are no longer there, too, as it would count them.
+        overwrite: Also delete museval's files of songs that no longer exist, as museval would count them.
 
     Raises:
         StemsplitError: A file cannot be written.
@@ -88,7 +88,7 @@ def museval_files(results: Mapping[str, Iterable["SongScores"]]) -> dict[str, st
 
 
 def museval_track(score: "SongScores") -> dict[str, Any]:
-    """Return the scores of a song as museval has them: a frame a second for each stem, NaN for what is infinite."""
+    """Return the scores of a song in museval's layout: one frame per second and stem, NaN for infinite figures."""
     targets = []
     for stem, metrics in score.windows.items():
         rows = [[_rounded(value) for value in metrics[metric]] for metric in FRAMEWISE]

@@ -1,4 +1,4 @@
-"""How well a model separates songs whose stems are known."""
+"""Scoring models on songs whose stems are known, beside two references: the mixture and the ideal ratio mask."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ class SongScores:
         song: Its name.
         sdr: SDR of the whole song.
         si_sdr: SI-SDR of the whole song.
-        windows: SDR, SIR, ISR and SAR of BSS Eval for each second, by stem and metric; empty if they are not wanted.
+        windows: SDR, SIR, ISR and SAR of BSS Eval for each second, by stem and metric; empty if not requested.
     """
 
     song: str
@@ -77,7 +77,7 @@ def score(
         song: The song.
         stems: Names of the stems to score.
         estimators: By name.
-        bss_eval: Compute the figures of BSS Eval, too, which takes longer.
+        bss_eval: Also compute the figures of BSS Eval, which takes longer.
 
     Returns:
         Scores by the name of the estimator.
@@ -125,12 +125,12 @@ def model_estimator(separator: Separator) -> Estimator:
 
 
 def mixture(song: Multitrack, stems: tuple[str, ...]) -> Iterator[Tensor]:
-    """Estimate every stem as the mixture: what doing nothing achieves."""
+    """Estimate every stem as the mixture: the baseline of doing nothing."""
     return (block.expand(len(stems), *block.shape) for block in _mixture(song))
 
 
 def ideal_mask(song: Multitrack, stems: tuple[str, ...]) -> Iterator[Tensor]:
-    """Estimate the stems with the ideal ratio mask, |s|^2 / sum |s|^2 of the true stems: about the best of any mask.
+    """Estimate the stems with the ideal ratio mask, |s|^2 / sum |s|^2 of the true stems: close to the best of any mask.
 
     IRM2 of the SiSEC 2018 campaign (Stoeter, Liutkus and Ito, 2018), with its STFT of 4096 samples.
     """

@@ -1,4 +1,4 @@
-"""Whether one model is better than another, or only by chance: a paired test, and its result in words."""
+"""Whether one model is better than another or only ahead by chance: a paired test, and its result in words."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ class Comparison:
     """The figures of one model compared with those of another on the same songs.
 
     Attributes:
-        songs: How many have a figure of both.
-        ahead: In how many of them the first is better.
-        behind: In how many of them the first is worse.
-        difference: DB by which the first is better in the typical song, negative if it is worse.
+        songs: Number of songs with a figure of both.
+        ahead: Number of them in which the first is better.
+        behind: Number of them in which the first is worse.
+        difference: How much better the first is in the typical song, in dB; negative if it is worse.
         p: The probability of a difference at least as clear, in either direction, by chance alone.
     """
 
@@ -31,12 +31,12 @@ class Comparison:
 def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
     """Compare two models with Wilcoxon's signed-rank test (Biometrics Bulletin 1, 1945).
 
-    Songs without a difference do not take part in the test. The typical difference is the estimate that belongs to it,
+    Songs without a difference do not take part in the test. The typical difference is the estimator that goes with it,
     the median of the means of all pairs of differences (Hodges and Lehmann, 1963). Equal infinite figures have the
     difference 0.
 
     Args:
-        first: Figures in dB, one for each song; NaN for a song without one, which is left out.
+        first: Figures in dB, one for each song; a song with NaN is left out.
         second: Figures of the other model for the same songs.
     """
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if not (math.isnan(a) or math.isnan(b))]
@@ -66,8 +66,8 @@ def signed_rank(differences: Sequence[float]) -> float:
     if len(ranks) <= EXACT:
         ways = [1] + [0] * least  # in how many ways signs give each sum of the doubled positive ranks
         for rank in ranks:
-            for at in range(least, rank - 1, -1):
-                ways[at] += ways[at - rank]
+            for rank_sum in range(least, rank - 1, -1):
+                ways[rank_sum] += ways[rank_sum - rank]
         return min(1.0, float(Fraction(sum(ways), 2 ** (len(ranks) - 1))))
     deviation = math.sqrt(sum(rank**2 for rank in ranks)) / 2
     return math.erfc((total / 2 - least) / deviation / math.sqrt(2))
@@ -83,7 +83,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
     Args:
         values: In any order.
-        share: From 0 to 1, of the values that lie below.
+        share: Share of the values that lie below it, from 0 to 1.
     """
     if not values:
         return math.nan

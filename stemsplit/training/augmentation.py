@@ -1,6 +1,6 @@
-"""Random changes to training crops: functions on stems `(S, C, N)`.
+"""Augmentation: random changes to training crops, as functions on stems `(S, C, N)`.
 
-The mixture is the sum of the changed stems, so the network is trained to find the changed stems, too.
+The mixture is the sum of the changed stems, so the targets of the network are the changed stems as well.
 """
 
 import numpy as np
@@ -15,11 +15,11 @@ REVERB_DB = (-20.0, -3.0)  # level relative to the dry sound
 
 
 def augment(stems: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """Apply what a recipe asks for: distortion, EQ, reverb, gain, polarity, swapped channels and mono.
+    """Apply the augmentations of a recipe: distortion, EQ, reverb, gain, polarity, swapped channels and mono.
 
     Args:
         stems: `(S, C, N)`, left unchanged.
-        recipe: How much of each, and how often.
+        recipe: How much of each to apply, and how often.
         rng: Source of randomness.
 
     Returns:

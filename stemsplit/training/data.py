@@ -1,4 +1,4 @@
-"""Songs on disk -> random training crops, mixed anew every time -> batches."""
+"""Training data: random crops of songs, remixed every time, and a loader of batches."""
 
 from collections.abc import Iterator, Sequence
 
@@ -45,20 +45,20 @@ class Crops(Dataset[Tensor]):
             load_vocoder()
         self.recipe, self.epoch = recipe, 0
         self.songs_with = {stem: [song for song in songs if stem in song.stems] for stem in recipe.stems}
-        missing = [stem for stem, having in self.songs_with.items() if not having]
+        missing = [stem for stem, matching in self.songs_with.items() if not matching]
         if missing:
             hint = "every stem of the recipe must occur in the data"
             raise DatasetError(f"no song has {' or '.join(missing)}", hint, stem=missing[0])
         self.mixed_songs = [song for song in songs if len(song.stems) > 1] or songs
-        self._chances_with = {stem: _by_length(having) for stem, having in self.songs_with.items()}
+        self._chances_with = {stem: _by_length(matching) for stem, matching in self.songs_with.items()}
         self._mixed_chances = _by_length(self.mixed_songs)
 
     def __len__(self) -> int:
         return self.recipe.steps * self.recipe.batch_size
 
     def __getitem__(self, index: int) -> Tensor:
-        later, within = divmod(index, len(self))
-        rng = np.random.default_rng((self.recipe.seed, self.epoch + later, within))
+        epochs, position = divmod(index, len(self))
+        rng = np.random.default_rng((self.recipe.seed, self.epoch + epochs, position))
         remixed = rng.random() < self.recipe.remix
         return augment(self._remix(rng) if remixed else self._excerpt(rng), self.recipe, rng)
 
@@ -86,9 +86,9 @@ class Crops(Dataset[Tensor]):
         pitch = tempo = 1.0
         if (recipe.pitch or recipe.tempo) and rng.random() < recipe.warp:
             pitch, tempo = 2 ** (rng.uniform(-recipe.pitch, recipe.pitch) / 12), 1 + rng.uniform(-1, 1) * recipe.tempo
-        taken = round(recipe.length * speed * tempo)
-        start = int(rng.integers(max(song.length - taken, 0) + 1))
-        crop = read_stems(song, stems, start, taken).expand(-1, recipe.channels, -1)
+        length = round(recipe.length * speed * tempo)
+        start = int(rng.integers(max(song.length - length, 0) + 1))
+        crop = read_stems(song, stems, start, length).expand(-1, recipe.channels, -1)
         if pitch != 1 or tempo != 1:
             crop = stretch(crop, round(recipe.length * speed * pitch), recipe.rate)
         return _resample(crop, recipe.length)
@@ -174,7 +174,7 @@ def _resample(crop: Tensor, length: int) -> Tensor:
 
 
 def _by_length(songs: Sequence[Multitrack]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Chances in proportion to the lengths, so that every second of the data counts the same."""
+    """Probabilities in proportion to the lengths, so that every second of the data counts the same."""
     lengths = np.array([song.length for song in songs], np.float64)
     chances: np.ndarray[tuple[int], np.dtype[np.float64]] = lengths / lengths.sum()
     return chances

@@ -230,12 +230,14 @@ def _validate(model: Model, songs: Sequence[Multitrack], device: str, ranks: Ran
 
 def _first_network(header: Header, recipe: Recipe, start: Model | None) -> nn.Module:
     """The recipe's network, with the weights to begin with."""
-    other = start.header if start else header
-    if other.family != header.family:
-        message = f"the weights to begin with are of family {other.family!r}, the recipe's network of {header.family!r}"
+    initial = start.header if start else header
+    if initial.family != header.family:
+        message = (
+            f"the weights to begin with are of family {initial.family!r}, the recipe's network of {header.family!r}"
+        )
         raise UsageError(message, "leave family and [config] out of the recipe: they come with the weights")
-    if other.stems != header.stems:
-        message = f"the weights to begin with give {', '.join(other.stems)}, the recipe {', '.join(header.stems)}"
+    if initial.stems != header.stems:
+        message = f"the weights to begin with give {', '.join(initial.stems)}, the recipe {', '.join(header.stems)}"
         raise UsageError(message, "name the same stems in the same order")
     network = checkpoint.new_model(header).network
     losses = [recipe.loss] if isinstance(recipe.loss, str) else list(recipe.loss)

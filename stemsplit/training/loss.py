@@ -10,7 +10,7 @@ from stemsplit.dsp.stft import energy, squared_magnitude
 from stemsplit.networks.masking import MaskNetwork
 
 RESOLUTIONS = (2048, 1024, 512)  # samples of a frame, for the loss at several
-HIGHEST_SDR = 30.0  # dB; better estimates lower the loss no further
+HIGHEST_SDR = 30.0  # dB; better estimates do not lower the loss any further
 _SMALLEST = 1e-3  # magnitude added in logarithms, about -90 dB of full scale
 
 
@@ -103,13 +103,13 @@ def stft(prediction: Prediction) -> Tensor:
     This is the multi-resolution STFT loss of Yamamoto et al., "Parallel WaveGAN" (2020): spectral convergence plus the
     mean error of the logarithms. A tenth of the mixture keeps the former finite for silent stems.
     """
-    both = torch.stack([prediction.samples, prediction.stems]).flatten(0, 3)
+    signals = torch.stack([prediction.samples, prediction.stems]).flatten(0, 3)
     shape = (2, *prediction.stems.shape[:3])
     losses = []
-    for n_fft in [size for size in RESOLUTIONS if size <= both.shape[-1]] or RESOLUTIONS[-1:]:
-        window = torch.hann_window(n_fft, device=both.device)
+    for n_fft in [size for size in RESOLUTIONS if size <= signals.shape[-1]] or RESOLUTIONS[-1:]:
+        window = torch.hann_window(n_fft, device=signals.device)
         spectra = torch.stft(
-            both, n_fft, n_fft // 4, window=window, pad_mode="constant", normalized=True, return_complex=True
+            signals, n_fft, n_fft // 4, window=window, pad_mode="constant", normalized=True, return_complex=True
         )
         # Not abs(): the gradient of a magnitude is undefined at 0.
         magnitudes = squared_magnitude(spectra).add(1e-12).sqrt()

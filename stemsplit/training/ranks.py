@@ -48,7 +48,7 @@ class Ranks:
 
 
 def launched_ranks() -> Ranks:
-    """Return the position that torchrun gave this process in its environment; the only one if it did not start it."""
+    """Return the position that torchrun set in the environment of this process, or that of a single process."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ or "MASTER_ADDR" not in os.environ:
         return Ranks()
     return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
@@ -56,7 +56,7 @@ def launched_ranks() -> Ranks:
 
 @contextmanager
 def joined(device: str, batch_size: int) -> Iterator[Ranks]:
-    """Join the other processes for the time of a context; with CUDA, each process takes its own GPU.
+    """Join the other processes within the block; with CUDA, each process takes its own GPU.
 
     Args:
         device: "cpu", "cuda" or "mps".

@@ -17,7 +17,7 @@ class Recipe:
 
     Attributes:
         family: The kind of network, see `stemsplit.networks`.
-        config: Its shape; the keys depend on the family.
+        config: Shape of the network; the keys depend on the family.
         stems: Names, in the order of the network's output.
         rate: Sample rate in Hz.
         channels: Of the network's input and output.
@@ -26,22 +26,22 @@ class Recipe:
         epochs: How many. The weights are validated and saved after each.
         steps: Batches in an epoch.
         batch_size: Crops in a batch.
-        learning_rate: Its highest value.
-        warmup: Share of all steps in which the learning rate rises to that.
+        learning_rate: Its peak.
+        warmup: Share of all steps in which the learning rate rises to its peak.
         cooldown: Share of all steps, at the end of a trapezoid, in which it falls to zero (Haegele et al., 2024).
         schedule: How the learning rate continues after the warm-up: "trapezoid" stays level until the cooldown,
             "cosine" falls to zero (Loshchilov and Hutter, 2017), "constant" stays level.
         patience: End after this many validations without a better mean SDR; 0 for never.
         weight_decay: Of AdamW.
         clip: Highest norm of the gradient.
-        average: Decay of the exponential moving average of the weights, which is what is saved.
+        average: Decay of the exponential moving average of the weights, which are the ones saved.
         loss: A name from `stemsplit.training.loss.LOSSES`, or a table of several with their weights.
         precision: "float32", "bfloat16", or "auto" for bfloat16 on CUDA and float32 elsewhere.
         remix: Chance that a crop's stems come from different songs.
         drop: Chance that a stem is silenced.
         gain_db: Largest random gain or cut of a stem, in dB.
         swap: Chance that a stem's channels are swapped.
-        mono: Chance that a crop is folded to mono.
+        mono: Chance that a crop is downmixed to mono.
         speed: Largest change of a stem's speed in semitones, pitch and tempo together.
         pitch: Largest pitch shift of a crop in semitones, at constant tempo.
         tempo: Largest relative change of a crop's tempo, at constant pitch.

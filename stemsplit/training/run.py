@@ -1,4 +1,4 @@
-"""The state of a training run: everything that changes, and that is saved to resume it."""
+"""The state of a training run: weights, their average, optimizer and progress, saved to resume from."""
 
 import json
 import math
@@ -150,9 +150,9 @@ class Run:
             raise UsageError(message, "leave out --resume to begin one", path=path) from error
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise UsageError(f"{str(path)!r} is damaged", "begin again in another folder", path=path) from error
-        began = _as_saved(json.loads(state["recipe"]), path)
-        now = _as_saved(asdict(self.recipe), path)
-        changed = [key for key in now if key not in ("epochs", "patience") and began[key] != now[key]]
+        saved = _as_saved(json.loads(state["recipe"]), path)
+        current = _as_saved(asdict(self.recipe), path)
+        changed = [key for key in current if key not in ("epochs", "patience") and saved[key] != current[key]]
         if changed:
             message = f"the run in {str(path.parent)!r} began with another {', '.join(changed)}"
             raise UsageError(message, "only epochs and patience can be changed later", path=path)
@@ -166,7 +166,7 @@ class Run:
             self._set_generators(generators[self.ranks.rank])
 
     def _generators(self) -> dict[str, Tensor]:
-        """The states of PyTorch's random generators, from which dropout for instance draws."""
+        """The states of PyTorch's random generators, which dropout and others draw from."""
         states = {"cpu": torch.get_rng_state()}
         if self.device == "cuda":
             states["cuda"] = torch.cuda.get_rng_state()

@@ -76,13 +76,13 @@ def load_vocoder() -> Vocoder:
 
 
 def _load_functional() -> ModuleType:
-    """Import `torchaudio.functional` below an empty stand-in for the package, which has its path alone."""
+    """Import `torchaudio.functional` below an empty stand-in for the package that only has its path."""
     spec = importlib.util.find_spec(NAME)
     assert spec is not None
     package = ModuleType(NAME)
     package.__path__ = list(spec.submodule_search_locations or ())
     extension: Any = ModuleType(f"{NAME}._extension")
-    # Flags of what is compiled, all false, and decorators for functions that need what is not.
+    # Flags for compiled parts, all false, and decorators for functions that need them.
     extension.__getattr__ = lambda name: (lambda function: function) if name.startswith("fail_") else False
     with _in_place_of_torchaudio({NAME: package, extension.__name__: extension}), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -91,7 +91,7 @@ def _load_functional() -> ModuleType:
 
 @contextmanager
 def _in_place_of_torchaudio(modules: dict[str, ModuleType]) -> Iterator[None]:
-    """Replace torchaudio for the time of a context; later imports get the real package, or its error."""
+    """Replace torchaudio within the block; later imports get the real package, or its error."""
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == NAME}
     sys.modules.update(modules)
     try:

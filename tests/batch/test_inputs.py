@@ -27,7 +27,7 @@ def search(*names: str, output: str = "separated", **options: Any) -> dict[str, 
     songs, failed = inputs.find_input_files(names, Path(output), **options)
     assert not failed, [str(failure.error) for failure in failed]
     assert [song.label for song in songs] == [str(song.path) for song in songs]
-    return {song.label: song.place.as_posix() for song in songs}
+    return {song.label: song.relative_path.as_posix() for song in songs}
 
 
 def refusals(*names: str, **options: Any) -> list[tuple[str, str]]:
@@ -416,7 +416,7 @@ def test_a_song_from_standard_input(temporary: Path) -> None:
         songs, failed = inputs.find_input_files(["-", "-"], Path("out"), stdin=stdin)
         assert not failed
         (song,) = songs
-        assert (song.label, song.place) == ("-", Path("stdin"))
+        assert (song.label, song.relative_path) == ("-", Path("stdin"))
         assert song.path.read_bytes() == content
         assert song.path.parent.stat().st_mode & 0o777 == 0o700
         assert list(temporary.iterdir()) == [song.path.parent]

@@ -102,7 +102,7 @@ def test_a_stem_never_replaces_a_song_even_one_that_is_skipped(here: Path) -> No
     (y,), _ = find_tracks(["y/x.wav"], Path())
     assert y.outputs(["vocals"])["vocals"] == Path("x/vocals.wav")
     for others in ([x], []):
-        ready, failed = partition_separable([y], STEMS, overwrite=True, others=others)
+        ready, failed = partition_separable([y], STEMS, overwrite=True, kept=others)
         assert bool(ready) != bool(others)
         assert [str(each.error) for each in failed] == [
             "a stem of 'y/x.wav' would replace the song 'x/vocals.wav'"

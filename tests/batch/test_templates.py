@@ -271,7 +271,7 @@ def test_songs_whose_stems_would_share_a_file(here: Path, write: Callable[[str],
     with pytest.raises(UsageError, match=r"'a\.wav' and 'a_no\.wav' would both be written to 'out/a_no_vocals\.wav'"):
         checks.partition_separable(found, ["vocals", "no_vocals"], overwrite=False)
     with pytest.raises(UsageError):
-        checks.partition_separable(found[:1], ["vocals", "no_vocals"], overwrite=False, others=found[1:])
+        checks.partition_separable(found[:1], ["vocals", "no_vocals"], overwrite=False, kept=found[1:])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from stemsplit.batch.checks import partition_separable
 from stemsplit.batch.tracks import find_tracks
 from stemsplit.cli import console, separate
 from stemsplit.errors import AudioError, UsageError
+from stemsplit.wording import duration, printable
 
 # What is written where
 
@@ -140,7 +141,7 @@ def test_names_of_every_kind(run: Run, here: Path, name: str) -> None:
     assert os.fsencode(f"separated/{stem}/vocals.wav") in os.fsencode(outcome.out)
     assert outcome.err.count("\n") == 1
     assert "\x1b" not in outcome.err
-    assert outcome.err.startswith(console.printable(name) + " -> ")
+    assert outcome.err.startswith(printable(name) + " -> ")
     # And in a refusal, which names the song as well.
     again = run(name)
     assert again.code == 1
@@ -465,7 +466,7 @@ def test_a_terminal_gets_a_bar_and_no_markup_from_names(run: Run, here: Path, mo
     ("seconds", "text"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (65, "1:05 min"), (7_384, "2:03:04 h")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert console.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_numbers_that_json_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
