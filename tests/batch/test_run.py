@@ -179,7 +179,7 @@ def test_what_comes_from_standard_input_is_called_so(here: Path, shares_model: C
         separator = Separator(shares_model(shares=(0.5, 0.5), rate=8_000))
         result = separate_track(track, STEMS, separator.separate_file)
     assert isinstance(result, Done)
-    assert result.report.warnings[0].startswith("standard input holds 100 sample(s)")
+    assert result.report.warnings[0].startswith("standard input has 100 sample(s)")
 
 
 # Room

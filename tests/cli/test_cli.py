@@ -124,7 +124,7 @@ def test_clipping_and_warnings_are_told(run: Run, here: Path) -> None:
     assert "warning: " in outcome.err
     assert "'loud.wav' are beyond full scale and were clipped\nhint: turn all of its stems down" in outcome.err
     soundfile.write(here / "broken.wav", np.full((4_000, 1), np.nan), 8_000, subtype="FLOAT")
-    assert "warning: 'broken.wav' holds 4000 sample(s)" in run("broken.wav", "-q").err
+    assert "warning: 'broken.wav' has 4000 sample(s)" in run("broken.wav", "-q").err
 
 
 @pytest.mark.parametrize(
