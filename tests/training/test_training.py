@@ -550,7 +550,7 @@ def test_everything_is_checked_before_the_first_step(
         train(tmp_path / "run", replace(RECIPE, family="nosuch"), songs)
     with pytest.raises(ModelError, match="invalid hop"):
         train(tmp_path / "run", replace(RECIPE, overlap_seconds=0.25), songs)
-    with pytest.raises(ModelError, match="shorter than frames"):
+    with pytest.raises(ModelError, match="shorter than STFT frames"):
         train(tmp_path / "run", replace(RECIPE, window_seconds=0.05, overlap_seconds=0.01), songs)
     assert not (tmp_path / "run").exists()
 
