@@ -67,7 +67,7 @@ def info(model: Model, own: RegistryFile = None, as_json: Json = False) -> None:
         ["model", spec.name],
         ["", spec.summary],
         ["stems", " ".join(spec.stems)],
-        ["family", spec.family if is_supported(spec) or not spec.family else f"{spec.family}, not supported"],
+        *([["family", spec.family if is_supported(spec) else f"{spec.family}, not supported"]] if spec.family else []),
         *(["step", _describe_step(step)] for step in spec.steps),
         ["licence", spec.license],
         *([["SDR in dB", sdr], ["", spec.sdr_metric], ["", spec.sdr_source]] if sdr else []),
@@ -101,7 +101,7 @@ def pull(
             messages.error(error)
             results.append({"model": spec.name, "error": str(error), "hint": error.hint})
             continue
-        messages.note(f"{spec.name} is downloaded")
+        messages.note(f"{spec.name} is {_state(spec).replace('local', 'a local')}")
         results.append({"model": spec.name, "paths": [str(path) for path in paths]})
         if not as_json:
             for path in paths:
@@ -140,7 +140,7 @@ def verify(models: Models = None, own: RegistryFile = None, as_json: Json = Fals
     if as_json:
         console.write_json({"files": results})
     elif not results:
-        messages.note("no models are downloaded")
+        messages.note("there are no downloads to verify")
     if not all(result["good"] for result in results):
         raise typer.Exit(1)
 
@@ -166,7 +166,7 @@ def remove(models: Models = None, everything: All = False, own: RegistryFile = N
                 freed += result["freed"]
             results.append(result)
         if spec.is_local:
-            messages.note(f"{spec.name} is not a download, and stays")
+            messages.note(f"{spec.name} is {_state(spec).replace('local', 'a local')}, and stays")
         else:
             messages.note(f"{spec.name}: freed {freed / 1e6:.0f} MB")
     if as_json:

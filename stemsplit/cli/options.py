@@ -38,6 +38,7 @@ def _registry(context: typer.Context) -> Registry:
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the stems go; - is standard output.")
 ]
+OutputFolder = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the stems go.")]
 ModelName = Annotated[
     str | None,
     typer.Option(

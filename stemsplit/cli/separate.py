@@ -29,6 +29,7 @@ from stemsplit.cli.options import (
     Mixture,
     ModelName,
     Output,
+    OutputFolder,
     Overlap,
     Overwrite,
     Player,
@@ -171,7 +172,7 @@ def separate(
 
 
 def demo(
-    output: Output = Path("separated"),
+    output: OutputFolder = Path("separated"),
     device: Device = "auto",
     player: Player = False,
     overwrite: Overwrite = False,
@@ -184,6 +185,8 @@ def demo(
     from stemsplit.cli.batch import BatchPrinter
     from stemsplit.cli.console import Messages
 
+    if output == STDOUT:
+        raise UsageError("standard output has room for one stem, and the demo writes four", "name a folder")
     messages = Messages()
     printer = BatchPrinter(messages, player=player)
     with printer:
@@ -191,8 +194,10 @@ def demo(
             DEMO, output, model=FALLBACK, player=player, device=device, overwrite=overwrite, on_event=printer
         )
     printer.close(report)
-    folder = report.done[0].track.folder.absolute()
-    messages.note(f"The song is {DEMO}, its stems are in {folder}: listen to them.")
+    track = report.done[0].track
+    messages.note(f"The song is {DEMO}. Its stems are in {track.folder.absolute()}.")
+    if player:
+        messages.note(f"To listen to them, open {track.player_page.absolute()} in a browser.")
 
 
 def _parse_names(text: str | None) -> tuple[str, ...]:

@@ -291,7 +291,14 @@ def test_the_demo(run: Run, here: Path) -> None:
     assert files_in(here / "separated") == [f"demo/{name}" for name in FILES]
     length = soundfile.info(separate.DEMO).frames
     assert all(soundfile.info(f"separated/demo/{name}").frames == length for name in NAMES)
-    assert f"its stems are in {here / 'separated/demo'}" in outcome.err
+    assert f"Its stems are in {here / 'separated/demo'}" in outcome.err
+
+
+def test_the_demo_does_not_go_to_standard_output(run: Run, here: Path) -> None:
+    code, out, err = run("demo", "--output", "-", model=False)
+    assert (code, out) == (2, "")
+    assert err.startswith("stemsplit: standard output has room for one stem")
+    assert not (here / "-").exists()
 
 
 RECIPE = """

@@ -117,7 +117,7 @@ def test_the_life_of_a_model(run: Run, own: Path, server: Hub, here: Path) -> No
 
     assert run("models", "remove", *mine, model=False) == (0, "", "mine: freed 0 MB\n")
     assert not path.exists()
-    assert run("models", "verify", "--registry", str(own), model=False) == (0, "", "no models are downloaded\n")
+    assert run("models", "verify", "--registry", str(own), model=False) == (0, "", "there are no downloads to verify\n")
     assert run("models", "verify", *mine, model=False).code == 1
 
 
@@ -152,7 +152,7 @@ def test_refusals(run: Run, cache: Path, arguments: list[str], code: int, told: 
 
 def test_the_bundled_model_is_not_removed(run: Run, cache: Path) -> None:
     code, _, err = run("models", "remove", "mini", model=False)
-    assert (code, err) == (0, "mini is not a download, and stays\n")
+    assert (code, err) == (0, "mini is bundled, and stays\n")
     assert all(part.path and part.path.exists() for part in OURS["mini"].parts)
 
 
