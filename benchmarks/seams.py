@@ -28,7 +28,7 @@ def main() -> None:
     mixture = np.ascontiguousarray(samples.T)
     windowed = torch.from_numpy(np.concatenate(list(separator.separate([mixture], rate)), axis=-1))
     with torch.inference_mode():
-        whole = member.ready()(torch.from_numpy(mixture)[None])[0]
+        whole = member.prepare()(torch.from_numpy(mixture)[None])[0]
     difference = windowed - whole
     plan = runner.plan
     # A window starts at every multiple of the hop; from the second on it fades in where the one before fades out.

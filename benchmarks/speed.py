@@ -37,7 +37,7 @@ def main() -> None:
     plan, rate = runner.plan, separator.rate
     samples, _ = demo_song()
     windows = [
-        (member.ready(), torch.from_numpy(samples[: member.input_length(plan.length)].T[None].copy()))
+        (member.prepare(), torch.from_numpy(samples[: member.input_length(plan.length)].T[None].copy()))
         for member in runner.ensemble.members
     ]
     with torch.inference_mode():

@@ -1,7 +1,7 @@
 """Manifests: a small JSON file beside the stems of a song, which records how they were made once they are complete.
 
-It tells a later run what is done already, and which files are still as stemsplit wrote them, so that stems that
-somebody has edited are never replaced.
+It tells a later run which songs are complete, and which files are unchanged since stemsplit wrote them, so that stems
+that the user has edited are never replaced.
 """
 
 import json
@@ -19,7 +19,7 @@ from stemsplit.files import FileStamp, replacing, sha256_of
 from stemsplit.models.registry import ModelSpec
 from stemsplit.version import __version__
 
-NAME, SUFFIX = "stemsplit", "json"  # what stands for the stem and the extension in its name
+NAME, SUFFIX = "stemsplit", "json"  # in its file name, in place of the stem and the extension
 _SCHEMA = 1
 _LARGEST = 2**22  # bytes
 _COARSEST_SECONDS = 2.0  # steps of time on FAT: within one, a file can change and keep its time
@@ -27,11 +27,11 @@ _COARSEST_SECONDS = 2.0  # steps of time on FAT: within one, a file can change a
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What decides how stems sound, besides the song.
+    """The model and settings that stems are made with.
 
     Attributes:
-        model: from `describe_model`.
-        settings: of the separation and of the files, as in JSON; without those that only change the speed.
+        model: From `describe_model`.
+        settings: Of the separation and of the files, as in JSON, except those that only affect the speed.
     """
 
     model: Mapping[str, Any]
@@ -43,13 +43,13 @@ class Run:
     """Stems that were made together.
 
     Attributes:
-        provenance: what they were made with.
-        song: what the user called the song.
-        source: content of its file.
+        provenance: What they were made with.
+        song: The label of the song.
+        source: Content of its file.
         rate: Hz of each stem.
-        channels: of each stem.
-        length: samples of each stem.
-        stems: by name, the path relative to the manifest, with slashes, and the content.
+        channels: Of each stem.
+        length: Samples of each stem.
+        stems: By name, the path relative to the manifest, with slashes, and the content.
     """
 
     provenance: Provenance
@@ -66,8 +66,8 @@ class StemStatus:
     """What to do about the stems of a song.
 
     Attributes:
-        to_do: make them, do nothing as they are complete and up to date, or replace them.
-        why: why to replace them, or empty.
+        to_do: "make" them, "nothing" as they are complete and up to date, or "replace" them.
+        why: The reason to replace them, or empty.
     """
 
     to_do: Literal["make", "nothing", "replace"]
@@ -78,7 +78,7 @@ def describe_model(spec: ModelSpec) -> dict[str, Any]:
     """Return what identifies a model in a `Provenance`: a commit on the Hub, the hash of its file, or its steps.
 
     Raises:
-        ModelError: the file cannot be read.
+        ModelError: The file cannot be read.
     """
     if spec.steps:
         steps = [
@@ -100,7 +100,7 @@ def stamp_source(song: Path) -> FileStamp:
     """Return the stamp of a song that is about to be separated.
 
     Raises:
-        OSError: the song cannot be read.
+        OSError: The song cannot be read.
     """
     now, stamp = time.time(), FileStamp.of(song)
     # A song that was changed just now may change once more without a trace in its time and size.
@@ -130,7 +130,7 @@ def write_manifest(path: Path, runs: Sequence[Run]) -> None:
     """Write a manifest, complete or not at all.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: It cannot be written.
     """
     table = {"manifest": _SCHEMA, "stemsplit": __version__, "runs": [_table(run) for run in runs]}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,12 +142,12 @@ def record_run(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
     """Add complete stems to a manifest, which keeps what it records of other files.
 
     Args:
-        path: the manifest.
-        run: how the stems were made; `stems` is ignored.
-        outputs: their files, by name.
+        path: The manifest.
+        run: How the stems were made; `stems` is ignored.
+        outputs: Their files, by name.
 
     Raises:
-        OSError: a stem cannot be read, or the manifest not be written.
+        OSError: A stem cannot be read, or the manifest cannot be written.
     """
     files = {stem: _relative(output, path) for stem, output in outputs.items()}
     others = []
@@ -163,19 +163,19 @@ def record_run(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
 
 
 def check_stems(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Provenance) -> StemStatus:
-    """Compare the stems that a song has with those that are wanted.
+    """Compare the existing stems of a song with the requested ones.
 
     If a stem exists that the manifest does not record, the answer is "make", and writing it will report that it exists.
     Nothing in a manifest is ever used as a path.
 
     Args:
-        path: the manifest.
-        song: the file of the song.
-        outputs: the file of each wanted stem, by name.
-        provenance: what the stems should be made with.
+        path: The manifest.
+        song: The file of the song.
+        outputs: The file of each requested stem, by name.
+        provenance: What the stems should be made with.
 
     Raises:
-        AudioError: somebody has changed a stem, or it cannot be read.
+        AudioError: A stem was edited, or it cannot be read.
     """
     known = {file: (run, stamp) for run in read_manifest(path) for file, stamp in run.stems.values()}
     reasons: dict[int, str] = {}  # by run
@@ -209,7 +209,7 @@ def check_stems(path: Path, song: Path, outputs: Mapping[str, Path], provenance:
 
 
 def _outdated(run: Run, song: Path, provenance: Provenance) -> str:
-    """Return why the stems of a run are not those that are wanted, or an empty text."""
+    """Return why the stems of a run are outdated, or an empty text."""
     (model, settings), (other_model, others) = _comparable(provenance), _comparable(run.provenance)
     if model != other_model:
         return "made by another model"

@@ -1,4 +1,4 @@
-"""Weights on this machine: where the Hub's cache has them, and whether they are still the files that were verified.
+"""Downloaded weights: where they are in the Hub's cache, and whether they are still the files that were verified.
 
 The Hub's client compares no hashes over plain HTTP, and any program may write to its cache. So every file is hashed
 before its first use, and the result is recorded: one small JSON file each, in the user's own cache folder, as the
@@ -7,8 +7,8 @@ Hub's may be shared and read-only. A file that keeps its size and its time of ch
 Files are looked up here rather than by the client, whose import takes longer than all of this, and are removed here
 because two models may have files in one revision: the client removes whole revisions.
 
-What has been converted from ONNX files is kept in the user's own cache folder, too. The name of such a file has two
-keys: one of the downloads, by which it is found and removed with them, and one of the header that it was made with.
+Files converted from ONNX are kept in the user's own cache folder as well. The name of such a file has two keys: one of
+the downloads, by which it is found and removed with them, and one of the header that it was made with.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _KEY_DIGITS = 16  # hexadecimal
 
 
 class DamagedError(ModelError):
-    """A file of weights is not the one that it should be."""
+    """A file of weights does not have the expected size or hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def remove_file(path: Path) -> int:
 
 
 def remove_partial_downloads(spec: ModelSpec, older_than_seconds: float = 3600.0) -> None:
-    """Delete what killed downloads have left of a repository; younger files may belong to one that is running."""
+    """Delete what interrupted downloads of a repository left behind; recent files may belong to a running one."""
     for partial in _repo_folder(spec).glob("blobs/*.incomplete"):
         with suppress(OSError):
             if time.time() - partial.stat().st_mtime > older_than_seconds:
@@ -139,7 +139,7 @@ def _repo_folder(spec: ModelSpec) -> Path:
 
 
 def _snapshot(spec: ModelSpec, name: str) -> Path:
-    """Where the cache has a file of a commit, or of the commit that a branch was the last time."""
+    """The path in the cache of a file of a commit, or of the commit that a branch last pointed to."""
     folder, commit = _repo_folder(spec), spec.revision
     if not registry.COMMIT.fullmatch(commit):
         with suppress(OSError, UnicodeDecodeError):
@@ -299,8 +299,8 @@ def _own_folder() -> Path:
 
 def _record_file(path: Path) -> Path:
     # .../models--owner--name/snapshots/<commit>/<file>: the same for every cache folder
-    place = path.parts[path.parts.index("snapshots") - 1 :] if "snapshots" in path.parts else path.parts[1:]
-    return _own_folder() / "checked" / f"{'--'.join(place)}.json"
+    parts = path.parts[path.parts.index("snapshots") - 1 :] if "snapshots" in path.parts else path.parts[1:]
+    return _own_folder() / "checked" / f"{'--'.join(parts)}.json"
 
 
 def _read_record(path: Path) -> _Record | None:
@@ -313,7 +313,7 @@ def _read_record(path: Path) -> _Record | None:
 
 
 def _write_record(path: Path, record: _Record) -> None:
-    """Where that is not possible, the file is hashed every time."""
+    """Write a record; if that fails, the file is hashed every time."""
     file = _record_file(path)
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Models as they are run: one network, or an ensemble of several, each of which counts for some of the stems.
+"""Models in memory: an ensemble of one or more networks, and a chain of such models.
 
-An ensemble may have a network for every stem, or mix what several networks give for the same one. Its networks are in
-a file each, or all in one.
+An ensemble may have one network for each stem, or average several networks for the same stem. Its networks are in one
+file each, or all in the same one. In a chain, each model separates a stem of an earlier one.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -23,31 +23,44 @@ from stemsplit.networks.masking import MaskNetwork
 MAX_GAIN = 1e6
 
 
+class Contribution(NamedTuple):
+    """The share of a network in a stem. The gains of all contributions to a stem add up to 1.
+
+    Attributes:
+        stem: Index of the stem in the ensemble.
+        output: Index of the output in the network.
+        gain: Linear gain of that output.
+    """
+
+    stem: int
+    output: int
+    gain: float
+
+
 @dataclass(frozen=True, slots=True)
 class EnsembleMember:
     """A network in an ensemble.
 
     Attributes:
         network: In eval mode, on its device.
-        gains: What it adds to the stems: `(stem, output, gain)` with the index of a stem of the ensemble, the index of
-            one of the network's outputs, and its gain. The gains of all members add up to 1 for every stem.
+        contributions: The stems that it contributes to.
         length: Window, samples.
-        weights: What the network has to be given before it runs, if other members use the same network.
-        wanted: Indices of the stems that a mask network should compute; None for all.
+        weights: Weights to load into the network before it runs, if other members share the network; else None.
+        needed: Indices of the stems that a mask network should compute; None for all.
     """
 
     network: nn.Module
-    gains: tuple[tuple[int, int, float], ...]
+    contributions: tuple[Contribution, ...]
     length: int
     weights: Mapping[str, Tensor] | None = None
-    wanted: tuple[int, ...] | None = None
+    needed: tuple[int, ...] | None = None
 
     def input_length(self, length: int) -> int:
-        """How many samples the network takes in to separate `length` of them."""
+        """Return how many samples the network needs to separate `length` of them."""
         return input_length(self.network, length, self.length)
 
-    def ready(self, *, wiener: int = 0) -> Callable[[Tensor], Tensor]:
-        """Put this member's weights into the network.
+    def prepare(self, *, wiener: int = 0) -> Callable[[Tensor], Tensor]:
+        """Load this member's weights into the network, if it is shared, and return how to call it.
 
         Args:
             wiener: Iterations of Wiener filtering, for mask networks.
@@ -57,18 +70,18 @@ class EnsembleMember:
         """
         if self.weights is not None:
             self.network.load_state_dict(self.weights)
-        options = {name: value for name, value in (("stem_indices", self.wanted), ("wiener", wiener)) if value}
+        options = {name: value for name, value in (("stem_indices", self.needed), ("wiener", wiener)) if value}
         return partial(self.network, **options) if options else self.network
 
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """A model that is ready to run.
+    """A model of one or more networks that is ready to run.
 
     Attributes:
-        header: What goes in, which stems come out, and in which windows.
+        header: Rate and channels of input and output, the stems, and the windows.
         members: The networks.
-        complete: Whether the ensemble gives all the stems that its networks give.
+        complete: Whether the ensemble gives all stems of its networks.
     """
 
     header: Header
@@ -84,7 +97,7 @@ class Ensemble:
         )
 
     def input_length(self, length: int) -> int:
-        """How many samples its networks take in, at most, to separate `length` of them."""
+        """Return how many samples its networks need, at most, to separate `length` of them."""
         return max(member.input_length(length) for member in self.members)
 
     def check_wiener(self, iterations: int) -> None:
@@ -107,7 +120,7 @@ class ChainStep:
     Attributes:
         ensemble: Its networks.
         of: The stem of an earlier step that it separates; empty for the mixture.
-        rename: What the chain calls its stems, where that differs.
+        rename: Names of its stems in the chain, where they differ.
     """
 
     ensemble: Ensemble
@@ -116,16 +129,16 @@ class ChainStep:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """What the chain calls its stems, in the order of its output; the same name may stand there twice."""
+        """Names of its stems in the chain, in the order of its output; the same name may occur twice."""
         return tuple(self.rename.get(stem, stem) for stem in self.ensemble.header.stems)
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Models in a row, of which each separates what an earlier one has left; most often a single one.
+    """Models in a row, each of which separates a stem of an earlier one; most often a single model.
 
     Attributes:
-        header: What goes into the first step, and which stems come out. Stems of the same name add up.
+        header: Rate, channels and windows of the first step, and the stems of the chain. Stems of the same name add up.
         steps: The models; the first one separates the mixture.
     """
 
@@ -134,7 +147,7 @@ class Chain:
 
     @property
     def complete(self) -> bool:
-        """Whether the chain gives all the stems that its networks give."""
+        """Whether the chain gives all stems of its networks."""
         return all(step.ensemble.complete for step in self.steps)
 
     @property
@@ -157,8 +170,8 @@ class Chain:
 
 def ensemble_of(model: Model) -> Ensemble:
     """Make an ensemble of one network."""
-    gains = tuple((stem, stem, 1.0) for stem in range(len(model.header.stems)))
-    return Ensemble(model.header, (EnsembleMember(model.network, gains, model.header.length),))
+    contributions = tuple(Contribution(stem, stem, 1.0) for stem in range(len(model.header.stems)))
+    return Ensemble(model.header, (EnsembleMember(model.network, contributions, model.header.length),))
 
 
 def chain_of(model: Model | Ensemble | Chain) -> Chain:
@@ -200,7 +213,7 @@ def load_ensemble(model: LocalModel, *, device: str = "cpu", reuse_networks: boo
     """Load a model of one or several networks into memory.
 
     Args:
-        model: The model and its files. Networks that do not count for any of `model.spec.stems` are not loaded.
+        model: The model and its files. Networks that contribute to none of `model.spec.stems` are not loaded.
         device: Where to put the networks.
         reuse_networks: On a CPU, use one network for all members of the same shape and give it the weights of each in
             turn. It can then run in one thread only.
@@ -261,8 +274,9 @@ def _read_parts(path: Path, gives: Sequence[str]) -> list[_Part]:
             networks = [checkpoint.make_header(table) for table in tables.values()]
             gains = _parse_gains(json.loads(metadata.get("weights", "null")), networks)
         prefixes = [f"{signature}." for signature in tables]
-        if odd := [key for key in file.keys() if not key.startswith(tuple(prefixes))]:  # noqa: SIM118 (not a dict)
-            raise ModelError(f"{len(odd)} weights belong to none of its networks, {odd[0][:80]!r} among them")
+        if unmatched := [key for key in file.keys() if not key.startswith(tuple(prefixes))]:  # noqa: SIM118 (no dict)
+            first = unmatched[0][:80]
+            raise ModelError(f"{len(unmatched)} weights belong to none of its networks, {first!r} among them")
         return [_Part(path, *part) for part in zip(networks, gains, prefixes, strict=True)]
 
 
@@ -288,8 +302,8 @@ def _load_members(parts: Sequence[_Part], wanted: Sequence[str], device: str, re
     networks: dict[str, nn.Module] = {}
     members = []
     for part in parts:
-        gains = tuple(
-            (wanted.index(stem), part.header.stems.index(stem), gain / totals[stem])
+        contributions = tuple(
+            Contribution(wanted.index(stem), part.header.stems.index(stem), gain / totals[stem])
             for stem, gain in part.gains.items()
             if stem in wanted and gain
         )
@@ -298,13 +312,13 @@ def _load_members(parts: Sequence[_Part], wanted: Sequence[str], device: str, re
         weights = checkpoint.read_weights(part.path, part.header, part.prefix)
         if network is None:
             network = networks[part.shape] = checkpoint.build_network(part.header, weights).to(device).eval()
-        member = EnsembleMember(network, gains, part.header.length, weights if is_reused else None)
+        member = EnsembleMember(network, contributions, part.header.length, weights if is_reused else None)
         members.append(_only_needed(member) if isinstance(network, MaskNetwork) else member)
     return members
 
 
 def _only_needed(member: EnsembleMember) -> EnsembleMember:
-    """Let a mask network compute only the stems that count for one of the ensemble's."""
-    wanted = tuple(sorted({output for _, output, _ in member.gains}))
-    gains = tuple((stem, wanted.index(output), gain) for stem, output, gain in member.gains)
-    return replace(member, gains=gains, wanted=wanted)
+    """Let a mask network compute only the stems that contribute to one of the ensemble's."""
+    needed = tuple(sorted({contribution.output for contribution in member.contributions}))
+    contributions = tuple(share._replace(output=needed.index(share.output)) for share in member.contributions)
+    return replace(member, contributions=contributions, needed=needed)

@@ -28,7 +28,7 @@ from stemsplit.version import __version__
 OnDownload = Callable[[ModelSpec, int | None], None]
 """Called once before a download starts, with the model and its size in bytes, if known."""
 OnProgress = Callable[[int, int | None], None]
-"""Called with the bytes that have arrived and those there will be, if known, all files of a model together."""
+"""Called with the bytes downloaded so far and their total, if known, over all files of a model."""
 
 
 def download_model(
@@ -46,7 +46,7 @@ def download_model(
         stems: Stems that are wanted; all if empty. Files that only others need are not downloaded.
         registry: A models.toml to add to the built-in list and to the one in the user's configuration folder.
         on_download: Called once before a download starts.
-        on_progress: Called as it goes on.
+        on_progress: Called after each chunk.
 
     Returns:
         The model and the paths of its files.
@@ -72,12 +72,12 @@ def download(
 
     Args:
         spec: The model, from `Registry.find`.
-        stems: Stems that are wanted, for a model whose stems are known only once its file is here; all if empty.
+        stems: The requested stems, for a model whose stems are known only after the download; all if empty.
         on_download: Called once before a download starts.
-        on_progress: Called as it goes on.
+        on_progress: Called after each chunk.
 
     Returns:
-        The model, with all that is known of it now, and the paths of its files.
+        The model, with the stems and family that its file states, and the paths of its files.
 
     Raises:
         UnreachableError: The files are not cached, and the Hub cannot be reached.
@@ -128,7 +128,7 @@ def _download_files(
     spec: ModelSpec, files: Sequence[WeightFile], on_download: OnDownload, on_progress: OnProgress
 ) -> None:
     """Download `files` one after the other, as one task, and verify each."""
-    files = [_ask(spec, file) for file in files]
+    files = [_fetch_metadata(spec, file) for file in files]
     sizes = [file.size for file in files]
     total = None if None in sizes else sum(size or 0 for size in sizes)
     _check_space(spec, total)
@@ -145,7 +145,7 @@ def _download_files(
 
 
 def _download_file(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], None]) -> None:
-    """Download a file until its hash is right: twice at most."""
+    """Download a file, at most twice, until its hash is right."""
     if damaged := cache.find_file(spec, file):
         cache.remove_file(damaged)
     for last in (False, True):
@@ -202,23 +202,23 @@ def _find_weights(names: Sequence[str], spec: ModelSpec) -> str:
     raise ModelError(f"{spec.name!r} has no {SUFFIX} file", "is it a model for stemsplit?", model=spec.name)
 
 
-def _ask(spec: ModelSpec, file: WeightFile) -> WeightFile:
-    """A file with what the Hub states about it: its size, and a hash to check it against if none is known."""
+def _fetch_metadata(spec: ModelSpec, file: WeightFile) -> WeightFile:
+    """Complete a file with its size on the Hub, and its hash there if none is known."""
     hub_client.check_reachable(spec)  # before the client is imported, which takes as long
     with hub_client.translated_errors(spec, file.name):
         client = hub_client.client()
         url = client.hf_hub_url(spec.repo, file.name, revision=spec.revision)
-        stated = client.get_hf_file_metadata(url, timeout=hub_client.answer_timeout())
+        remote = client.get_hf_file_metadata(url, timeout=hub_client.answer_timeout())
     # The ETag of a large file is its SHA-256; that of a small one is something else.
-    sha256 = stated.etag if SHA256.fullmatch(stated.etag or "") else ""
+    sha256 = remote.etag if SHA256.fullmatch(remote.etag or "") else ""
     known = file.sha256 or cache.recorded_hash(spec, file)
-    difference = f"{stated.size} bytes instead of {file.size}" if file.size not in (None, stated.size) else ""
+    difference = f"{remote.size} bytes instead of {file.size}" if file.size not in (None, remote.size) else ""
     if known and sha256 and known != sha256:
         difference = f"SHA-256 {sha256[:12]}... instead of {known[:12]}..."
     if difference:
         message = f"{file.name!r} of the model {spec.name!r} differs on the Hub: {difference}"
         raise ModelError(message, "it is not the known file: check models.toml, or use another model", model=spec.name)
-    return replace(file, size=stated.size, sha256=known or sha256)
+    return replace(file, size=remote.size, sha256=known or sha256)
 
 
 def _transfer(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], None]) -> Path:

@@ -57,9 +57,9 @@ class Step:
     """A step of a chain of models.
 
     Attributes:
-        model: What separates.
+        model: The model that separates.
         of: The stem of an earlier step that it separates; empty for the mixture.
-        rename: What the chain calls its stems, where that differs. Stems of the same name add up.
+        rename: Names of its stems in the chain, where they differ. Stems of the same name add up.
     """
 
     model: "ModelSpec"
@@ -81,7 +81,7 @@ class ModelSpec:
         repo: Repository on the Hub, `owner/name`.
         revision: Commit, or the branch or tag that the user named until it has been resolved.
         files: Files in the repository; empty until the repository has been looked up.
-        steps: What a chain of models is made of; all that concerns files and networks is empty then.
+        steps: The steps of a chain of models, for which all fields about files and networks are empty.
         joint: Whether all files together make one network, so that none can be left out.
         config: Network settings that differ from the defaults, where the files do not state them.
         branch: Branch or tag that `revision` was resolved from.
@@ -109,7 +109,7 @@ class ModelSpec:
 
     @property
     def needed_steps(self) -> tuple[Step, ...]:
-        """The steps of a chain that its `stems` need, with models that are narrowed to what is needed of them."""
+        """The steps that the `stems` of a chain need, with each model narrowed to the stems that are needed of it."""
         wanted, needed = set(self.stems), []
         for step in reversed(self.steps):
             if own := [stem for stem in step.model.stems if step.rename.get(stem, stem) in wanted]:
@@ -124,7 +124,7 @@ class ModelSpec:
 
     @property
     def is_local(self) -> bool:
-        """Whether nothing has to be downloaded for it, ever: it is bundled, or a file of the user."""
+        """Whether it never needs a download: it is bundled, or a file of the user."""
         return all(part.path for part in self.parts)
 
     @property
@@ -199,7 +199,7 @@ class Registry:
 
         Args:
             name: A model's name, `hf://OWNER/NAME[@REVISION]`, or the path of a file; the default model if empty.
-            stems: Stems that are wanted; all if empty. Ignored while the model's stems are unknown.
+            stems: The requested stems; all if empty. Ignored while the model's stems are unknown.
 
         Raises:
             ModelError: There is no such model, or the file is not one that can be run.
@@ -342,7 +342,7 @@ def parse_registry(text: str, source: str, *, known: Mapping[str, ModelSpec] | N
 
     Args:
         text: Its content.
-        source: How to call it in errors.
+        source: Its name in errors.
         known: The models that it adds to, by name.
 
     Raises:
@@ -423,13 +423,14 @@ def _parse_chain(name: str, table: Mapping[str, Any], models: Mapping[str, Model
     if not isinstance(table["steps"], list) or len(table["steps"]) < 2:
         raise ModelError(f"{where}: steps must be a list of two tables or more")
     steps: list[Step] = []
-    left: list[str] = []  # what the steps so far give, each as often as it is given
+    available: list[str] = []  # stems of the steps so far that no other has separated; a name may occur twice
     for number, entry in enumerate(table["steps"]):
-        step = _parse_step(entry, name, models, left, f"{where}: steps[{number}]")
-        left = [stem for stem in left if stem != step.of] + [step.rename.get(stem, stem) for stem in step.model.stems]
+        step = _parse_step(entry, name, models, available, f"{where}: steps[{number}]")
+        renamed = [step.rename.get(stem, stem) for stem in step.model.stems]
+        available = [stem for stem in available if stem != step.of] + renamed
         steps.append(step)
-    if set(left) != set(stems):
-        raise ModelError(f"{where}: the steps give {', '.join(dict.fromkeys(left))}, not {', '.join(stems)}")
+    if set(available) != set(stems):
+        raise ModelError(f"{where}: the steps give {', '.join(dict.fromkeys(available))}, not {', '.join(stems)}")
     return ModelSpec(
         name=name,
         summary=table["summary"],
@@ -442,11 +443,11 @@ def _parse_chain(name: str, table: Mapping[str, Any], models: Mapping[str, Model
     )
 
 
-def _parse_step(table: Any, chain: str, models: Mapping[str, ModelSpec], left: Sequence[str], where: str) -> Step:
-    """A step of a chain; `left` are the stems that the steps before it give, and no other has separated."""
+def _parse_step(table: Any, chain: str, models: Mapping[str, ModelSpec], available: Sequence[str], where: str) -> Step:
+    """A step of a chain; `available` are the stems of earlier steps that no other has separated."""
     if not isinstance(table, dict):
         raise ModelError(f"{where}: not a table")
-    _check_keys(table, ("model", *(("of",) if left else ())), ("as",), where)
+    _check_keys(table, ("model", *(("of",) if available else ())), ("as",), where)
     name, of, rename = table["model"], table.get("of", ""), table.get("as", {})
     if name == chain:
         raise ModelError(f"{where}: a chain cannot be a step of itself")
@@ -454,9 +455,9 @@ def _parse_step(table: Any, chain: str, models: Mapping[str, ModelSpec], left: S
         raise ModelError(f"{where}: unknown model {name!r}", did_you_mean(str(name), models), model=chain)
     if models[name].steps:
         raise ModelError(f"{where}: {name!r} is a chain itself", "list its steps instead")
-    if left and left.count(of) != 1:
+    if available and available.count(of) != 1:
         raise ModelError(
-            f"{where}: of = {of!r} is not a stem that one step before gives", f"these are {', '.join(left)}"
+            f"{where}: of = {of!r} is not a stem that one step before gives", f"these are {', '.join(available)}"
         )
     model = models[name]
     if not isinstance(rename, dict) or not set(rename) <= set(model.stems):

@@ -37,21 +37,21 @@ class Config:
     """Shape of the network. The defaults are those of the published weights, except for the masks above 11 kHz.
 
     Attributes:
-        n_fft: samples of an STFT frame.
-        hop: samples from one frame to the next.
-        frames: frames of a segment, a multiple of 64. The U-Nets see one segment at a time; a shorter one is
+        n_fft: Samples of an STFT frame.
+        hop: Samples from one frame to the next.
+        frames: Frames of a segment, a multiple of 64. The U-Nets see one segment at a time; a shorter one is
             padded with zeros.
-        bins: how many of the lowest bins the U-Nets see, a multiple of 64.
-        widths: feature maps after each of the six layers, from full resolution down.
-        extension: the masks of the bins above. "average" is the mean of the frame's mask over the lower bins, so that
+        bins: How many of the lowest bins the U-Nets see, a multiple of 64.
+        widths: Feature maps after each of the six layers, from full resolution down.
+        extension: The masks of the bins above. "average" is the mean of the frame's mask over the lower bins, so that
             masks sum to one everywhere and stems to the mixture. "zeros", Spleeter's default, leaves what is up there
             out of all stems.
-        conv_activation: of the encoder, a key of `ACTIVATIONS`. The four-stem model has ELU, the two-stem model
-            LeakyReLU. The shapes of the weights do not tell.
-        deconv_activation: of the decoder. The four-stem model has ELU, the two-stem model ReLU.
+        conv_activation: Of the encoder, a key of `ACTIVATIONS`. The four-stem model has ELU, the two-stem model
+            LeakyReLU. The shapes of the weights do not show which.
+        deconv_activation: Of the decoder. The four-stem model has ELU, the two-stem model ReLU.
 
     Raises:
-        ValueError: a setting is impossible.
+        ValueError: A setting is impossible.
     """
 
     n_fft: int = 4096
@@ -88,7 +88,7 @@ def windows(config: Config) -> tuple[int, int]:
     layers but the last sample all windows at the same positions.
 
     Args:
-        config: the shape of the network.
+        config: The shape of the network.
 
     Returns:
         Length and hop, samples.
@@ -101,7 +101,7 @@ class Network(MaskNetwork):
     """Spleeter. The U-Nets run one after the other, as their feature maps together exceed a CPU's cache.
 
     Args:
-        config: the shape of the network.
+        config: The shape of the network.
         stems: S, the number of stems.
         channels: C, of the mixture and of each stem.
     """
@@ -128,7 +128,7 @@ class Network(MaskNetwork):
         """Estimate the masks; see the base class.
 
         Args:
-            spectrum: of the mixture, `(B, C, F, T)` complex.
+            spectrum: Of the mixture, `(B, C, F, T)` complex.
 
         Returns:
             `(B, S, C, F, T)` real, in [0, 1].
@@ -139,7 +139,7 @@ class Network(MaskNetwork):
         """Estimate the masks, and give them a few frames at a time; see the base class.
 
         Args:
-            spectrum: of the mixture, `(B, C, F, T)` complex.
+            spectrum: Of the mixture, `(B, C, F, T)` complex.
 
         Yields:
             Masks `(B, S, C, F, t)`, consecutive in time; a single chunk while gradients are recorded.
@@ -150,7 +150,7 @@ class Network(MaskNetwork):
         """Ratios of magnitudes, not of their squares: what Spleeter itself starts Wiener filtering from.
 
         Args:
-            spectrum: of the mixture, `(B, C, F, T)` complex.
+            spectrum: Of the mixture, `(B, C, F, T)` complex.
 
         Returns:
             `(B, S, C, F, T)` real, in [0, 1].

@@ -1,4 +1,4 @@
-"""Models in a row: a step separates a stem that an earlier step gave, as it comes."""
+"""Running a chain of models on a stream: each step separates a stem of an earlier step, block by block."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,13 +11,13 @@ from stemsplit.separation.streams import MixtureTap, match_input
 
 
 def run_chain(chain: Chain, runners: Sequence[EnsembleRunner], blocks: Iterable[Block], rate: int) -> Iterator[Stems]:
-    """Separate a stream by the steps of a chain. Memory does not depend on its length.
+    """Separate a stream with all steps of a chain. Memory does not depend on its length.
 
     Args:
-        chain: the steps.
-        runners: of the step of the same index.
-        blocks: the mixture, in blocks `(C, n)` of any sizes, mono or stereo.
-        rate: of the mixture, Hz.
+        chain: The steps.
+        runners: Of the step of the same index.
+        blocks: The mixture, in blocks `(C, n)` of any sizes, mono or stereo.
+        rate: Of the mixture, Hz.
 
     Yields:
         Blocks `(S, C, n)` of the stems of the chain, with its rate and channels; together they are as long as the
@@ -38,15 +38,15 @@ def run_chain(chain: Chain, runners: Sequence[EnsembleRunner], blocks: Iterable[
 def _separate_stem(
     stems: Iterable[Stems], names: Sequence[str], step: ChainStep, runner: EnsembleRunner, chain: Chain
 ) -> Iterator[Stems]:
-    """Replace one of the stems in blocks `(S, C, n)`, whose `names` are given, by what a step makes of it."""
+    """Replace one of the stems in blocks `(S, C, n)`, called `names`, by the stems that a step separates it into."""
     tap = MixtureTap(stems, keep=True)
     source = names.index(step.of)
     rate, channels = chain.header.rate, chain.header.channels
 
     def replaced(added: Stems) -> Stems:
-        others = tap.take(added.shape[-1])
-        assert others is not None
-        return np.concatenate([np.delete(others, source, axis=0), added])
+        previous = tap.take(added.shape[-1])
+        assert previous is not None
+        return np.concatenate([np.delete(previous, source, axis=0), added])
 
     done = 0
     added = runner.separate((block[source] for block in tap), rate)
@@ -54,15 +54,15 @@ def _separate_stem(
         block = block[..., : tap.length - done]
         done += block.shape[-1]
         yield replaced(block)
-    # Resampling to the rate of the step and back can end a sample early.
+    # Resampling to the step's rate and back can end one sample early.
     if missing := tap.length - done:
         yield replaced(np.zeros((len(step.stems), channels, missing), np.float32))
 
 
-def _sum_by_name(names: Sequence[str], rows: Stems, wanted: Sequence[str]) -> Stems:
-    """Rows `(R, C, n)` called `names` as one for each wanted name: rows of the same name add up, others are dropped."""
-    stems = np.zeros((len(wanted), *rows.shape[1:]), np.float32)
-    for name, row in zip(names, rows, strict=True):
-        if name in wanted:
-            stems[wanted.index(name)] += row
+def _sum_by_name(names: Sequence[str], signals: Stems, stem_names: Sequence[str]) -> Stems:
+    """Sum the signals `(R, C, n)` of each name in `stem_names`; those of other names are dropped."""
+    stems = np.zeros((len(stem_names), *signals.shape[1:]), np.float32)
+    for name, signal in zip(names, signals, strict=True):
+        if name in stem_names:
+            stems[stem_names.index(name)] += signal
     return stems

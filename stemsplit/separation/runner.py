@@ -1,4 +1,4 @@
-"""One model at work: a stream is cut into windows, which its networks separate, and cross-faded again."""
+"""Running one model on a stream: it is cut into windows, which the networks separate, and cross-faded again."""
 
 import logging
 import random
@@ -29,25 +29,25 @@ class EnsembleRunner:
     """Runs the networks of a model on streams.
 
     Attributes:
-        ensemble: the networks.
-        batch_size: windows at a time; it shrinks when the device's memory is too small.
-        plan: the windows that a song is cut into.
-        shift_offsets: samples by which the song is delayed, one for each separation that is averaged.
-        warnings: sentences about what went wrong, but did not keep it from separating.
+        ensemble: The networks.
+        batch_size: Windows at a time; it is halved when the device runs out of memory.
+        plan: The windows that a song is cut into.
+        shift_offsets: Samples by which the song is delayed, one for each separation that is averaged.
+        warnings: Sentences about problems that did not stop the separation.
     """
 
     def __init__(self, ensemble: Ensemble, options: SeparationOptions, *, device: str) -> None:
         self.ensemble = ensemble
         self._options, self._device = options, device
         header = self.ensemble.header
-        usual = 1 if device == "cpu" else max(1, round(BATCH_SECONDS * header.rate / header.length))
-        self.batch_size = options.batch_size or usual
+        default_batch_size = 1 if device == "cpu" else max(1, round(BATCH_SECONDS * header.rate / header.length))
+        self.batch_size = options.batch_size or default_batch_size
         self.plan = header.plan
         if options.overlap is not None:
             self.plan = WindowPlan(header.length, int((1 - options.overlap) * header.length) or 1)
-        latest = int(MAX_SHIFT_SECONDS * header.rate)
+        max_shift = int(MAX_SHIFT_SECONDS * header.rate)
         rng = random.Random(options.seed)
-        self.shift_offsets = tuple(rng.randint(0, latest) for _ in range(options.shifts)) or (0,)
+        self.shift_offsets = tuple(rng.randint(0, max_shift) for _ in range(options.shifts)) or (0,)
         self.warnings: list[str] = []
         count, windows = len(self.ensemble.members), self.plan
         _log.info(
@@ -65,59 +65,63 @@ class EnsembleRunner:
         """Separate a stream. Memory does not depend on its length.
 
         Args:
-            blocks: the mixture, in blocks `(C, n)` of any sizes, mono or stereo.
-            rate: of the mixture, Hz.
+            blocks: The mixture, in blocks `(C, n)` of any sizes, mono or stereo.
+            rate: Of the mixture, Hz.
 
         Yields:
             Blocks `(S, C, n)` of the stems, with the rate and channels of the networks; together they are as long as
             the resampled mixture.
         """
         header = self.ensemble.header
-        blocks = (np.require(block, np.float32, ["C", "W"]) for block in blocks)  # as torch wants them
+        # Writable and contiguous, as torch.from_numpy requires.
+        blocks = (np.require(block, np.float32, ["C", "W"]) for block in blocks)
         blocks = match_channels(blocks, header.channels)
         blocks = resample(blocks, rate, header.rate, channels=header.channels)
         copies = tee(map(torch.from_numpy, blocks), len(self.shift_offsets))
-        passes = [self._separate_once(copy, lead) for copy, lead in zip(copies, self.shift_offsets, strict=True)]
-        for stems in mean(passes):
+        delays = zip(copies, self.shift_offsets, strict=True)
+        delayed_separations = [self._separate_once(copy, delay) for copy, delay in delays]
+        for stems in mean(delayed_separations):
             yield stems.numpy()
 
-    def _separate_once(self, blocks: Iterable[Tensor], lead: int) -> Iterator[Tensor]:
-        """Separate blocks `(C, n)` into `(S, C, n)`, delayed by `lead` samples that are removed again."""
+    def _separate_once(self, blocks: Iterable[Tensor], delay: int) -> Iterator[Tensor]:
+        """Separate blocks `(C, n)`, delayed by `delay` samples, into `(S, C, n)` without the delay."""
         channels = self.ensemble.header.channels
-        later = chain([torch.zeros(channels, lead)], blocks) if lead else blocks
-        windows = cut(later, self.plan, channels=channels, input_length=self.ensemble.input_length)
+        delayed = chain([torch.zeros(channels, delay)], blocks) if delay else blocks
+        windows = cut(delayed, self.plan, channels=channels, input_length=self.ensemble.input_length)
+        to_skip = delay
         for stems in overlap_add(self._estimate(windows), self.plan):
-            skipped = min(lead, stems.shape[-1])
-            lead -= skipped
+            skipped = min(to_skip, stems.shape[-1])
+            to_skip -= skipped
             if skipped < stems.shape[-1]:
                 yield stems[..., skipped:]
 
     @torch.inference_mode()
     def _estimate(self, windows: Iterable[Window]) -> Iterator[Window]:
         """Run the networks on batches of windows `(C, M)`; yield windows `(S, C, length)`."""
-        for _, alike in groupby(windows, key=lambda window: window.length):
-            while batch := list(islice(alike, self.batch_size)):
+        for _, same_length in groupby(windows, key=lambda window: window.length):
+            while batch := list(islice(same_length, self.batch_size)):
                 yield from self._run(batch)
 
     def _run(self, batch: list[Window]) -> Iterator[Window]:
-        """Run the networks on a batch, or on smaller ones if the memory of the device does not suffice."""
+        """Run the networks on a batch, or on smaller ones if the device runs out of memory."""
         done = 0
-        while rest := batch[done : done + self.batch_size]:
+        while remaining := batch[done : done + self.batch_size]:
             try:
-                stems = self._run_networks(rest)
+                stems = self._run_networks(remaining)
             except torch.OutOfMemoryError:
-                if len(rest) == 1:
+                if len(remaining) == 1:
                     raise
             else:
-                yield from (Window(estimate, rest[0].length) for estimate in stems)
-                done += len(rest)
+                yield from (Window(estimate, remaining[0].length) for estimate in stems)
+                done += len(remaining)
                 continue
             # Not in the except clause: the error keeps the tensors of its frames alive.
-            self.batch_size = (len(rest) + 1) // 2
+            self.batch_size = (len(remaining) + 1) // 2
             if self._device == "cuda":
                 torch.cuda.empty_cache()
             if not self.warnings:
-                message = f"the {self._device} device has too little free memory for {len(rest)} windows at a time"
+                count = len(remaining)
+                message = f"the {self._device} device has too little free memory for {count} windows at a time"
                 self.warnings.append(f"{message}; using smaller batches from now on")
 
     def _run_networks(self, batch: list[Window]) -> Tensor:
@@ -128,10 +132,10 @@ class EnsembleRunner:
             signals.check()
             mix = torch.stack([window.center_crop(member.input_length(length)) for window in batch]).to(self._device)
             with self._low_precision():
-                estimate = member.ready(wiener=self._options.wiener)(mix)
-            inner = Window(estimate, length).center_crop(length).float().cpu()
-            for stem, output, gain in member.gains:
-                total[:, stem].add_(inner[:, output], alpha=gain)
+                estimate = member.prepare(wiener=self._options.wiener)(mix)
+            cropped = Window(estimate, length).center_crop(length).float().cpu()
+            for stem, output, gain in member.contributions:
+                total[:, stem].add_(cropped[:, output], alpha=gain)
         return total
 
     def _low_precision(self) -> torch.autocast | nullcontext[None]:

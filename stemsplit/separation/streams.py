@@ -13,29 +13,29 @@ from stemsplit.audio.resampling import resample
 from stemsplit.errors import UsageError
 from stemsplit.models.checkpoint import Header
 
-_BLOCK = 65_536  # samples of an array at a time
+_BLOCK_SAMPLES = 65_536
 
 
-def mean(passes: list[Iterator[Tensor]]) -> Iterator[Tensor]:
+def mean(streams: list[Iterator[Tensor]]) -> Iterator[Tensor]:
     """Average streams of blocks `(..., n)` that are equally long, but cut differently."""
-    if len(passes) == 1:
-        yield from passes[0]
+    if len(streams) == 1:
+        yield from streams[0]
         return
-    waiting = [next(stream, None) for stream in passes]
-    while all(piece is not None for piece in waiting):
-        pieces = [piece for piece in waiting if piece is not None]
-        ready = min(piece.shape[-1] for piece in pieces)
-        yield torch.stack([piece[..., :ready] for piece in pieces]).mean(0)
-        for number, (piece, stream) in enumerate(zip(pieces, passes, strict=True)):
-            waiting[number] = piece[..., ready:] if ready < piece.shape[-1] else next(stream, None)
-    assert not any(piece is not None for piece in waiting)
+    heads = [next(stream, None) for stream in streams]
+    while all(block is not None for block in heads):
+        blocks = [block for block in heads if block is not None]
+        ready = min(block.shape[-1] for block in blocks)
+        yield torch.stack([block[..., :ready] for block in blocks]).mean(0)
+        for number, (block, stream) in enumerate(zip(blocks, streams, strict=True)):
+            heads[number] = block[..., ready:] if ready < block.shape[-1] else next(stream, None)
+    assert not any(block is not None for block in heads)
 
 
 class MixtureTap:
-    """Passes blocks `(..., n)` on, and counts their samples, as the length in a header is only an estimate.
+    """Passes blocks `(..., n)` on and counts their samples, as the length in a header is only an estimate.
 
     Attributes:
-        length: samples that have passed so far.
+        length: Samples that have passed so far.
     """
 
     def __init__(self, blocks: Iterable[Block], *, keep: bool = False) -> None:
@@ -69,17 +69,17 @@ def match_input(stems: Iterable[Stems], count: int, header: Header, rate: int, c
     """Give stems the rate and channels of the song.
 
     Args:
-        stems: blocks `(S, C, n)` with the rate and channels of the model.
+        stems: Blocks `(S, C, n)` with the rate and channels of the model.
         count: S.
-        header: of the model.
-        rate: of the song, Hz.
-        channels: of the song.
+        header: Of the model.
+        rate: Of the song, Hz.
+        channels: Of the song.
 
     Yields:
         Blocks `(S, channels, n)` at `rate`.
     """
-    side_by_side = (block.reshape(-1, block.shape[-1]) for block in stems)
-    for flat in resample(side_by_side, header.rate, rate, channels=count * header.channels):
+    flattened = (block.reshape(-1, block.shape[-1]) for block in stems)
+    for flat in resample(flattened, header.rate, rate, channels=count * header.channels):
         block = flat.reshape(count, header.channels, -1)
         if channels < header.channels:
             yield block.mean(1, keepdims=True)
@@ -105,12 +105,12 @@ def check_array(mixture: npt.ArrayLike, rate: int) -> npt.NDArray[Any]:
 
 def blocks_of(samples: npt.NDArray[Any]) -> Iterator[Block]:
     """Cut an array `(C, N)` into float32 blocks, which are copies."""
-    for start in range(0, samples.shape[1], _BLOCK):
-        yield np.array(samples[:, start : start + _BLOCK], np.float32)
+    for start in range(0, samples.shape[1], _BLOCK_SAMPLES):
+        yield np.array(samples[:, start : start + _BLOCK_SAMPLES], np.float32)
 
 
 def join(stems: Iterable[Stems], shape: tuple[int, int, int], on_progress: Callable[[int, int | None], None]) -> Stems:
-    """Join blocks `(S, C, n)` to an array of a `shape`: resampling twice may give a sample less or more."""
+    """Join blocks `(S, C, n)` into an array of a given shape; resampling twice may give one sample less or more."""
     joined, done, length = np.zeros(shape, np.float32), 0, shape[-1]
     for block in stems:
         size = min(block.shape[-1], length - done)

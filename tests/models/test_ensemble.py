@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.models import checkpoint, headers, registry
 from stemsplit.models.checkpoint import Header, Model, new_model
-from stemsplit.models.ensemble import Ensemble, EnsembleMember
+from stemsplit.models.ensemble import Contribution, Ensemble, EnsembleMember
 from stemsplit.networks.families import build
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.separator import Separator
@@ -119,7 +119,9 @@ def test_a_bag_weighs_networks_of_different_families() -> None:
     ensemble = Ensemble(
         pairs[0][1].header,
         tuple(
-            EnsembleMember(ours.network, tuple((s, s, row[s] / totals[s]) for s in range(4) if row[s]), WINDOW)
+            EnsembleMember(
+                ours.network, tuple(Contribution(s, s, row[s] / totals[s]) for s in range(4) if row[s]), WINDOW
+            )
             for (_, ours), row in zip(pairs, weights, strict=True)
         ),
     )
