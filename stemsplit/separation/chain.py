@@ -7,7 +7,7 @@ import numpy as np
 from stemsplit.audio.decoding import Block, Stems
 from stemsplit.models.ensemble import Chain, ChainStep
 from stemsplit.separation.runner import EnsembleRunner
-from stemsplit.separation.streams import MixtureTap, match_input
+from stemsplit.separation.streams import MixtureTap, match_input, match_length
 
 
 def run_chain(chain: Chain, runners: Sequence[EnsembleRunner], blocks: Iterable[Block], rate: int) -> Iterator[Stems]:
@@ -42,21 +42,13 @@ def _separate_stem(
     tap = MixtureTap(stems, keep=True)
     source = names.index(step.of)
     rate, channels = chain.header.rate, chain.header.channels
-
-    def replaced(added: Stems) -> Stems:
+    count = len(step.stems)
+    separated = runner.separate((block[source] for block in tap), rate)
+    matched = match_input(separated, count, runner.ensemble.header, rate, channels)
+    for added in match_length(matched, tap, count, channels):
         previous = tap.take(added.shape[-1])
         assert previous is not None
-        return np.concatenate([np.delete(previous, source, axis=0), added])
-
-    done = 0
-    added = runner.separate((block[source] for block in tap), rate)
-    for block in match_input(added, len(step.stems), runner.ensemble.header, rate, channels):
-        block = block[..., : tap.length - done]
-        done += block.shape[-1]
-        yield replaced(block)
-    # Resampling to the step's rate and back can end one sample early.
-    if missing := tap.length - done:
-        yield replaced(np.zeros((len(step.stems), channels, missing), np.float32))
+        yield np.concatenate([np.delete(previous, source, axis=0), added])
 
 
 def _sum_by_name(names: Sequence[str], signals: Stems, stem_names: Sequence[str]) -> Stems:

@@ -17,7 +17,7 @@ from stemsplit.audio.spool import Spool
 from stemsplit.audio.tags import Tags, read_tags
 from stemsplit.models.checkpoint import Header
 from stemsplit.separation.outputs import Delivery, Rows
-from stemsplit.separation.streams import MixtureTap, match_input
+from stemsplit.separation.streams import MixtureTap, match_input, match_length
 
 OnProgress = Callable[[int, int | None], None]
 Separate = Callable[[Iterable[Block], int], Iterator[Stems]]
@@ -110,14 +110,10 @@ def _rows_of(rows: Rows, reader: Reader, rate: int, separate: Separate, header: 
     """Yield blocks `(R, C, n)` at `rate`, together as long as the song is at that rate."""
     resampled = resample(reader.blocks(), reader.rate, rate, channels=reader.channels)
     mixture = MixtureTap(resampled, keep=rows.needs_mixture)
-    done, count = 0, len(header.stems)
-    for stems in match_input(separate(mixture, rate), count, header, rate, reader.channels):
-        stems = stems[..., : mixture.length - done]
-        done += stems.shape[-1]
+    count = len(header.stems)
+    matched = match_input(separate(mixture, rate), count, header, rate, reader.channels)
+    for stems in match_length(matched, mixture, count, reader.channels):
         yield rows.mix(stems, mixture.take(stems.shape[-1]))
-    # Resampling to the model's rate and back can end one sample early.
-    if missing := mixture.length - done:
-        yield rows.mix(np.zeros((count, reader.channels, missing), np.float32), mixture.take(missing))
 
 
 def _tags(reader: Reader) -> Tags | None:

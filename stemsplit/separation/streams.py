@@ -87,6 +87,30 @@ def match_input(stems: Iterable[Stems], count: int, header: Header, rate: int, c
             yield np.repeat(block, channels // header.channels, axis=1)
 
 
+def match_length(stems: Iterable[Stems], tap: MixtureTap, count: int, channels: int) -> Iterator[Stems]:
+    """Make stems as long as the tapped stream that they were separated from.
+
+    Resampling to the model's rate and back can end one sample early or late.
+
+    Args:
+        stems: Blocks `(S, C, n)` at the rate of the tapped stream.
+        tap: The stream, which has passed all samples when `stems` ends.
+        count: S.
+        channels: C.
+
+    Yields:
+        The blocks, the last one cut if there are too many samples, or followed by silence if there are too few.
+    """
+    done = 0
+    for block in stems:
+        block = block[..., : tap.length - done]
+        done += block.shape[-1]
+        if block.shape[-1]:
+            yield block
+    if missing := tap.length - done:
+        yield np.zeros((count, channels, missing), np.float32)
+
+
 def check_array(mixture: npt.ArrayLike, rate: int) -> npt.NDArray[Any]:
     """Return a song in memory as an array; raise UsageError unless it is `(1, N)` or `(2, N)` finite floats."""
     samples = np.asarray(mixture)
