@@ -173,6 +173,8 @@ def converted_path(sources: Sequence[Path], header: str) -> Path:
 
 def find_converted(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
     """Find what has been converted from the downloads of a model, for it or for another model of the same downloads."""
+    if spec.steps:
+        return [converted for part in spec.parts for converted in find_converted(part)]
     if not any(file.name.endswith(ONNX) for file in spec.files):
         return []
     hashes = [file.sha256 or recorded_hash(spec, file) for file in spec.files]
