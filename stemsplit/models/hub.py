@@ -26,9 +26,9 @@ from stemsplit.models.registry import (
 from stemsplit.version import __version__
 
 OnDownload = Callable[[ModelSpec, int | None], None]
-"""Called once before a download starts, with the model and its size in bytes, if known."""
+"""Called once before a download starts, with the model and its size in bytes, if known; of a chain, for each step."""
 OnProgress = Callable[[int, int | None], None]
-"""Called with the bytes downloaded so far and their total, if known, over all files of a model."""
+"""Called with the bytes downloaded so far and their total, if known, over all files of a model, or of a step of a chain."""
 
 
 def download_model(

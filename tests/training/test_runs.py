@@ -132,10 +132,16 @@ def test_files_of_the_author_of_demucs_can_be_trained_further(
 def test_a_registered_model_can_be_trained_further(run: Run, data: Path, make_song: MakeSong, here: Path) -> None:
     make_song(here / "cd" / "song", rate=44_100, length=150_000)
     (here / "few.toml").write_text("epochs = 1\nsteps = 1\nbatch_size = 1\n")
-    arguments = ("-o", "run", "--recipe", "few.toml", "--from", "mini", "--device", "cpu", "--workers", "0")
+    arguments = ("-o", "run", "--recipe", "few.toml", "--from", "mini-unet", "--device", "cpu", "--workers", "0")
     outcome = run("train", "cd", *arguments, model=False)
     assert outcome.code == 0, outcome.err
     assert checkpoint.load(here / "run" / WEIGHTS).header.length == 132_300
+
+
+def test_a_chain_is_refused_and_its_steps_are_named(run: Run, data: Path, here: Path) -> None:
+    code, out, err = run("train", "musdb", "-o", "run", "--from", "mini", model=False)
+    assert (code, out) == (2, "")
+    assert "'mini' is a chain of models\nhint: begin with one of them: spleeter-2stems, mini-unet" in err
 
 
 def test_a_model_of_another_family_is_refused(run: Run, data: Path, here: Path) -> None:
