@@ -26,7 +26,7 @@ from stemsplit.models.registry import (
 from stemsplit.version import __version__
 
 OnDownload = Callable[[ModelSpec, int | None], None]
-"""Called once before a download starts, with the model and its size in bytes, if known; of a chain, for each step."""
+"""Called before a download starts, once for each step of a chain, with the model and its size in bytes, if known."""
 OnProgress = Callable[[int, int | None], None]
 """Called with the bytes downloaded so far and their total, if known, over all files of a model, or of a step of a chain."""
 
