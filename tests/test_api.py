@@ -74,6 +74,7 @@ def test_type_checkers_know_it() -> None:
     assert number == "a text"  # type: ignore[comparison-overlap]
 
 
+@pytest.mark.full
 def test_errors_can_be_caught_without_torch() -> None:
     assert not imported_by("import stemsplit; stemsplit.StemsplitError; dir(stemsplit)") & HEAVY
     assert "torch" in imported_by("from stemsplit import Separator")
@@ -226,6 +227,7 @@ def test_an_array_becomes_arrays(shares_model: Callable[..., Model], channels: i
         np.testing.assert_allclose(stem[:, middle], share * mixture[:, middle], atol=1e-4)
 
 
+@pytest.mark.full
 def test_arrays_and_files_are_separated_alike(tmp_path: Path, unet_model: Callable[..., Model]) -> None:
     separator = Separator(unet_model(), SeparationOptions(shifts=2, overlap=0.5))
     mixture = noise(2, 70_000)

@@ -158,6 +158,7 @@ def run_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     return run
 
 
+@pytest.mark.full
 def test_the_example_that_separates_a_file(run_example: Callable[..., list[str]], tmp_path: Path) -> None:
     song = write_song(tmp_path / "song.wav")
     assert run_example("separate_file.py", song, tmp_path / "out")[0].endswith(" samples clipped")
@@ -165,6 +166,7 @@ def test_the_example_that_separates_a_file(run_example: Callable[..., list[str]]
     assert names == {"vocals.flac", "drums.flac", "bass.flac", "other.flac"}
 
 
+@pytest.mark.full
 def test_the_example_that_separates_a_folder(run_example: Callable[..., list[str]], tmp_path: Path) -> None:
     song = write_song(tmp_path / "album/song.wav")
     (tmp_path / "album/broken.wav").write_bytes(b"no audio")
@@ -174,6 +176,7 @@ def test_the_example_that_separates_a_folder(run_example: Callable[..., list[str
         assert done.startswith(f"{song}: {what}")
 
 
+@pytest.mark.full
 def test_the_example_that_evaluates_a_model(
     run_example: Callable[..., list[str]], make_song: Callable[..., dict[str, np.ndarray]], tmp_path: Path
 ) -> None:

@@ -120,12 +120,14 @@ with signals.deferred():
     assert run_code(body) == (0, f"alive\n{-signal.SIGTERM}\n")
 
 
+@pytest.mark.full
 def test_a_library_does_not_touch_signals() -> None:
     prelude = "import signal, os\nimport stemsplit.separation.separator\n"
     body = "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\nprint('as before')"
     assert run_code(body, prelude) == (0, "as before\n")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("moment", "files"),
     [
@@ -183,6 +185,7 @@ def long_song(run: Run, here: Path) -> Path:
     return write_song(here / "long.wav", length=8_000 * 3_600, channels=1)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has loaded")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_while_pytorch_is_imported(run: Run, here: Path, number: signal.Signals) -> None:
@@ -193,6 +196,7 @@ def test_stopping_while_pytorch_is_imported(run: Run, here: Path, number: signal
     assert not (here / "separated").exists()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("options", [["-f", "mp3", "--player"], ["--stem-file"], ["--clip", "gain"]])
 def test_stopping_a_song(long_song: Path, here: Path, options: list[str], number: signal.Signals) -> None:
@@ -202,6 +206,7 @@ def test_stopping_a_song(long_song: Path, here: Path, options: list[str], number
     assert not (here / "separated").exists()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_stopping_a_batch(long_song: Path, here: Path, jobs: str, number: signal.Signals) -> None:
@@ -221,6 +226,7 @@ def done(here: Path, songs: str) -> bool:
     return all((here / f"separated/{song}/stemsplit.json").exists() for song in songs)
 
 
+@pytest.mark.full
 def test_stopping_before_all_of_standard_input_is_there(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(here / "temporary"))
@@ -239,6 +245,7 @@ def test_stopping_before_all_of_standard_input_is_there(run: Run, here: Path, mo
     assert files_in(here / "temporary") == []
 
 
+@pytest.mark.full
 def test_a_second_ctrl_c_ends_the_program(long_song: Path, here: Path) -> None:
     process = start("long.wav", "--model", "model.safetensors")
     wait_for(lambda: bool(list(here.glob("separated/long/*.part"))), process)
@@ -249,6 +256,7 @@ def test_a_second_ctrl_c_ends_the_program(long_song: Path, here: Path) -> None:
     assert process.returncode in (130, -signal.SIGINT)
 
 
+@pytest.mark.full
 def test_nohup(long_song: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

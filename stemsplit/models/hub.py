@@ -28,7 +28,7 @@ from stemsplit.version import __version__
 OnDownload = Callable[[ModelSpec, int | None], None]
 """Called before a download starts, once for each step of a chain, with the model and its size in bytes, if known."""
 OnProgress = Callable[[int, int | None], None]
-"""Called with the bytes downloaded so far and their total, if known, over all files of a model, or of a step of a chain."""
+"""Called with the bytes downloaded so far and their total, if known, over the files of a model or of a step."""
 
 
 def download_model(

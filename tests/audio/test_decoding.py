@@ -154,6 +154,7 @@ def test_variable_bit_rate_without_a_header_is_read_to_its_end(tmp_path: Path) -
     assert read(tmp_path / "x.mp3").shape[1] > 2 * LENGTH
 
 
+@pytest.mark.full
 def test_an_estimated_length_is_not_taken_for_a_promise(tmp_path: Path) -> None:
     """At 48 kHz, the length that FFmpeg estimates from the first bit rate may well be a whole number."""
     bare = {"write_xing": "0", "id3v2_version": "0"}
@@ -266,6 +267,7 @@ def join(path: Path, *parts: Path) -> None:
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
 
 
+@pytest.mark.full
 def test_a_video_stream_may_appear_late(tmp_path: Path) -> None:
     encode(tmp_path / "x.flv", bursts(length=20 * RATE), "libmp3lame")
     song = read(tmp_path / "x.flv")

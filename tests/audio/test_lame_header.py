@@ -47,6 +47,7 @@ def test_a_right_note_stays_as_it_is() -> None:
     assert [i - note for i in range(len(before)) if file.getvalue()[i] != before[i]] == [143, 154, 155]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("rate", "frame"), [(44_100, 1152), (22_050, 576), (8_000, 576)])
 def test_every_length_comes_back(tmp_path: Path, rate: int, frame: int) -> None:
     path = tmp_path / "x.mp3"

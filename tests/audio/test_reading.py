@@ -107,6 +107,7 @@ def test_a_double_too_large_for_a_float_becomes_silence(tmp_path: Path) -> None:
     assert len(warnings) == 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "subtype"),
     [
@@ -272,6 +273,7 @@ def test_closing_in_the_middle(tmp_path: Path, name: str) -> None:
     assert file.closed
 
 
+@pytest.mark.full
 def test_decoders_are_quiet_and_ffmpeg_is_not_loaded_for_wav(tmp_path: Path) -> None:
     for name in ["x.wav", "x.mp3", "x.flac"]:
         soundfile.write(tmp_path / name, noise(2, 100_000).T, RATE)

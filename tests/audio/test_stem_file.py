@@ -67,6 +67,7 @@ def decode(path: Path, track: int) -> npt.NDArray[np.float64]:
         return whole.astype(np.float64) / full
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("tags", [Tags(), Tags({"title": "Song", "artist": "a"})])
 def test_the_box_of_names_and_colors(tmp_path: Path, tags: Tags) -> None:
     write(tmp_path / "x.stem.mp4", tones(), tags=tags)
@@ -85,6 +86,7 @@ def test_the_box_of_names_and_colors(tmp_path: Path, tags: Tags) -> None:
     assert read_tags(tmp_path / "x.stem.mp4") == tags
 
 
+@pytest.mark.full
 def test_only_the_mixture_is_played_by_others(tmp_path: Path) -> None:
     write(tmp_path / "x.stem.mp4", tones())
     tracks = [inner for kind, inner in boxes(box((tmp_path / "x.stem.mp4").read_bytes(), "moov")) if kind == "trak"]
@@ -96,6 +98,7 @@ def test_only_the_mixture_is_played_by_others(tmp_path: Path) -> None:
     assert np.std(mixture[:, :30_000] - tones()[4]) < 0.01
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("name", "most"), [("m4a", 0.01), ("alac", 2**-23)])
 def test_every_track_is_the_right_stem(tmp_path: Path, name: str, most: float) -> None:
     rows = tones()
@@ -106,6 +109,7 @@ def test_every_track_is_the_right_stem(tmp_path: Path, name: str, most: float) -
         assert np.std(result[:, :30_000] - rows[row]) < most
 
 
+@pytest.mark.full
 def test_tracks_are_stereo_at_44_or_48_khz(tmp_path: Path) -> None:
     writer = write(tmp_path / "x.stem.mp4", tones(channels=1, rate=22_050), rate=22_050)
     assert writer.warnings == ["a stem file has no sample rate of 22050 Hz, so it is written at 44100 Hz"]

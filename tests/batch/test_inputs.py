@@ -158,6 +158,7 @@ def test_a_folder_that_vanishes_while_it_is_searched(here: Path, monkeypatch: py
     assert [failure.source for failure in failed] == ["album/b"]
 
 
+@pytest.mark.full
 def test_more_folders_in_each_other_than_python_calls_functions(here: Path) -> None:
     deep = here / "album"
     deep.mkdir()

@@ -131,6 +131,7 @@ def test_songs_can_be_opened_otherwise(here: Path) -> None:
     assert opened == [Path("a.wav")]
 
 
+@pytest.mark.full
 def test_thousands_of_songs_are_checked_in_few_steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     song = write_song("song.wav", length=10).read_bytes()
     Path("many").mkdir()

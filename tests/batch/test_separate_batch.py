@@ -129,6 +129,7 @@ def test_what_it_does_is_logged(
     assert caplog.messages[2] == "a.wav: 8000 Hz, stereo, 0.5 s"
 
 
+@pytest.mark.full
 def test_neither_terminal_nor_command_line_is_needed(here: Path) -> None:
     assert not imported_by("from stemsplit import separate_batch") & {"typer", "click", "rich", "torch"}
     assert stemsplit.separate_batch is separate_batch

@@ -185,6 +185,7 @@ PIECES = st.sampled_from(["{stem}", "{track}", "{folder}", "/", ".", "..", "x", 
 TEXT = st.text(st.sampled_from("./\\:~ \0\n{}aC" + string.ascii_letters), max_size=12)
 
 
+@pytest.mark.full
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     template=st.lists(PIECES).map(lambda pieces: "".join([*pieces, "{stem}"])),

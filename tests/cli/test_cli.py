@@ -226,6 +226,7 @@ def test_what_cannot_be_done_is_said(run: Run, here: Path, arguments: list[str],
     assert files_in(here) == before
 
 
+@pytest.mark.full
 def test_how_it_is_separated(run: Run, here: Path) -> None:
     write_song(here / "song.wav")
 

@@ -68,6 +68,7 @@ def fatal(found: dict[str, Any]) -> list[str]:
 # A good machine
 
 
+@pytest.mark.full
 def test_what_is_found(examine: Callable[..., tuple[int, dict[str, Any]]]) -> None:
     code, found = examine()
     assert code == 0
@@ -93,6 +94,7 @@ def test_what_is_found(examine: Callable[..., tuple[int, dict[str, Any]]]) -> No
     assert test["elapsed_seconds"] > 0
 
 
+@pytest.mark.full
 def test_people_are_told_the_same(run: Run) -> None:
     code, out, err = run("doctor", "--device", "cpu", "--model", "mini", model=False)
     assert (code, err) == (0, "")
@@ -136,6 +138,7 @@ def test_settings_that_are_heeded(
     assert examine("--preset", "fast")[1]["model"]["name"] == "spleeter"
 
 
+@pytest.mark.full
 def test_settings_that_are_damaged(
     examine: Callable[..., tuple[int, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +159,7 @@ def test_settings_that_are_damaged(
     assert found["self_test"]["passed"]  # the rest is looked at nevertheless
 
 
+@pytest.mark.full
 def test_a_model_that_does_not_exist(examine: Callable[..., tuple[int, dict[str, Any]]]) -> None:
     code, found = examine("--model", "minni")
     assert (code, fatal(found)) == (1, ["unknown model 'minni'"])
@@ -164,6 +168,7 @@ def test_a_model_that_does_not_exist(examine: Callable[..., tuple[int, dict[str,
 # Models and the Hub
 
 
+@pytest.mark.full
 def test_without_the_hub(examine: Callable[..., tuple[int, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch) -> None:
     code, found = examine()
     assert code == 0
@@ -189,6 +194,7 @@ def test_without_the_hub(examine: Callable[..., tuple[int, dict[str, Any]]], mon
     assert "HF_ENDPOINT is not a valid URL" in found["problems"][0]["problem"]
 
 
+@pytest.mark.full
 def test_the_way_to_the_hub(
     spec: ModelSpec, here: Path, examine: Callable[..., tuple[int, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +215,7 @@ def test_the_way_to_the_hub(
     assert examine(*own)[1]["hub"]["proxy"] == "http://...@127.0.0.1:9"
 
 
+@pytest.mark.full
 def test_room_for_the_model(
     spec: ModelSpec, here: Path, examine: Callable[..., tuple[int, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +240,7 @@ def test_room_for_the_model(
 # Bad machines
 
 
+@pytest.mark.full
 def test_a_library_is_missing(
     examine: Callable[..., tuple[int, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +296,7 @@ def _too_short(stems: np.ndarray) -> np.ndarray:
     return stems[..., :-1]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("break_it", [_not_numbers, _too_loud, _too_short])
 def test_wrong_stems(
     examine: Callable[..., tuple[int, dict[str, Any]]],
@@ -306,6 +315,7 @@ def test_wrong_stems(
     assert not found["self_test"]["passed"]
 
 
+@pytest.mark.full
 def test_a_device_that_fails(
     examine: Callable[..., tuple[int, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def data(here: Path, make_song: MakeSong) -> Path:
     return here / "data"
 
 
+@pytest.mark.full
 def test_the_table(run: Run, data: Path) -> None:
     outcome = run("evaluate", "data")
     assert outcome.code == 0
@@ -79,6 +80,7 @@ def test_bss_eval_and_the_folder(run: Run, data: Path) -> None:
     assert "bss_eval" not in json.loads(Path("scores/scores.json").read_text())
 
 
+@pytest.mark.full
 def test_two_models(run: Run, here: Path, make_song: MakeSong, unet_model: MakeModel) -> None:
     for seed in range(6):
         make_song(here / f"data/{seed}", seed=seed, length=8000)
@@ -108,6 +110,7 @@ def test_models_that_cannot_be_compared(run: Run, data: Path, unet_model: MakeMo
     assert "'two.safetensors' gives vocals, rest: only models with the same stems" in outcome.err
 
 
+@pytest.mark.full
 def test_songs_that_cannot_be_scored(run: Run, data: Path, make_song: MakeSong) -> None:
     """They are reported, and the others are scored."""
     make_song(data / "rate", rate=16_000)
@@ -144,6 +147,7 @@ def test_no_song_that_can_be_scored(run: Run, here: Path, make_song: MakeSong) -
     assert outcome.err.startswith("stemsplit: no stems found in 'empty'\nhint: expected <song>/vocals.wav")
 
 
+@pytest.mark.full
 def test_a_song_without_a_second_for_bss_eval(run: Run, here: Path, make_song: MakeSong) -> None:
     written = make_song(here / "data/a", length=16_000)
     for stem, part in (("vocals", slice(0, 8000)), ("bass", slice(8000, 16_000))):

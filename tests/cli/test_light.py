@@ -37,6 +37,7 @@ def test_the_package_is_light() -> None:
     assert not imported_by("import stemsplit") & {*HEAVY, "typer"}
 
 
+@pytest.mark.full
 def test_what_refuses_a_song_does_not_wait_for_torch() -> None:
     code = "import stemsplit.cli.main; sys.argv[1:] = ['missing.wav', '-q']; stemsplit.cli.main.main()"
     assert "torch" not in imported_by(code)

@@ -156,6 +156,7 @@ def test_the_bundled_model_is_not_removed(run: Run, cache: Path) -> None:
     assert all(part.path and part.path.exists() for part in OURS["mini"].parts)
 
 
+@pytest.mark.full
 def test_a_model_is_fetched_when_it_is_used_first(run: Run, own: Path, here: Path) -> None:
     write_song(here / "song.wav")
     code, out, err = run("song.wav", "--registry", str(own), "--device", "cpu", model=False)
@@ -184,6 +185,7 @@ def test_nothing_is_fetched_for_songs_that_cannot_be_separated(run: Run, own: Pa
     assert server.requests == []
 
 
+@pytest.mark.full
 def test_the_bundled_model_takes_the_place_of_the_default(
     run: Run, own: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +241,7 @@ def test_models_of_the_configuration_folder(run: Run, own: Path, here: Path, mon
     assert listed["models"][-1]["name"] == "mine"
 
 
+@pytest.mark.full
 def test_publishing(run: Run, here: Path, cache: Path, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     code, out, err = run("models", "push", "model.safetensors", "me/new", "--license", "mit", model=False)

@@ -49,6 +49,7 @@ def test_two_stems_and_the_mixture(run: Run, here: Path) -> None:
     assert (mixture == samples_of("song.wav")).all()
 
 
+@pytest.mark.full
 def test_a_stem_file(run: Run, here: Path) -> None:
     write_song(here / "song.wav", rate=44_100, length=44_100)
     outcome = run("song.wav", "--stem-file")
@@ -62,6 +63,7 @@ def test_a_stem_file(run: Run, here: Path) -> None:
     assert run("separated/song/song.stem.mp4", "--track", "5", "-o", "else").code == 0
 
 
+@pytest.mark.full
 def test_a_page_to_listen_on(run: Run, here: Path) -> None:
     write_song(here / "song.wav")
     outcome = run("song.wav", "--player", "--mixture")
@@ -92,6 +94,7 @@ def test_gain_and_rate(run: Run, here: Path) -> None:
     assert run("loud.wav", "--sample-rate", "model", "-o", "m").code == 0
 
 
+@pytest.mark.full
 def test_standard_output_and_input(run: Run, here: Path) -> None:
     write_song(here / "song.wav")
     command = [sys.executable, "-m", "stemsplit", "-", "--stems", "bass", "-o", "-", "-f", "flac", *BASE]
@@ -177,6 +180,7 @@ def test_a_batch_with_every_failure_among_good_songs(run: Run, here: Path) -> No
     )
 
 
+@pytest.mark.full
 def test_a_batch_goes_on_after_it_was_killed(run: Run, here: Path) -> None:
     for number in range(3):
         write_song(here / f"in/{number}.wav")
@@ -204,6 +208,7 @@ def test_a_batch_goes_on_after_it_was_killed(run: Run, here: Path) -> None:
     assert (here / "separated/0/bass.wav").read_text() == "mine"
 
 
+@pytest.mark.full
 def test_a_folder_that_is_its_own_output(run: Run, here: Path) -> None:
     write_song(here / "album/song.wav")
     assert run("album", "-o", "album").code == 0
@@ -216,6 +221,7 @@ def test_a_folder_that_is_its_own_output(run: Run, here: Path) -> None:
     assert run(*flat, "--skip-existing").out == ""
 
 
+@pytest.mark.full
 def test_jobs_give_the_same_stems(run: Run, here: Path) -> None:
     for number in range(5):
         write_song(here / f"in/{number}.wav", length=3_000 + 500 * number)
@@ -227,6 +233,7 @@ def test_jobs_give_the_same_stems(run: Run, here: Path) -> None:
         assert (here / "two" / path.relative_to(here / "one")).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.full
 def test_stopping_several_jobs_leaves_nothing_behind(run: Run, here: Path) -> None:
     for name in ("a", "b"):
         write_song(here / f"{name}.wav", length=8_000 * 3_600, channels=1)
@@ -252,6 +259,7 @@ def test_verbose_on_a_pipe(run: Run, here: Path) -> None:
     assert "\x1b" not in err
 
 
+@pytest.mark.full
 def test_stdin_that_is_no_song(here: Path, run: Run) -> None:
     command = [sys.executable, "-m", "stemsplit", "-", *BASE]
     for data in (b"", b"no music"):

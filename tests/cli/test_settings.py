@@ -93,6 +93,7 @@ def test_a_text_that_begins_with_a_tilde_is_in_the_home(
     assert (song.parent / "home/stems/song/bass.wav").exists()
 
 
+@pytest.mark.full
 def test_settings_are_for_all_commands_that_have_the_option(
     run: Run, here: Path, config: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +323,7 @@ def which(run: Run, song: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     return call
 
 
+@pytest.mark.full
 def test_the_nearest_of_a_model_and_a_preset_holds(
     which: Callable[..., str], config: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,6 +411,7 @@ def complete(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     return call
 
 
+@pytest.mark.full
 @pytest.mark.skipif(BASH is None, reason="needs bash")
 def test_what_bash_offers(complete: Callable[..., list[str]], here: Path, config: Write) -> None:
     for name in ("song.mp3", "sep arate.wav", ".hidden"):
@@ -426,6 +429,7 @@ def test_what_bash_offers(complete: Callable[..., list[str]], here: Path, config
     assert complete("stemsplit", "song.mp3", "so") == []
 
 
+@pytest.mark.full
 @pytest.mark.skipif(BASH is None, reason="needs bash")
 def test_models_of_the_user_are_offered(complete: Callable[..., list[str]], here: Path, config: Write) -> None:
     path = config("").with_name("models.toml")

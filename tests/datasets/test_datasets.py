@@ -75,6 +75,7 @@ def test_seeking_in_aac_is_exact_to_the_sample(packed: Path, length: int) -> Non
         np.testing.assert_array_equal(read_streams(path, ("other", "drums"), start, length), expected[[3, 1]])
 
 
+@pytest.mark.full
 def test_beyond_the_end_there_is_silence(packed: Path) -> None:
     (song,) = find_songs(packed, STEMS)
     assert read_stems(song, STEMS, 11 * RATE, 100).abs().max() == 0

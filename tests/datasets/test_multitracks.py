@@ -66,6 +66,7 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
     assert read_stems(song, STEMS, 100, 50).shape == (4, 2, 50)
 
 
+@pytest.mark.full
 def test_an_mp3_of_variable_bit_rate_is_read_to_its_end_even_without_a_header(tmp_path: Path) -> None:
     """Where libsndfile trusts an estimate from the first frames, and stops halfway."""
     length = 20 * 44_100 // 1152 * 1152

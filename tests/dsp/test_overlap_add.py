@@ -31,6 +31,7 @@ def round_trip(samples: Tensor, plan: WindowPlan, size: int) -> Tensor:
     return torch.cat([samples[:, :0], *output], dim=-1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("length", "hop"), PLANS)
 def test_cut_and_overlap_add_give_back_the_stream(length: int, hop: int) -> None:
     plan = WindowPlan(length, hop)

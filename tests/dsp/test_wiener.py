@@ -137,6 +137,7 @@ def test_sounds_from_different_directions_get_clearer() -> None:
 # As an option of the networks that estimate masks
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_the_option_of_mask_networks(unet_model: Callable[..., Model]) -> None:
     network = unet_model().network

@@ -129,6 +129,7 @@ def test_windows_in_which_a_stem_is_silent() -> None:
     assert not ratios[..., [1, 3]].isnan().any()
 
 
+@pytest.mark.full
 def test_a_stem_that_is_not_in_the_song() -> None:
     """museval refuses it. Here the others have the ratios that they have without it."""
     reference = band()
@@ -197,6 +198,7 @@ def test_what_rounding_would_decide_is_decided() -> None:
     assert (ratios >= bss_eval(sixteen_bits(reference), estimate, RATE) - 1).all()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("block", [333, 1024, 100_000])
 def test_blocks_of_any_size(block: int) -> None:
     reference = band()

@@ -139,6 +139,7 @@ def test_ideal_masks_are_far_better_than_the_mixture(make_song: MakeSong, tmp_pa
         assert ideal.sdr[stem] > nothing.sdr[stem] + 8
 
 
+@pytest.mark.full
 def test_ideal_masks_against_one_pass(make_song: MakeSong, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The definition, on the whole song at once; only its two ends may differ a little."""
     true = stack(make_song(tmp_path, length=60_000))

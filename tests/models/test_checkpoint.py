@@ -175,6 +175,7 @@ def test_a_damaged_header(model: Model, path: Path, header: str) -> None:
     assert "invalid header: " in refusal(path)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

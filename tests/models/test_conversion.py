@@ -108,6 +108,7 @@ def test_it_is_made_anew_when_it_is_not_as_it_was(paths: list[Path], change: Cal
     assert store.is_unchanged(path)
 
 
+@pytest.mark.full
 def test_other_files_stems_and_settings_are_another_one(paths: list[Path]) -> None:
     wider = {**SETTINGS, "bins": 192}
     one = spleeter_onnx.convert(paths, GIVES, SETTINGS)
@@ -121,6 +122,7 @@ def test_other_files_stems_and_settings_are_another_one(paths: list[Path]) -> No
     assert spleeter_onnx.convert(paths, GIVES, SETTINGS) not in {one, *others}
 
 
+@pytest.mark.full
 def test_half_precision_stays_half_as_large(paths: list[Path], made: Network) -> None:
     full = spleeter_onnx.convert(paths, GIVES, SETTINGS)
     for number, path in enumerate(paths):
@@ -152,6 +154,7 @@ def test_a_folder_that_cannot_be_written(paths: list[Path]) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.full
 def test_what_was_killed_is_swept_away(paths: list[Path]) -> None:
     path = spleeter_onnx.convert(paths, GIVES, SETTINGS)
     old, young = (path.with_name(f"{path.name}.{number}") for number in (1, 2))
@@ -188,6 +191,7 @@ def test_later_starts_do_not_import_onnx(paths: list[Path]) -> None:
 # An ensemble
 
 
+@pytest.mark.full
 def test_one_stem_is_what_it_is_with_all(paths: list[Path]) -> None:
     every = separate(load_ensemble(paths, GIVES, config=SETTINGS))
     some = load_ensemble(paths, GIVES, config=SETTINGS, stems=["bass", "vocals"])
@@ -198,6 +202,7 @@ def test_one_stem_is_what_it_is_with_all(paths: list[Path]) -> None:
     assert set(asked) == {2}  # nothing is inverted in vain
 
 
+@pytest.mark.full
 def test_stems_add_up_to_the_song(paths: list[Path]) -> None:
     stems = separate(load_ensemble(paths, GIVES, config=SETTINGS))
     np.testing.assert_allclose(stems.sum(0), song(), atol=1e-5)
@@ -277,6 +282,7 @@ def test_the_life_of_such_a_model(
     assert run(*arguments(own, "--overwrite"), model=False).code == 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("content", "told"),
     [(b"?", "not a valid ONNX file|is missing|Conv nodes"), (None, "conv.weight has shape")],
@@ -301,6 +307,7 @@ def test_files_that_are_no_such_network(
     assert any(each in err for each in told.split("|"))
 
 
+@pytest.mark.full
 def test_a_download_that_is_damaged_on_its_way(run: Run, own: Path, server: Hub) -> None:
     server.faults.corrupt = 1
     assert run(*arguments(own), model=False).code == 0  # asked for once more
@@ -312,6 +319,7 @@ def test_a_download_that_is_damaged_on_its_way(run: Run, own: Path, server: Hub)
     assert converted() == []
 
 
+@pytest.mark.full
 def test_wiener_filtering(run: Run, own: Path, here: Path) -> None:
     assert run(*arguments(own), model=False).code == 0
     plain = (here / "separated/song/vocals.wav").read_bytes()
@@ -336,6 +344,7 @@ def test_wiener_filtering_of_what_is_no_mask(run: Run, own: Path, server: Hub) -
     )
 
 
+@pytest.mark.full
 def test_evaluation_has_the_settings(run: Run, own: Path, make_song: Callable[..., object], here: Path) -> None:
     make_song(here / "data" / "one", rate=44_100)
     told = [

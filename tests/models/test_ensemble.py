@@ -160,6 +160,7 @@ def test_networks_for_a_stem_each_are_one_model(paths: list[Path]) -> None:
     torch.testing.assert_close(run(ensemble, mix), torch.stack([one[3], two[0], two[1], three[2]]), rtol=0, atol=0)
 
 
+@pytest.mark.full
 def test_networks_of_a_shape_take_the_memory_of_one(paths: list[Path]) -> None:
     ensemble = load_ensemble(paths, [("vocals",), ("drums", "bass"), ("other",)])
     assert len({id(member.network) for member in ensemble.members}) == 1
@@ -382,6 +383,7 @@ def test_bad_bags_are_refused(tmp_path: Path, weights: Any, changes: dict[str, s
     assert caught.value.hint
 
 
+@pytest.mark.full
 def test_a_bag_with_weights_of_another_shape(tmp_path: Path) -> None:
     path = bag_file(tmp_path / "x.safetensors", ["demucs", "hdemucs"])
     with safe_open(path, framework="pt") as file:

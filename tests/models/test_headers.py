@@ -31,6 +31,7 @@ def test_a_published_file_is_a_model(tmp_path: Path, name: str) -> None:
     assert (header.length, header.hop) == (6240, 4680)  # 7.8 s, of which a quarter overlaps, at a tenth of the size
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_its_stems_are_those_of_the_authors_program(tmp_path: Path, name: str) -> None:
@@ -61,6 +62,7 @@ def test_every_argument_of_the_class_is_known_with_its_default(name: str) -> Non
     assert defaults["segment"] == known.segment
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", headers.CLASSES)
 def test_what_is_not_given_has_the_default_of_the_class(name: str) -> None:
     known = headers.CLASSES[name]

@@ -279,6 +279,7 @@ def test_a_slow_hub(spec: ModelSpec, server: Hub, monkeypatch: pytest.MonkeyPatc
         hub.download(spec)
 
 
+@pytest.mark.full
 def test_a_hub_that_accepts_and_never_answers(spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stemsplit.models.hub_client._ANSWER_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -288,6 +289,7 @@ def test_a_hub_that_accepts_and_never_answers(spec: ModelSpec, tmp_path: Path, m
                 hub.download(model)
 
 
+@pytest.mark.full
 def test_a_connection_that_is_cut_goes_on_where_it_was(spec: ModelSpec, server: Hub) -> None:
     server.faults.cuts, server.faults.cut_after = 1, 600_000
     paths = hub.download(spec).paths
@@ -296,6 +298,7 @@ def test_a_connection_that_is_cut_goes_on_where_it_was(spec: ModelSpec, server: 
     assert 0 < int(wanted.removeprefix("bytes=").removesuffix("-")) <= 600_000
 
 
+@pytest.mark.full
 def test_a_hub_that_fails_between_two_tries(spec: ModelSpec, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     server.faults.corrupt = 1
     check = store.check_file
@@ -453,6 +456,7 @@ def test_what_a_repository_has(
         assert server.requests == []
 
 
+@pytest.mark.full
 def test_a_model_is_published_and_runs_from_there(
     server: Hub, cache: Path, tmp_path: Path, unet_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,6 +479,7 @@ def test_a_model_is_published_and_runs_from_there(
     assert server.files["me/new"]["README.md"] == b"written by hand"
 
 
+@pytest.mark.full
 def test_what_is_private_stays_so(
     server: Hub, cache: Path, tmp_path: Path, unet_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:

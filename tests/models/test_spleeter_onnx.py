@@ -212,6 +212,7 @@ def test_the_windows_of_the_published_network() -> None:
     assert header.config == {"bins": 1536}
 
 
+@pytest.mark.full
 def test_onnx_is_only_imported_to_read() -> None:
     code = "import sys, stemsplit.models.spleeter_onnx; sys.exit('onnx' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -73,6 +73,7 @@ def test_parity(case: str, extension: str) -> None:
     assert difference(stems[..., before : before + mix.shape[1]], case, extension) <= TOLERANCE
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_parity_of_the_two_stem_model() -> None:
     """The bundled weights, on a real song: slow_motion_dream by Steven M Bryant, CC BY 3.0, from Spleeter's repository.

@@ -115,6 +115,7 @@ def test_only_its_own_script_may_run(short: dict[str, Path], tmp_path: Path) -> 
         assert f"{kind}-src 'sha256-{digest}';" in policy
 
 
+@pytest.mark.full
 def test_names_are_text(short: dict[str, Path], tmp_path: Path) -> None:
     names = [f"{HOSTILE} 1", f"{HOSTILE} 2"]
     write_player(tmp_path / "plain.html", "x", short)
@@ -135,12 +136,14 @@ def test_the_scripts_make_no_markup() -> None:
         assert "</script" not in text and "<!--" not in text
 
 
+@pytest.mark.full
 def test_the_same_stems_give_the_same_page(short: dict[str, Path], tmp_path: Path) -> None:
     for name in ("one.html", "two.html"):
         write_player(tmp_path / name, "A song", short)
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
 
 
+@pytest.mark.full
 def test_shorter_stems_end_in_silence(tmp_path: Path) -> None:
     paths = {"short": tmp_path / "short.wav", "long": tmp_path / "long.wav"}
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (90_000, 2)).astype(np.float32)
@@ -153,6 +156,7 @@ def test_shorter_stems_end_in_silence(tmp_path: Path) -> None:
     assert lag(noise[:, 0], heard(content, 1)[0]) == 0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("length", [1, SEGMENT - 1, SEGMENT, SEGMENT + 1])
 def test_segments_cover_any_length(length: int, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.full(length, 0.25, np.float32), RATE)
@@ -184,6 +188,7 @@ def test_mono_and_stereo_stems_go_together(tmp_path: Path) -> None:
     assert np.abs(left - right).max() < 1e-3
 
 
+@pytest.mark.full
 def test_long_songs_are_encoded_more_coarsely(
     short: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +329,7 @@ def test_memory_does_not_grow_with_the_song(tmp_path: Path) -> None:
 # Segments
 
 
+@pytest.mark.full
 def test_every_segment_is_what_the_whole_stream_gives() -> None:
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 40_000)).astype(np.float32)
     noise *= np.hanning(4_000)[np.arange(40_000) % 4_000].astype(np.float32)  # beats, for which LAME changes its blocks
@@ -364,6 +370,7 @@ def draw(samples: Samples, rate: int = RATE, block: int = 65_536) -> Any:
     return overview.finish()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 65, HOP, N_FFT, 100_000, 64 * PEAK_COLUMNS, 1_100_001])
 def test_pictures_are_those_of_a_plain_calculation(length: int) -> None:
     samples = np.random.default_rng(length).uniform(-0.5, 0.5, (2, 2, length)).astype(np.float32)
@@ -416,6 +423,7 @@ def test_silence_is_dark() -> None:
     assert not picture.powers.any() and not picture.lows.any() and not picture.highs.any()
 
 
+@pytest.mark.full
 def test_columns_are_bounded() -> None:
     quiet, loud = np.zeros((1, 1, 2**20), np.float32), np.full((1, 1, 2**20), 0.5, np.float32)
     overview = Overview(1, 1, RATE)

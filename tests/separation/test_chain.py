@@ -72,6 +72,7 @@ def test_a_single_model_is_a_chain_of_one(shares_model: SharesModel) -> None:
     assert chain_of(ensemble_of(model)).complete
 
 
+@pytest.mark.full
 def test_the_bundled_chain_adds_up(tmp_path: Path) -> None:
     spec = read_bundled().find("mini")
     assert [part.name for part in spec.parts] == ["spleeter-2stems", "mini-unet"]

@@ -68,6 +68,7 @@ def test_stretching_changes_the_length_and_not_the_pitch(factor: float) -> None:
     )  # phases that disagree cost some
 
 
+@pytest.mark.full
 def test_pitch_is_shifted_and_tempo_kept(tones: list[Multitrack]) -> None:
     recipe = replace(PLAIN, pitch=4.0, warp=1.0, remix=0.0, steps=20, window_seconds=3.0)
     crops = Crops(tones, recipe)
@@ -83,6 +84,7 @@ def test_pitch_is_shifted_and_tempo_kept(tones: list[Multitrack]) -> None:
     assert np.ptp(shifts) > 3
 
 
+@pytest.mark.full
 def test_tempo_is_changed_and_pitch_kept(tones: list[Multitrack]) -> None:
     recipe = replace(PLAIN, tempo=0.25, warp=1.0, remix=0.0, steps=20, window_seconds=2.5)
     crops = Crops(tones, recipe)

@@ -328,6 +328,7 @@ def test_the_same_seed_gives_the_same_weights(songs: list[Multitrack], tmp_path:
     assert not same(weights(tmp_path / "one"), weights(tmp_path / "third"))
 
 
+@pytest.mark.full
 def test_every_epoch_has_crops_of_its_own(songs: list[Multitrack], tmp_path: Path) -> None:
     epochs = train(tmp_path, replace(RECIPE, learning_rate=1e-9), songs)  # the weights stay: only the data changes
     assert len({round(epoch.loss, 5) for epoch in epochs}) == 4
