@@ -94,6 +94,7 @@ def test_models_are_listed_and_downloaded_without_torch(spec: ModelSpec, server:
     assert "torch" not in imported_by("import stemsplit; stemsplit.list_models(); stemsplit.download_model('mini')")
 
 
+@pytest.mark.full
 def test_the_bundled_model() -> None:
     separator = Separator.load("mini", device="cpu")
     assert (separator.stems, separator.rate, separator.device) == (STEMS, 44_100, "cpu")
@@ -140,6 +141,7 @@ def test_settings_for_a_manifest_are_what_decides_the_sound() -> None:
     assert SeparationOptions(seed=1, shifts=2).settings() == {**settings, "shifts": 2, "seed": 1}
 
 
+@pytest.mark.full
 def test_a_model_is_fetched(
     server: Hub, cache: Path, tmp_path: Path, unet_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +212,7 @@ def test_the_default_is_never_replaced(cache: Path, monkeypatch: pytest.MonkeyPa
 # Arrays
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", [44_100, 48_000, 11_025])
 @pytest.mark.parametrize("length", [0, 1, 999, 150_001])

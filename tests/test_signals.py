@@ -270,6 +270,7 @@ def test_nohup(long_song: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> 
     stop(process, signal.SIGTERM)
 
 
+@pytest.mark.full
 def test_stopping_a_training_within_its_first_epoch(here: Path, make_song: Callable[..., object]) -> None:
     make_song(here / "data/a")
     (here / "recipe.toml").write_text("""

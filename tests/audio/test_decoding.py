@@ -96,6 +96,7 @@ FORMATS = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("name", "codec", "tail"), FORMATS)
 def test_formats_keep_their_place_and_length(tmp_path: Path, name: str, codec: str, tail: int) -> None:
     song = bursts()
@@ -144,6 +145,7 @@ def test_mp3_from_another_encoder(tmp_path: Path) -> None:
     assert lag(result, song) == 0
 
 
+@pytest.mark.full
 def test_variable_bit_rate_without_a_header_is_read_to_its_end(tmp_path: Path) -> None:
     """Where libsndfile expects the first frame's bit rate to stay, and stops early without a word."""
     bare = {"write_xing": "0", "id3v2_version": "0"}
@@ -172,6 +174,7 @@ def test_an_estimated_length_is_not_taken_for_a_promise(tmp_path: Path) -> None:
         assert reader.exact_length() == pytest.approx(12 * 48_000, abs=10_000)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "codec", "options"),
     [
@@ -278,6 +281,7 @@ def test_a_video_stream_may_appear_late(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "x.flv"), song)
 
 
+@pytest.mark.full
 def test_rate_and_channels_may_change_on_the_way(tmp_path: Path) -> None:
     encode(tmp_path / "a.mp3", bursts(), "libmp3lame")
     encode(tmp_path / "b.mp3", bursts(1), "libmp3lame", rate=48_000, layout="mono")

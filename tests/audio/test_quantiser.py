@@ -48,6 +48,7 @@ def test_the_errors_of_neighbours_and_stems_are_independent() -> None:
         assert abs(np.corrcoef(first, second)[0, 1]) < 0.01
 
 
+@pytest.mark.full
 @given(st.lists(st.integers(1, 700), max_size=20), st.integers(1, 3))
 def test_blocks_do_not_matter(sizes: list[int], channels: int) -> None:
     samples = np.random.default_rng(0).uniform(-1, 1, (sum(sizes), channels)).astype(np.float32)
@@ -56,6 +57,7 @@ def test_blocks_do_not_matter(sizes: list[int], channels: int) -> None:
     np.testing.assert_array_equal(np.concatenate(parts), Quantiser(16)(samples))
 
 
+@pytest.mark.full
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=20), st.sampled_from([16, 24]))
 def test_full_scale_is_the_limit(values: list[float], bits: int) -> None:
     samples = np.array(values, dtype=np.float32)[:, None]

@@ -51,6 +51,7 @@ def test_blocks_of_any_size_are_the_same_song(tmp_path: Path, size: int) -> None
     assert warnings == []
 
 
+@pytest.mark.full
 @given(st.lists(st.integers(0, 40)), st.integers(1, 50))
 def test_regrouping(lengths: list[int], size: int) -> None:
     song = noise(2, sum(lengths))
@@ -142,6 +143,7 @@ def test_nothing_left_of_a_truncated_file(tmp_path: Path) -> None:
     assert "cannot decode" in refusal(tmp_path / "x.wav")
 
 
+@pytest.mark.full
 def test_only_the_headers_of_a_song_are_left(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "x.ogg", noise(2, 10 * RATE).T, RATE)
     content = bytearray((tmp_path / "x.ogg").read_bytes())
@@ -176,6 +178,7 @@ def test_a_length_that_nobody_went_back_to_correct(tmp_path: Path, announced: in
     assert warnings == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["x.mp3", "x.flac", "x.ogg"])
 def test_damage_in_the_middle_is_skipped(tmp_path: Path, name: str) -> None:
     soundfile.write(tmp_path / name, noise(2, 300_000).T, RATE)

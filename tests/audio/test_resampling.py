@@ -25,6 +25,7 @@ def cut(song: Block, size: int) -> list[Block]:
     return [song[:, start : start + size] for start in range(0, song.shape[1], size)]
 
 
+@pytest.mark.full
 @settings(deadline=None)
 @given(st.sampled_from(RATES), st.sampled_from(RATES), st.integers(0, 5_000), st.integers(1, 5_000))
 def test_length_is_rounded_half_up_and_blocks_do_not_matter(old: int, new: int, length: int, size: int) -> None:

@@ -74,6 +74,7 @@ def test_the_random_serial_number_goes() -> None:
     assert retagged(first, {}) == retagged(second, {})
 
 
+@pytest.mark.full
 @given(
     st.lists(st.binary(max_size=3_000) | st.sampled_from([b"x" * n for n in (255, 510, 65_025, 70_000)]), min_size=2)
 )

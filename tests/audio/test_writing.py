@@ -287,6 +287,7 @@ def test_a_stem_that_lost_its_end_is_noticed(tmp_path: Path) -> None:
     assert everything(tmp_path) == []
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
 def test_a_disk_that_is_just_large_enough(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", FULL, str(tmp_path), "wav", str(60_000 + 200), "10000"], check=True)
@@ -606,6 +607,7 @@ def test_tags_and_cover_are_kept(tmp_path: Path, name: str) -> None:
     assert read(path)[0].shape[1] >= 5_000
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", FORMATS)
 def test_large_and_odd_tags_do_no_harm(tmp_path: Path, name: str) -> None:
     cover = Picture(png(600), "png", 600, 600)

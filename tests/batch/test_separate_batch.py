@@ -79,6 +79,7 @@ def test_a_dry_run_is_data(here: Path, model: Path) -> None:
     assert (report.results, files_in(here)) == ([], before)
 
 
+@pytest.mark.full
 def test_several_songs_at_a_time(here: Path, model: Path) -> None:
     for number in range(4):
         write_song(here / f"in/{number}.wav")
@@ -116,6 +117,7 @@ def test_arguments_that_make_no_sense(here: Path, model: Path, arguments: dict[s
         separate_batch("a.wav", model=model, **arguments)
 
 
+@pytest.mark.full
 def test_what_it_does_is_logged(
     here: Path, model: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +137,7 @@ def test_neither_terminal_nor_command_line_is_needed(here: Path) -> None:
     assert stemsplit.separate_batch is separate_batch
 
 
+@pytest.mark.full
 def test_a_run_looks_things_up_once(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name of a model, and the header of its file; that of a song once to check it, once to separate it."""
     write_song(here / "a.wav")

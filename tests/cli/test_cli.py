@@ -45,6 +45,7 @@ def test_quiet_and_output(run: Run, here: Path) -> None:
     assert outcome == (0, "".join(f"else/where/song/{name}\n" for name in NAMES), "")
 
 
+@pytest.mark.full
 def test_json_of_a_plan_and_of_a_refusal(run: Run, here: Path) -> None:
     for name in ("old.wav", "new.wav"):
         write_song(here / name)
@@ -67,6 +68,7 @@ def test_json_of_a_plan_and_of_a_refusal(run: Run, here: Path) -> None:
     assert refusal["error"] in outcome.err
 
 
+@pytest.mark.full
 def test_what_is_true_of_all_songs_is_told_once(run: Run, here: Path) -> None:
     for name in ("a.wav", "b.wav"):
         write_song(here / name, rate=11_025)
@@ -104,6 +106,7 @@ def test_json(run: Run, here: Path) -> None:
     }
 
 
+@pytest.mark.full
 def test_folders_are_searched_and_mirrored(run: Run, here: Path) -> None:
     for name in ("album/cd 1/a.wav", "album/cd 2/a.WAV", "album/b.wav", "album/.hidden.wav", "album/.cache/c.wav"):
         write_song(here / name, length=100)
@@ -117,6 +120,7 @@ def test_folders_are_searched_and_mirrored(run: Run, here: Path) -> None:
     assert files_in(here / "album/stems") == expected
 
 
+@pytest.mark.full
 def test_clipping_and_warnings_are_told(run: Run, here: Path) -> None:
     soundfile.write(here / "loud.wav", np.full((4_000, 1), 40.0), 8_000, subtype="FLOAT")
     outcome = run("loud.wav", "-q")
@@ -127,6 +131,7 @@ def test_clipping_and_warnings_are_told(run: Run, here: Path) -> None:
     assert "warning: 'broken.wav' has 4000 sample(s)" in run("broken.wav", "-q").err
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "name", ["a [live] [bold].wav", "[/b].wav", "🎵 ü.wav", "two\nlines\x1b[31m.wav", "\udcff.wav", "...wav"]
 )

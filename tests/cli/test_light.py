@@ -9,6 +9,7 @@ from support.program import HEAVY, imported_by
 from stemsplit.networks.families import families
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -28,6 +29,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert not loaded & HEAVY
 
 
+@pytest.mark.full
 def test_a_bundled_model_does_not_wait_for_the_client_of_the_hub() -> None:
     code = "import stemsplit.cli.main; sys.argv[1:] = ['models', 'path', 'mini']; stemsplit.cli.main.main()"
     assert "huggingface_hub" not in imported_by(code)

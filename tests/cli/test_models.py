@@ -74,6 +74,7 @@ def ensemble(server: Hub, cache: Path, here: Path, unet_model: Callable[..., Mod
     return write_registry(here / "ensemble.toml", replace(spec, files=tuple(files)))
 
 
+@pytest.mark.full
 def test_what_other_stems_need_is_not_fetched(run: Run, ensemble: Path, server: Hub, here: Path) -> None:
     write_song(here / "song.wav")
     mine = ("song.wav", "--model", "mine", "--registry", str(ensemble))
@@ -95,6 +96,7 @@ def test_a_stem_that_the_model_has_not(run: Run, ensemble: Path, server: Hub, he
     assert err == "stemsplit: the model 'mine' has no stem 'piano'\nhint: its stems are vocals, drums\n"
 
 
+@pytest.mark.full
 def test_the_life_of_a_model(run: Run, own: Path, server: Hub, here: Path) -> None:
     mine = ("mine", "--registry", str(own))
     assert run("models", "path", *mine, model=False).code == 1
@@ -169,6 +171,7 @@ def test_a_model_is_fetched_when_it_is_used_first(run: Run, own: Path, here: Pat
     assert json.loads(again.out.splitlines()[-1])["fallback"] is None
 
 
+@pytest.mark.full
 def test_a_repository_runs_by_its_address(run: Run, own: Path, here: Path) -> None:
     write_song(here / "song.wav")
     code, out, _ = run("song.wav", "--model", f"hf://{REPO}", "--device", "cpu", model=False)

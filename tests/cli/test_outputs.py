@@ -26,6 +26,7 @@ def samples_of(path: Path | str) -> np.ndarray:
         return np.concatenate([np.zeros((reader.channels, 0), np.float32), *reader.blocks()], axis=1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format(run: Run, here: Path, format: str) -> None:
     write_song(here / "song.wav", rate=48_000, length=48_000)
@@ -82,6 +83,7 @@ def test_a_page_to_listen_on(run: Run, here: Path) -> None:
     assert (here / "separated/song/player.html").read_text() == page
 
 
+@pytest.mark.full
 def test_gain_and_rate(run: Run, here: Path) -> None:
     soundfile.write(here / "loud.wav", np.random.default_rng(1).uniform(-9, 9, (4_000, 1)), 8_000, subtype="FLOAT")
     outcome = run("loud.wav", "--clip", "gain", "--sample-rate", "16000", "--json")
@@ -108,6 +110,7 @@ def test_standard_output_and_input(run: Run, here: Path) -> None:
     assert sorted(path.name for path in here.iterdir()) == ["got.flac", "model.safetensors", "separated", "song.wav"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -156,6 +159,7 @@ def test_a_plan_for_standard_output(run: Run, here: Path) -> None:
 # Many songs
 
 
+@pytest.mark.full
 def test_a_batch_with_every_failure_among_good_songs(run: Run, here: Path) -> None:
     for name in ("a.wav", "sub/b.wav", "z.wav"):
         write_song(here / "in" / name)
@@ -249,6 +253,7 @@ def test_stopping_several_jobs_leaves_nothing_behind(run: Run, here: Path) -> No
     assert not (here / "separated").exists()
 
 
+@pytest.mark.full
 def test_verbose_on_a_pipe(run: Run, here: Path) -> None:
     write_song(here / "song.wav", length=60_000)
     err = run("song.wav", "-v").err

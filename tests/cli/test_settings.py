@@ -59,6 +59,7 @@ TINY = 'model = "model.safetensors"\ndevice = "cpu"\n'
 # Which value holds
 
 
+@pytest.mark.full
 def test_the_nearest_value_holds(run: Run, song: Path, config: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     def output(*arguments: str) -> str:
         outcome = run("song.wav", *arguments, model=False)
@@ -121,6 +122,7 @@ def test_what_has_to_be_given_is_not_taken_from_settings(
     assert "Missing option '--output'" in err
 
 
+@pytest.mark.full
 def test_another_file(run: Run, song: Path, config: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     config('device = "nonsense"')
     other = song.parent / "other.toml"
@@ -202,6 +204,7 @@ def test_refusals_of_a_command_stay_as_they_are(other: Callable[..., Outcome]) -
 # What is refused
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -266,6 +269,7 @@ def test_a_file_that_cannot_be_read(run: Run, song: Path, config: Write) -> None
     assert repr(str(path)) in err
 
 
+@pytest.mark.full
 def test_the_environment_is_checked_where_it_counts(run: Run, song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMSPLIT_SHIFTS", "-1")
     code, out, err = run("song.wav")
@@ -277,6 +281,7 @@ def test_the_environment_is_checked_where_it_counts(run: Run, song: Path, monkey
     assert run("song.wav", "--shifts", "-2").err.startswith("Usage:")
 
 
+@pytest.mark.full
 def test_an_error_says_where_a_value_comes_from(
     run: Run, song: Path, config: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +381,7 @@ def test_every_name_is_one_that_the_command_line_has() -> None:
         assert parameter.envvar == f"STEMSPLIT_{name.upper()}"
 
 
+@pytest.mark.full
 def test_help_imports_nothing_heavy_for_a_file_of_settings(config: Write) -> None:
     config('model = "mini"\nshifts = 1')
     code = "import stemsplit.cli.main; sys.argv[1:] = ['separate', '--help']; stemsplit.cli.main.main()"
@@ -449,6 +455,7 @@ def test_models_of_the_user_are_offered(complete: Callable[..., list[str]], here
     assert complete("stemsplit", "--model", "mini") == []
 
 
+@pytest.mark.full
 def test_completion_imports_nothing_heavy() -> None:
     words = {"_STEMSPLIT_COMPLETE": "complete_bash", "COMP_WORDS": "stemsplit\n--model\nm", "COMP_CWORD": "2"}
     code = "sys.argv[0] = 'stemsplit'; import stemsplit.cli.main; stemsplit.cli.main.main()"

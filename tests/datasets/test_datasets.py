@@ -262,6 +262,7 @@ def damage_double(song: Path) -> None:
     shutil.copy(song / "bass.wav", song / "bass.flac")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("damage", "kind", "message"),
     [

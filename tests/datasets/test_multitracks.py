@@ -99,6 +99,7 @@ def test_an_mp3_of_variable_bit_rate_is_read_to_its_end_even_without_a_header(tm
     assert inspect_dataset(tmp_path, ("vocals", "drums")).issues == ()
 
 
+@pytest.mark.full
 def test_a_truncated_mp3_is_refused_where_it_ends(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).uniform(-0.3, 0.3, (200_000, 2))
     soundfile.write(tmp_path / "vocals.mp3", samples, 44_100)

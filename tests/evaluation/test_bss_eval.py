@@ -117,6 +117,7 @@ def test_a_real_song(all_taps: None) -> None:
     assert check(reference, estimate, 44_100).shape == (4, 2, 6)
 
 
+@pytest.mark.full
 def test_windows_in_which_a_stem_is_silent() -> None:
     """museval has no ratios there, for no stem; a stem whose channels cancel each other counts as silent."""
     reference = band()
@@ -149,6 +150,7 @@ def test_nothing_but_silence() -> None:
     assert bss_eval(band(2), torch.zeros(2, 2, 5 * RATE), RATE).isnan().all()
 
 
+@pytest.mark.full
 def test_stems_in_mono_and_on_one_side() -> None:
     """Equations that have many solutions, all with the same result."""
     reference = band(4)
@@ -165,6 +167,7 @@ def test_a_perfect_estimate() -> None:
     assert (ratios[1:] > 150).all()
 
 
+@pytest.mark.full
 def test_broken_estimates() -> None:
     """What is no number gives no ratio, and the others keep theirs."""
     reference = band()
@@ -208,6 +211,7 @@ def test_blocks_of_any_size(block: int) -> None:
             torch.testing.assert_close(truth.score(torch.split(estimate, 777, -1)), bss_eval(reference, estimate, RATE))
 
 
+@pytest.mark.full
 def test_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """How much is worked on at a time does not matter."""
     reference = band(length=9 * RATE + 5)
@@ -218,6 +222,7 @@ def test_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(bss_eval(reference, estimate, RATE), before, rtol=0, atol=1e-6)
 
 
+@pytest.mark.full
 def test_the_first_ratio_is_the_sdr_of_the_window() -> None:
     reference = band(length=RATE)
     estimate = separated(reference)

@@ -26,6 +26,7 @@ def test_against_the_formula() -> None:
     np.testing.assert_allclose(sdr(reference, estimate).numpy(), expected, rtol=1e-9)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("size", [1, 999, 1000, 5000])
 def test_blocks_give_the_same_as_the_whole(size: int) -> None:
     reference, estimate = pair()
@@ -82,6 +83,7 @@ def test_si_sdr_against_its_definition() -> None:
         assert actual.item() == pytest.approx(expected.item(), abs=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("size", [1, 999, 5000])
 def test_si_sdr_in_blocks(size: int) -> None:
     reference, estimate = pair()

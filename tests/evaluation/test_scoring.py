@@ -157,6 +157,7 @@ def test_ideal_masks_against_one_pass(make_song: MakeSong, tmp_path: Path, monke
         assert scores_of(song) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.full
 def test_a_missing_stem_has_no_score(unet_model: MakeModel, make_song: MakeSong, tmp_path: Path) -> None:
     make_song(tmp_path / "1")
     make_song(tmp_path / "2", stems=("vocals", "bass"), seed=1)

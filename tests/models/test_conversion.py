@@ -64,6 +64,7 @@ def converted() -> list[Path]:
 # The file
 
 
+@pytest.mark.full
 def test_what_is_made_of_them_is_the_network(paths: list[Path], made: Network) -> None:
     found = checkpoint.load(spleeter_onnx.convert(paths, GIVES, SETTINGS))
     assert found.header.stems == STEMS
@@ -73,6 +74,7 @@ def test_what_is_made_of_them_is_the_network(paths: list[Path], made: Network) -
         assert torch.equal(found.network(mix), made(mix))
 
 
+@pytest.mark.full
 def test_it_is_made_once(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     first = spleeter_onnx.convert(paths, GIVES, SETTINGS)
     assert converted() == [first]
@@ -134,6 +136,7 @@ def test_half_precision_stays_half_as_large(paths: list[Path], made: Network) ->
     assert 0 < np.abs(one - other).max() < 0.01 * np.abs(one).max()
 
 
+@pytest.mark.full
 def test_nothing_is_left_of_what_fails(paths: list[Path]) -> None:
     paths[2].write_bytes(b"?")
     with pytest.raises(ModelError, match="bass"):
@@ -145,6 +148,7 @@ def test_nothing_is_left_of_what_fails(paths: list[Path]) -> None:
         spleeter_onnx.convert([*paths[:3], paths[3].with_name("none.onnx")], GIVES, SETTINGS)
 
 
+@pytest.mark.full
 def test_a_folder_that_cannot_be_written(paths: list[Path]) -> None:
     own = Path(os.environ["XDG_CACHE_HOME"])
     own.mkdir(exist_ok=True)
@@ -335,6 +339,7 @@ def test_wiener_filtering_of_a_file_of_ones_own(run: Run, here: Path) -> None:
     assert run("song.wav", "--wiener", "1").code == 0
 
 
+@pytest.mark.full
 def test_wiener_filtering_of_what_is_no_mask(run: Run, own: Path, server: Hub) -> None:
     code, out, err = run("song.wav", "--model", "htdemucs", "--wiener", "1", model=False)
     assert (code, out, server.requests) == (2, "", [])
@@ -358,6 +363,7 @@ def test_evaluation_has_the_settings(run: Run, own: Path, make_song: Callable[..
     assert told[0] != told[1]
 
 
+@pytest.mark.full
 def test_a_model_is_found_by_what_is_downloaded(paths: list[Path]) -> None:
     files = tuple(WeightFile(path.name, sha256=store.hash_of(path)) for path in paths)
     spec = ModelSpec(name="x", summary="", license="", repo=REPO, revision=COMMIT, files=files)

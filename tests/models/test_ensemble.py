@@ -184,6 +184,7 @@ def test_what_nobody_wants_is_not_even_read(paths: list[Path]) -> None:
     assert "vocals, drums, bass, other" in caught.value.hint
 
 
+@pytest.mark.full
 def test_networks_that_do_not_go_together(paths: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not give 'piano'"):
         load_ensemble(paths[:2], [("vocals",), ("piano",)])
@@ -332,6 +333,7 @@ def test_without_weights_all_networks_count_the_same(tmp_path: Path) -> None:
     assert difference(run(ensemble, mix), expected) <= TOLERANCE
 
 
+@pytest.mark.full
 def test_the_window_of_a_bag_comes_before_those_of_its_networks(tmp_path: Path) -> None:
     assert load_ensemble([bag_file(tmp_path / "x.safetensors", ["hdemucs"], segment="2")], [()]).header.length == 16_000
     with pytest.raises(ModelError, match="differ in sample rate"):  # one of them takes no more than its own
@@ -412,6 +414,7 @@ PUBLISHED: dict[str, tuple[Any, dict[str, Any], int, int, int]] = {
 BAGS = {"hdemucs_mmi": ["75fc33f5"], "mdx": ["0d19c1c6", "7ecf8ec1", "c511e2ab", "7d865c68"]}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", BAGS)
 def test_the_networks_of_published_bags_have_as_many_values(name: str) -> None:
     total = 0

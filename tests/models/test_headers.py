@@ -21,6 +21,7 @@ from stemsplit.separation.separator import Separator
 TOLERANCE = 1e-5  # of the peak
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_published_file_is_a_model(tmp_path: Path, name: str) -> None:
     path = publish(name, tmp_path / "x.safetensors")
@@ -40,6 +41,7 @@ def test_its_stems_are_those_of_the_authors_program(tmp_path: Path, name: str) -
     assert difference(model.network(mix), reference(name)(mix)) <= TOLERANCE
 
 
+@pytest.mark.full
 def test_it_separates_songs(tmp_path: Path) -> None:
     model = checkpoint.load(publish("hdemucs in bands", tmp_path / "x.safetensors"))
     song = np.random.default_rng(0).standard_normal((2, 21_001)).astype(np.float32) * 0.1
@@ -96,6 +98,7 @@ UNSUPPORTED: dict[str, list[tuple[str, Any]]] = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "changes", "told"),
     [

@@ -233,6 +233,7 @@ def test_no_network(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
             hub.download(spec)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a system that ignores connections beyond the backlog")
 def test_a_network_that_swallows_everything(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stemsplit.models.hub_client._CONNECT_SECONDS", 0.3)
@@ -495,6 +496,7 @@ def test_what_is_private_stays_so(
     assert server.files["me/public"] == before
 
 
+@pytest.mark.full
 def test_a_card_that_the_hub_does_not_like(
     server: Hub, cache: Path, tmp_path: Path, unet_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ ONNX = (
 OURS = registry.read_bundled()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", [name for name, spec in OURS.models.items() if spec.path])
 def test_a_bundled_model_is_what_models_toml_says(name: str) -> None:
     spec = OURS.models[name]

@@ -52,6 +52,7 @@ def make(family: str) -> Callable[..., nn.Module]:
     return make
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("stems", [2, 4])
 @pytest.mark.parametrize("length", [LENGTH, 512, 513, 1023])
@@ -64,6 +65,7 @@ def test_shape_and_type(make: Callable[..., nn.Module], channels: int, stems: in
     assert result.abs().max() > 0
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_examples_in_a_batch_are_independent(make: Callable[..., nn.Module]) -> None:
     network, loud, soft = make(), noise(1, seed=1), noise(1, seed=2) * 0.01
@@ -76,6 +78,7 @@ def test_silence_stays_silent(make: Callable[..., nn.Module]) -> None:
     assert make()(torch.zeros(1, 2, LENGTH)).abs().max() < 1e-4  # -80 dBFS
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_no_state_is_kept_between_calls(make: Callable[..., nn.Module]) -> None:
     network, mix = make(), noise(2)
@@ -92,6 +95,7 @@ def test_the_mixture_is_not_changed(make: Callable[..., nn.Module]) -> None:
     assert torch.equal(mix, noise(1))
 
 
+@pytest.mark.full
 def test_the_gradient_reaches_every_parameter(make: Callable[..., nn.Module]) -> None:
     network = make().train()
     (network(noise(2)) * torch.randn(2, 4, 2, LENGTH)).sum().backward()
@@ -99,6 +103,7 @@ def test_the_gradient_reaches_every_parameter(make: Callable[..., nn.Module]) ->
     assert not unreached
 
 
+@pytest.mark.full
 def test_the_seed_determines_the_weights(make: Callable[..., nn.Module]) -> None:
     for one, other in zip(make().state_dict().values(), make().state_dict().values(), strict=True):
         assert torch.equal(one, other)
@@ -111,6 +116,7 @@ def test_config_survives_json(family: str) -> None:
         hash(config)
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_a_saved_network_is_the_same(make: Callable[..., nn.Module], family: str, tmp_path: Path) -> None:
     network, path = make(), tmp_path / "model.safetensors"

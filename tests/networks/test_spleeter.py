@@ -118,6 +118,7 @@ def test_a_full_window_is_one_segment() -> None:
     assert network.stft(torch.zeros(1, network.input_length(LENGTH))).shape[-1] == SMALL["frames"]
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_segments_are_independent() -> None:
     network = small()
@@ -149,6 +150,7 @@ def test_gradients_of_upsampling_agree_with_a_transposed_convolution(maps: int) 
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_masks_above_the_band() -> None:
     mix = noise(1, 2, 8000)
@@ -163,6 +165,7 @@ def test_masks_above_the_band() -> None:
     assert torch.equal(zeros.masks(spectrum)[..., :256, :], masks[..., :256, :])
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_selected_stems() -> None:
     network, mix = small(), noise(2, 2, 8000)

@@ -88,6 +88,7 @@ def test_the_pictures_are_those_of_the_stems(song: tuple[dict[str, Path], dict[s
         assert powers.max() > 128
 
 
+@pytest.mark.full
 def test_a_page_needs_nothing_else(short: dict[str, Path], tmp_path: Path) -> None:
     write_player(tmp_path / "player.html", "A song", short)
     text = (tmp_path / "player.html").read_text(encoding="utf-8")
@@ -103,6 +104,7 @@ def test_a_page_needs_nothing_else(short: dict[str, Path], tmp_path: Path) -> No
     assert all(len(content.texts(tag)) == 1 for tag in ("html", "head", "title", "style", "body", "main", "footer"))
 
 
+@pytest.mark.full
 def test_only_its_own_script_may_run(short: dict[str, Path], tmp_path: Path) -> None:
     write_player(tmp_path / "player.html", "A song", short)
     content = read_page(tmp_path / "player.html")
@@ -167,6 +169,7 @@ def test_segments_cover_any_length(length: int, tmp_path: Path) -> None:
     assert heard(content, 0).shape == (1, length)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("rate", "expected"), [(8_000, 16_000), (22_050, 22_050), (44_101, 48_000), (96_000, 48_000)])
 def test_rates_that_mp3_has_not_are_converted(rate: int, expected: int, make_song: Song, tmp_path: Path) -> None:
     samples = make_song(tmp_path, stems=("vocals",), length=2 * rate, rate=rate, channels=1)["vocals"]
@@ -179,6 +182,7 @@ def test_rates_that_mp3_has_not_are_converted(rate: int, expected: int, make_son
     assert abs(lag(again, heard(content, 0)[0])) <= 1  # to the sample, but for what the interpolation does
 
 
+@pytest.mark.full
 def test_mono_and_stereo_stems_go_together(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "mono.wav", rng.uniform(-0.5, 0.5, 9_000), RATE)
@@ -214,6 +218,7 @@ def test_long_songs_are_encoded_more_coarsely(
     assert not list(tmp_path.glob("player*"))
 
 
+@pytest.mark.full
 def test_progress_is_reported(short: dict[str, Path], tmp_path: Path) -> None:
     reports: list[tuple[int, int | None]] = []
     write_player(tmp_path / "player.html", "A song", short, on_progress=lambda *now: reports.append(now))
@@ -227,6 +232,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.full
 def test_a_page_that_exists_is_kept_unless_told(short: dict[str, Path], tmp_path: Path) -> None:
     page = tmp_path / "player.html"
     page.write_text("mine")
@@ -239,6 +245,7 @@ def test_a_page_that_exists_is_kept_unless_told(short: dict[str, Path], tmp_path
     assert names(tmp_path) == ["player.html", "short"]
 
 
+@pytest.mark.full
 def test_a_page_that_somebody_wrote_meanwhile_is_kept(short: dict[str, Path], tmp_path: Path) -> None:
     page = tmp_path / "player.html"
     with pytest.raises(AudioError, match="exists already"):
@@ -247,6 +254,7 @@ def test_a_page_that_somebody_wrote_meanwhile_is_kept(short: dict[str, Path], tm
     assert names(tmp_path) == ["player.html", "short"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError(28, "No space left on device")])
 def test_nothing_is_left_of_a_page_that_was_not_finished(
     error: Any, short: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -264,6 +272,7 @@ def test_nothing_is_left_of_a_page_that_was_not_finished(
     assert names(tmp_path) == ["player.html", "short"]
 
 
+@pytest.mark.full
 def test_a_page_appears_when_it_is_complete(
     short: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

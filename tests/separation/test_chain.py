@@ -86,6 +86,7 @@ def test_the_bundled_chain_adds_up(tmp_path: Path) -> None:
     assert report.length == 20_000
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("stems", "needed"),
     [(["vocals"], ["spleeter-2stems"]), (["drums", "bass"], ["spleeter-2stems", "mini-unet"])],

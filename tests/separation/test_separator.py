@@ -202,6 +202,7 @@ def test_windows_of_a_filter_leave_no_seam(unet_model: MakeModel, length: int, h
     assert seam_error(filters, length, length)[0] > -30  # without overlap there is one
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("length", "hop"), [(16_384, 12_288), (8192, 4096)])
 def test_windows_of_a_unet_leave_no_seam(unet_model: MakeModel, length: int, hop: int) -> None:
     model = unet_model()

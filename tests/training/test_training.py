@@ -102,6 +102,7 @@ def test_crops_begin_anywhere(songs: list[Multitrack]) -> None:
     assert len({float(crop(crops, index)[0, 0, 0]) for index in range(100)}) > 90
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("remix", [0.0, 1.0])
 def test_long_songs_are_drawn_more_often(tmp_path: Path, remix: float) -> None:
     """Every second of the data counts the same."""
@@ -468,11 +469,13 @@ def test_a_killed_process_can_be_resumed(songs: list[Multitrack], tmp_path: Path
     assert same(weights(folder), weights(tmp_path / "whole"))
 
 
+@pytest.mark.full
 def test_a_run_can_be_prolonged(songs: list[Multitrack], tmp_path: Path) -> None:
     train(tmp_path, replace(RECIPE, epochs=2), songs)
     assert [epoch.number for epoch in train(tmp_path, RECIPE, songs, resume=True)] == [3, 4]
 
 
+@pytest.mark.full
 def test_a_run_cannot_go_on_with_another_recipe(songs: list[Multitrack], tmp_path: Path) -> None:
     train(tmp_path, replace(RECIPE, epochs=1), songs)
     before = weights(tmp_path)
