@@ -371,27 +371,18 @@ def _parse_tables(tables: dict[str, Any], source: str, *, known: Mapping[str, Mo
 def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
     if not isinstance(table, dict):
         raise ModelError(f"{where}: not a table", f"{name} should be a model; see the top of models.toml")
-    if not _NAME.fullmatch(name):
-        raise ModelError(f"{where}: the name may contain letters, digits, '.', '_' and '-' only")
-    texts = ("summary", "family", "license", *(("bundled",) if "bundled" in table else ("repo", "revision")))
-    optional = ("sdr",) if "bundled" in table else ("sdr", "joint", "config")
-    _check_keys(table, (*texts, "stems", *(() if "bundled" in table else ("files",))), optional, where)
-    for key in texts:
-        if not isinstance(table[key], str) or not table[key]:
-            raise ModelError(f"{where}: {key} must be text")
-    stems = _parse_stems(table["stems"], f"{where}: stems")
-    sdr, metric, source = _parse_sdr(table.get("sdr"), stems, f"{where}: sdr")
-    described = {key: table[key] for key in ("summary", "family", "license")}
-    spec = ModelSpec(name=name, **described, stems=stems, sdr=sdr, sdr_metric=metric, sdr_source=source)
     if "bundled" in table:
+        spec = _parse_description(name, table, ("summary", "family", "license", "bundled"), (), (), where)
         return replace(spec, path=_PACKAGE / table["bundled"])
+    texts = ("summary", "family", "license", "repo", "revision")
+    spec = _parse_description(name, table, texts, ("files",), ("joint", "config"), where)
     if not REPO.fullmatch(table["repo"]):
         raise ModelError(f"{where}: repo must be 'owner/name'")
     if not COMMIT.fullmatch(table["revision"]):
         raise ModelError(f"{where}: revision must be a commit of 40 hexadecimal digits, not a branch or a tag")
     if not isinstance(table["files"], list) or not table["files"]:
         raise ModelError(f"{where}: files must be a list of tables")
-    files = [_parse_file(file, stems, f"{where}: files[{i}]") for i, file in enumerate(table["files"])]
+    files = [_parse_file(file, spec.stems, f"{where}: files[{i}]") for i, file in enumerate(table["files"])]
     joint = table.get("joint", False)
     if type(joint) is not bool:
         raise ModelError(f"{where}: joint must be true or false")
@@ -411,15 +402,7 @@ def _size_on_disk(spec: ModelSpec) -> int | None:
 
 def _parse_chain(name: str, table: Mapping[str, Any], models: Mapping[str, ModelSpec], where: str) -> ModelSpec:
     """A chain of other models, which are given."""
-    if not _NAME.fullmatch(name):
-        raise ModelError(f"{where}: the name may contain letters, digits, '.', '_' and '-' only")
-    texts = ("summary", "license")
-    _check_keys(table, (*texts, "stems", "steps"), ("sdr",), where)
-    for key in texts:
-        if not isinstance(table[key], str) or not table[key]:
-            raise ModelError(f"{where}: {key} must be text")
-    stems = _parse_stems(table["stems"], f"{where}: stems")
-    sdr, metric, source = _parse_sdr(table.get("sdr"), stems, f"{where}: sdr")
+    spec = _parse_description(name, table, ("summary", "license"), ("steps",), (), where)
     if not isinstance(table["steps"], list) or len(table["steps"]) < 2:
         raise ModelError(f"{where}: steps must be a list of two tables or more")
     steps: list[Step] = []
@@ -429,14 +412,34 @@ def _parse_chain(name: str, table: Mapping[str, Any], models: Mapping[str, Model
         renamed = [step.rename.get(stem, stem) for stem in step.model.stems]
         available = [stem for stem in available if stem != step.of] + renamed
         steps.append(step)
-    if set(available) != set(stems):
-        raise ModelError(f"{where}: the steps give {', '.join(dict.fromkeys(available))}, not {', '.join(stems)}")
+    if set(available) != set(spec.stems):
+        raise ModelError(f"{where}: the steps give {', '.join(dict.fromkeys(available))}, not {', '.join(spec.stems)}")
+    return replace(spec, steps=tuple(steps))
+
+
+def _parse_description(
+    name: str,
+    table: Mapping[str, Any],
+    texts: Sequence[str],
+    others: Sequence[str],
+    optional: Sequence[str],
+    where: str,
+) -> ModelSpec:
+    """What every kind of model has; `texts`, `others` and `optional` are the keys of this kind besides stems and sdr."""
+    if not _NAME.fullmatch(name):
+        raise ModelError(f"{where}: the name may contain letters, digits, '.', '_' and '-' only")
+    _check_keys(table, (*texts, "stems", *others), ("sdr", *optional), where)
+    for key in texts:
+        if not isinstance(table[key], str) or not table[key]:
+            raise ModelError(f"{where}: {key} must be text")
+    stems = _parse_stems(table["stems"], f"{where}: stems")
+    sdr, metric, source = _parse_sdr(table.get("sdr"), stems, f"{where}: sdr")
     return ModelSpec(
         name=name,
         summary=table["summary"],
         license=table["license"],
+        family=table.get("family", ""),
         stems=stems,
-        steps=tuple(steps),
         sdr=sdr,
         sdr_metric=metric,
         sdr_source=source,
