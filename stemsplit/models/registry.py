@@ -425,7 +425,7 @@ def _parse_description(
     optional: Sequence[str],
     where: str,
 ) -> ModelSpec:
-    """What every kind of model has; `texts`, `others` and `optional` are the keys of this kind besides stems and sdr."""
+    """What every kind of model has; `texts`, `others` and `optional` are its keys besides stems and sdr."""
     if not _NAME.fullmatch(name):
         raise ModelError(f"{where}: the name may contain letters, digits, '.', '_' and '-' only")
     _check_keys(table, (*texts, "stems", *others), ("sdr", *optional), where)
