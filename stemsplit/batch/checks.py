@@ -47,6 +47,9 @@ def partition_existing(
             else:
                 failed.append(Failed(track.label, error))
             continue
+        except Exception as error:
+            failed.append(track.failure(error))
+            continue
         if status.to_do == "nothing":
             skipped.append(Skipped(track, outputs))
         else:
@@ -107,7 +110,7 @@ def partition_separable(
                 if links.resolve(path) in sources:
                     message = f"a stem of {track.label!r} would replace the song {str(path)!r}"
                     raise AudioError(message, "use --output", path=path)
-        except AudioError as error:
+        except Exception as error:  # whatever it is, the other songs go on
             failed.append(track.failure(error))
         else:
             ready.append(replace(track, info=info))

@@ -44,7 +44,7 @@ from stemsplit.models.registry import LocalModel, ModelSpec, check_masks, read_r
 from stemsplit.player.page import write_player
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.outputs import COMPLEMENT, MIXTURE, STEM_FILE, Delivery
-from stemsplit.wording import duration
+from stemsplit.wording import duration, one_line
 
 if TYPE_CHECKING:
     from stemsplit.separation.render import Report
@@ -338,10 +338,14 @@ class _Batch:
         def on_progress(done: int, total: int | None) -> None:
             if self._stopped.is_set():
                 raise _Stop
-            self._emit(SongProgress(track, done, total))
+            try:
+                self._emit(SongProgress(track, done, total))
+            except Exception as error:  # of the caller, and no failure of the song
+                raise _EventError(error) from error
 
         def separate(source: Path, outputs: dict[str, Path]) -> "Report":
-            with prefetched if prefetched and prefetched.is_fresh() else self._open(source) as song:
+            opened = prefetched if prefetched and prefetched.is_fresh() else self._open(source)
+            with devices.memory_checked(separator.device), opened as song:
                 _log.info("%s: %s", track.name, _describe_song(song))
                 return separator.separate_song(
                     song,
@@ -352,15 +356,16 @@ class _Batch:
                 )
 
         try:
-            with devices.memory_checked(separator.device):
-                result = separate_track(
-                    track,
-                    self._names,
-                    separate,
-                    provenance=self._provenance() if self.manifests else None,
-                    skip_existing=self.skip_existing,
-                    overwrite=self.overwrite,
-                )
+            result = separate_track(
+                track,
+                self._names,
+                separate,
+                provenance=self._provenance() if self.manifests else None,
+                skip_existing=self.skip_existing,
+                overwrite=self.overwrite,
+            )
+        except _EventError as raised:
+            raise raised.error from None
         finally:
             if prefetched:
                 prefetched.close()
@@ -385,8 +390,8 @@ class _Batch:
         """Return whether the player page can be written; if not, report the song as failed."""
         try:
             check_free(track.player_page, overwrite=self.overwrite or track.replaces)
-        except AudioError as error:
-            self._finish(Failed(track.label, error))
+        except (AudioError, OSError) as error:
+            self._finish(track.failure(error))
             return False
         return True
 
@@ -405,8 +410,8 @@ class _Batch:
                 stems,
                 overwrite=self.overwrite or track.replaces,
             )
-        except AudioError as error:
-            return Failed(track.label, error)
+        except Exception as error:
+            return track.failure(error)
         return result
 
     def _finish(self, result: Result) -> None:
@@ -425,6 +430,14 @@ class _Stop(BaseException):
     """Ends the work on a song in a thread after an error in the main one."""
 
 
+class _EventError(BaseException):
+    """Carries an error of `on_event` through the work on a song, which takes an Exception for a failure of its own."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 def separate_track(
     track: Track,
     stems: Sequence[str],
@@ -434,7 +447,7 @@ def separate_track(
     skip_existing: bool = False,
     overwrite: bool = False,
 ) -> Result:
-    """Separate one song; an AudioError becomes a result.
+    """Separate one song; any error that concerns it alone becomes a result.
 
     Args:
         track: The song.
@@ -455,7 +468,7 @@ def separate_track(
                 return failed[0]
         source = _stamp_source(track.source) if provenance else None
         report = separate(track.source, outputs)
-    except AudioError as error:
+    except Exception as error:
         if skip_existing and provenance and partition_existing([track], stems, provenance)[1]:
             return Skipped(track, outputs)
         return track.failure(error)
@@ -498,7 +511,7 @@ def _record(
     run = Run(provenance, track.label, source, report.rate, report.channels, report.length)
     try:
         manifest.record_run(track.manifest, run, outputs)
-    except OSError as error:
-        message = f"cannot write {str(track.manifest)!r}: {error.strerror}"
+    except Exception as error:
+        message = f"cannot write {str(track.manifest)!r}: {one_line(error)}"
         warnings.append(f"{message}; --skip-existing will not know that the stems of {track.label!r} are complete")
     return warnings

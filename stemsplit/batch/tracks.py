@@ -1,5 +1,6 @@
 """Songs to separate, and the files of their stems, which no two songs share."""
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,11 @@ from stemsplit.batch import inputs, manifest, templates
 from stemsplit.batch.inputs import Failed, InputFile
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.templates import Template
-from stemsplit.errors import AudioError, UsageError
+from stemsplit.errors import AudioError, StemsplitError, UsageError
 from stemsplit.files import fold_name
+from stemsplit.wording import one_line
+
+_log = logging.getLogger(__name__)
 
 _FROM_TAGS = ("title", "artist")
 
@@ -89,8 +93,17 @@ class Track:
             return text
         return text.replace(repr(str(self.source)), "standard input")
 
-    def failure(self, error: AudioError) -> Failed:
-        """Return the failure of this song, with a message that names it."""
+    def failure(self, error: Exception) -> Failed:
+        """Return the failure of this song, with a message that names it, for any error that concerns it alone.
+
+        Raises:
+            StemsplitError: `error` itself, if it is one of ours that concerns every song: all but an AudioError.
+        """
+        if isinstance(error, StemsplitError) and not isinstance(error, AudioError):
+            raise error
+        if not isinstance(error, AudioError):
+            _log.info("%s: %s", self.name, error, exc_info=error)
+            return Failed(self.label, _unexpected(self.name, error))
         text = self.with_label(str(error))
         if "'" not in text and '"' not in text and self.label != "-":  # it names no file, but must among many songs
             text = f"{self.label!r} cannot be separated: {text}"
@@ -195,6 +208,17 @@ def _tags(song: Path) -> dict[str, str]:
     """Return the tags that a template may need; a file that cannot be read is reported when it is opened later."""
     try:
         fields = read_tags(song).fields if os.path.isfile(song) else {}  # noqa: PTH113 (never raises)
-    except OSError:
+    except Exception:  # whatever a library makes of a damaged file
         fields = {}
     return {name: fields.get(name, "") for name in _FROM_TAGS}
+
+
+def _unexpected(name: str, error: Exception) -> AudioError:
+    """Return what to say of an error that none of our messages foresees; no song may end a batch."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # as PyTorch says, in a RuntimeError
+        return AudioError(f"{name!r} cannot be separated: there is too little memory", "close other programs")
+    if isinstance(error, OSError):
+        return AudioError(f"{name!r} cannot be separated: {one_line(error)}", "check the disk, and try again")
+    reason = ": ".join(dict.fromkeys([type(error).__name__, one_line(error)]))
+    hint = "the file may be damaged; if it plays, please report this with the output of --verbose"
+    return AudioError(f"{name!r} cannot be separated: {reason}", hint)

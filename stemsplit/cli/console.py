@@ -141,7 +141,8 @@ class _LogHandler(logging.Handler):
         self._messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._messages.detail(record.getMessage())
+        for line in self.format(record).splitlines():  # several if it has a traceback
+            self._messages.detail(line)
 
 
 class SongsProgress:

@@ -1,5 +1,6 @@
 """`separate_batch`, as a program in Python uses it."""
 
+import importlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,62 @@ def model(here: Path, unet_model: Callable[..., Model]) -> Path:
     """A small model in a file."""
     checkpoint.save(unet_model(rate=8_000), here / "model.safetensors")
     return here / "model.safetensors"
+
+
+UNFORESEEN = [
+    (IndexError("tuple index out of range"), "IndexError: tuple index out of range"),
+    (KeyError(), "KeyError"),
+    (OSError(5, "Input/output error"), "Input/output error"),
+    (MemoryError(), "there is too little memory"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "there is too little memory"),
+]
+
+
+@pytest.mark.parametrize(("error", "reason"), UNFORESEEN, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "stemsplit.batch.manifest.check_stems",
+        "stemsplit.batch.checks.Rows",
+        "stemsplit.separation.separator.write_stems",
+        "stemsplit.batch.run.write_player",
+    ],
+)
+def test_no_error_of_one_song_ends_the_batch(
+    here: Path, model: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception, reason: str
+) -> None:
+    write_song(here / "in/a.wav")
+    write_song(here / "in/b.wav")
+    module, _, name = where.rpartition(".")
+    owner = importlib.import_module(module)
+    real, calls = getattr(owner, name), []
+
+    def fail_once(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise error
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, fail_once)
+    report = separate_batch("in", "out", model=model, device="cpu", player=True, skip_existing=True)
+    (failure,) = report.failed
+    assert failure.source == "in/a.wav"
+    assert str(failure.error) == f"'in/a.wav' cannot be separated: {reason}"
+    assert failure.error.hint
+    assert [done.track.label for done in report.done] == ["in/b.wav"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_error_of_the_caller_is_no_failure_of_a_song(here: Path, model: Path, jobs: int) -> None:
+    write_song(here / "in/a.wav")
+    write_song(here / "in/b.wav")
+
+    def fail(event: Event) -> None:
+        if isinstance(event, SongProgress):
+            raise ValueError("of the caller")
+
+    with pytest.raises(ValueError, match="of the caller"):
+        separate_batch("in", "out", model=model, device="cpu", jobs=jobs, on_event=fail)
 
 
 def kinds(events: list[Event]) -> list[str]:

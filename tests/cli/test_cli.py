@@ -277,12 +277,26 @@ def test_running_out_of_memory(run: Run, here: Path, monkeypatch: pytest.MonkeyP
     assert outcome.err.startswith("stemsplit: the cpu device has too little free memory\nhint: ")
 
 
-def test_a_bug_keeps_its_traceback(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_fails_one_song_and_verbose_has_its_traceback(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*arguments: object, **options: object) -> None:
         raise ValueError("a bug")
 
     monkeypatch.setattr("stemsplit.separation.separator.Separator.separate_song", fail)
     write_song(here / "song.wav")
+    outcome = run("song.wav")
+    assert outcome.code == 1
+    assert "stemsplit: 'song.wav' cannot be separated: ValueError: a bug\nhint: " in outcome.err
+    assert "Traceback" not in outcome.err
+    assert "Traceback (most recent call last):" in run("song.wav", "--verbose").err.splitlines()
+
+
+def test_a_bug_elsewhere_keeps_its_traceback(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("stemsplit.batch.run.separate_batch", fail)
     with pytest.raises(ValueError, match="a bug"):
         run("song.wav")
 
