@@ -8,7 +8,6 @@ Waveform Source Separation" (MDX workshop at ISMIR 2021).
 Modules are named as in the published checkpoints, so that these load without a table of names.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,37 +28,6 @@ from stemsplit.networks._layers import (
 KERNEL, STRIDE = 8, 4
 GROUPS = 4  # of the normalizations of deep layers
 NEVER = 999  # a depth that no layer has: "no layer" in the published settings
-
-
-def check_sizes(config: object, limits: Mapping[str, tuple[int, int]]) -> None:
-    """Check that settings are integers within their limits.
-
-    Args:
-        config: A family's configuration.
-        limits: Lowest and highest value by the name of the field.
-
-    Raises:
-        ValueError: One is not.
-    """
-    for name, (low, high) in limits.items():
-        value = getattr(config, name)
-        if type(value) is not int or not low <= value <= high:
-            raise ValueError(f"{name} must be a whole number in {low}..{high}")
-
-
-def check_flags(config: object, *names: str) -> None:
-    """Check that settings are booleans.
-
-    Args:
-        config: A family's configuration.
-        names: The fields to check.
-
-    Raises:
-        ValueError: One is not.
-    """
-    for name in names:
-        if type(getattr(config, name)) is not bool:
-            raise ValueError(f"{name} must be true or false")
 
 
 def check_widths(width: int, depth: int, compress: int, *, norm_starts: int, memory_starts: int) -> None:

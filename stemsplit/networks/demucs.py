@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stemsplit.networks._checks import check_flags, check_sizes
 from stemsplit.networks._demucs_layers import (
     GROUPS,
     KERNEL,
     NEVER,
     STRIDE,
-    check_flags,
-    check_sizes,
     check_widths,
     rescale,
 )

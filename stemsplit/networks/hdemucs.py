@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from stemsplit.networks._checks import check_flags, check_sizes
 from stemsplit.networks._demucs_hybrid import BANDED_LAYERS, HybridNetwork
-from stemsplit.networks._demucs_layers import KERNEL, NEVER, STRIDE, check_flags, check_sizes, check_widths
+from stemsplit.networks._demucs_layers import KERNEL, NEVER, STRIDE, check_widths
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stemsplit.networks._checks import check_sizes
 from stemsplit.networks._demucs_hybrid import HybridNetwork
-from stemsplit.networks._demucs_layers import KERNEL, NEVER, STRIDE, check_sizes, check_widths
+from stemsplit.networks._demucs_layers import KERNEL, NEVER, STRIDE, check_widths
 from stemsplit.networks._demucs_transformer import CrossTransformer
 from stemsplit.networks._layers import linear
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.networks import TINY_UNET
+from support.networks import TINY_ROFORMER, TINY_UNET
 from support.songs import STEMS
 from torch import Tensor, nn
 
@@ -21,6 +21,8 @@ from stemsplit.networks.masking import MaskNetwork
 
 TINY: dict[str, dict[str, Any]] = {  # configurations; families that are missing have their default one
     "unet": TINY_UNET,
+    "bs_roformer": {**TINY_ROFORMER, "bands": [2] * 16 + [32, 65]},
+    "mel_band_roformer": {**TINY_ROFORMER, "bands": 12},
     "demucs": {"width": 8, "depth": 2, "norm_starts": 1, "memory_starts": 1},
     "hdemucs": {"n_fft": 64, "width": 8, "depth": 3, "norm_starts": 1, "memory_starts": 2},
     "htdemucs": {"n_fft": 256, "width": 8, "depth": 2, "bottom_channels": 16, "layers": 2, "heads": 2, "length": 4410},

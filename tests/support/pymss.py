@@ -1,0 +1,105 @@
+"""Pairs of networks with the same weights: one of the pymss-core package, the reference, and one of stemsplit."""
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stemsplit.networks.families import build
+
+CLASSES = {"bs_roformer": "BSRoformer", "mel_band_roformer": "MelBandRoformer"}
+SMALL_BANDS = [2] * 8 + [4] * 6 + [12] * 4 + [20, 21]  # 129 bins
+
+# Small networks: family, and settings here.
+SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "bs_roformer": (
+        "bs_roformer",
+        {"n_fft": 256, "hop": 64, "width": 24, "depth": 2, "heads": 2, "head_width": 16, "bands": SMALL_BANDS},
+    ),
+    "bs_roformer, hop does not divide": (
+        "bs_roformer",
+        {"n_fft": 256, "hop": 55, "width": 24, "depth": 1, "heads": 3, "head_width": 8, "bands": SMALL_BANDS}
+        | {"mask_expansion": 2, "zero_dc": False},
+    ),
+    "mel_band_roformer": (
+        "mel_band_roformer",
+        {"n_fft": 256, "hop": 55, "width": 24, "depth": 2, "heads": 2, "head_width": 16, "bands": 12},
+    ),
+    "mel_band_roformer, two linear layers": (
+        "mel_band_roformer",
+        {"n_fft": 512, "hop": 128, "width": 24, "depth": 1, "heads": 2, "head_width": 16, "bands": 20}
+        | {"mask_layers": 2, "mask_expansion": 1, "zero_dc": False},
+    ),
+}
+
+
+def reference(family: str, config: dict[str, Any], *, stems: int, channels: int) -> Any:
+    """A network of the package. All of our settings have another name there."""
+    from stemsplit.networks import bs_roformer, mel_band_roformer
+
+    ours: Any = {"bs_roformer": bs_roformer, "mel_band_roformer": mel_band_roformer}[family].Config(**config)
+    bands = {"freqs_per_bands": tuple(ours.bands)} if family == "bs_roformer" else {"num_bands": ours.bands}
+    # There the number of layers counts differently in the two families; this counts the hidden ones in both.
+    masks = {"mask_estimator_depth": ours.mask_layers} if family == "bs_roformer" else {}
+    more = {} if family == "bs_roformer" else {"match_input_audio_length": True, "sample_rate": ours.rate}
+    hidden = {} if family == "bs_roformer" else {"mlp_hidden_layers": ours.mask_layers - 1}
+    kind = getattr(importlib.import_module("pymss_core.modules.bs_roformer"), CLASSES[family])
+    return kind(
+        dim=ours.width,
+        depth=ours.depth,
+        stereo=channels == 2,
+        num_stems=stems,
+        time_transformer_depth=1,
+        freq_transformer_depth=1,
+        dim_head=ours.head_width,
+        heads=ours.heads,
+        attn_dropout=0.0,
+        ff_dropout=0.0,
+        stft_n_fft=ours.n_fft,
+        stft_hop_length=ours.hop,
+        stft_win_length=ours.n_fft,
+        zero_dc=ours.zero_dc,
+        mlp_expansion_factor=ours.mask_expansion,
+        norm_output=family == "mel_band_roformer",
+        **bands,
+        **masks,
+        **hidden,
+        **more,
+    )
+
+
+def shuffle(network: nn.Module, seed: int = 0) -> None:
+    """Randomize the weights that do little in a new network: norms and biases."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.dim() == 1 and not name.endswith("freqs"):
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
+def pair(family: str, config: dict[str, Any], *, stems: int, channels: int = 2) -> tuple[Any, nn.Module]:
+    """The reference and our network, with the same weights."""
+    torch.manual_seed(0)
+    theirs = reference(family, config, stems=stems, channels=channels)
+    shuffle(theirs)
+    ours = build(family, config, stems=stems, channels=channels)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    return theirs, ours
+
+
+def separated(network: nn.Module, mix: Tensor) -> Tensor:
+    """The stems `(B, S, C, N)`; the reference leaves out the axis of a single one."""
+    stems: Tensor = network(mix)
+    return stems if stems.dim() == 4 else stems.unsqueeze(1)
+
+
+def noise(*shape: int) -> Tensor:
+    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(shape[-1])) + 0.01
+
+
+def difference(result: Tensor, expected: Tensor) -> float:
+    """The largest absolute difference, relative to the peak of `expected`."""
+    assert result.shape == expected.shape
+    assert result.dtype == torch.float32
+    return float((result - expected).abs().max() / expected.abs().max())
