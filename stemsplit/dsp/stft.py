@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 class Stft(nn.Module):
-    """A centred STFT with a periodic Hann window and reflected ends.
+    """A centred STFT with reflected ends.
 
     Frame t is centred on sample `t * hop`.
 
@@ -17,6 +17,7 @@ class Stft(nn.Module):
         hop: Samples from one frame to the next, in 1..n_fft // 3. A larger hop has no stable inverse: the last samples
             of a signal lie in a single frame, up to a hop from its centre, and the inverse divides by the square of the
             window there.
+        window: The window, `(n_fft,)`, on the CPU; by default a periodic Hann window.
 
     Raises:
         ValueError: `n_fft` is odd, or the hop is out of range.
@@ -24,7 +25,7 @@ class Stft(nn.Module):
 
     window: Tensor
 
-    def __init__(self, n_fft: int, hop: int) -> None:
+    def __init__(self, n_fft: int, hop: int, window: Tensor | None = None) -> None:
         super().__init__()
         if n_fft % 2:
             raise ValueError(f"n_fft must be even, not {n_fft}")
@@ -32,7 +33,8 @@ class Stft(nn.Module):
             raise ValueError(f"hop must be in 1..{n_fft // 3} for n_fft {n_fft}, not {hop}")
         self.n_fft, self.hop = n_fft, hop
         # On the CPU even under the meta device, where hann_window would take a second to import a compiler.
-        self.register_buffer("window", torch.hann_window(n_fft, device="cpu"), persistent=False)
+        window = torch.hann_window(n_fft, device="cpu") if window is None else window
+        self.register_buffer("window", window, persistent=False)
 
     @property
     def bins(self) -> int:

@@ -27,6 +27,18 @@ def test_round_trip(n_fft: int, hop: int) -> None:
         torch.testing.assert_close(result, samples, rtol=0, atol=1e-5)
 
 
+def test_without_a_window() -> None:
+    stft, length = Stft(256, 64, torch.ones(256)), 1500
+    samples = torch.randn(2, length, generator=torch.Generator().manual_seed(1))
+    spectrum = stft(samples)
+    expected = torch.stft(samples, 256, 64, window=torch.ones(256), return_complex=True)
+    torch.testing.assert_close(spectrum, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(stft.inverse(spectrum, length), samples, rtol=0, atol=1e-5)
+    changed = spectrum * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(2))
+    expected = torch.istft(changed, 256, 64, window=torch.ones(256), length=length)
+    torch.testing.assert_close(stft.inverse(changed, length), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("n_fft", "hop"), SIZES)
 def test_the_inverse_of_a_modified_spectrum_agrees_with_pytorch(n_fft: int, hop: int) -> None:
     """As after masking; also for shorter and longer outputs than the frames cover."""

@@ -26,6 +26,7 @@ TINY: dict[str, dict[str, Any]] = {  # configurations; families that are missing
     "demucs": {"width": 8, "depth": 2, "norm_starts": 1, "memory_starts": 1},
     "hdemucs": {"n_fft": 64, "width": 8, "depth": 3, "norm_starts": 1, "memory_starts": 2},
     "htdemucs": {"n_fft": 256, "width": 8, "depth": 2, "bottom_channels": 16, "layers": 2, "heads": 2, "length": 4410},
+    "scnet": {"n_fft": 512, "hop": 128, "widths": [8, 12], "layers": 2},
     "spleeter": {"n_fft": 512, "hop": 128, "frames": 64, "bins": 128, "widths": [2, 3, 4, 5, 6, 7]},
 }
 LENGTH = 4410  # samples

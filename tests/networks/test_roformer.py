@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.networks import file_size, names_and_shapes
-from support.pymss import SMALL, difference, noise, pair, separated
+from support.pymss import SMALL_ROFORMERS as SMALL
+from support.pymss import difference, noise, pair, separated
 from torch import nn
 
 from stemsplit.errors import ModelError
@@ -16,6 +17,7 @@ from stemsplit.networks._roformer import rotation
 from stemsplit.networks.families import build
 from stemsplit.networks.mel_band_roformer import mel_bands
 
+FAMILIES = ("bs_roformer", "mel_band_roformer")
 TOLERANCE = 1e-5  # of the peak
 GRADIENT_TOLERANCE = 1e-4
 

@@ -8,11 +8,22 @@ from torch import Tensor, nn
 
 from stemsplit.networks.families import build
 
-CLASSES = {"bs_roformer": "BSRoformer", "mel_band_roformer": "MelBandRoformer"}
+CLASSES = {"bs_roformer": "BSRoformer", "mel_band_roformer": "MelBandRoformer", "scnet": "SCNet"}
 SMALL_BANDS = [2] * 8 + [4] * 6 + [12] * 4 + [20, 21]  # 129 bins
 
 # Small networks: family, and settings here.
-SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+SMALL_SCNETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "scnet": (
+        "scnet",
+        {"n_fft": 512, "hop": 128, "widths": [8, 12, 16], "shares": [0.2, 0.35], "layers": 4, "expansion": 2},
+    ),
+    "scnet, the top thinned out less": (
+        "scnet",
+        {"n_fft": 512, "hop": 128, "widths": [8, 12], "shares": [0.2, 0.35], "layers": 2, "depths": [1, 2, 2]}
+        | {"strides": [1, 4, 4], "kernels": [3, 4, 4], "compress": 2, "kernel": 5},
+    ),
+}
+SMALL_ROFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bs_roformer": (
         "bs_roformer",
         {"n_fft": 256, "hop": 64, "width": 24, "depth": 2, "heads": 2, "head_width": 16, "bands": SMALL_BANDS},
@@ -36,9 +47,9 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
 
 def reference(family: str, config: dict[str, Any], *, stems: int, channels: int) -> Any:
     """A network of the package. All of our settings have another name there."""
-    from stemsplit.networks import bs_roformer, mel_band_roformer
-
-    ours: Any = {"bs_roformer": bs_roformer, "mel_band_roformer": mel_band_roformer}[family].Config(**config)
+    ours = importlib.import_module(f"stemsplit.networks.{family}").Config(**config)
+    if family == "scnet":
+        return _reference_scnet(ours, stems=stems, channels=channels)
     bands = {"freqs_per_bands": tuple(ours.bands)} if family == "bs_roformer" else {"num_bands": ours.bands}
     # There the number of layers counts differently in the two families; this counts the hidden ones in both.
     masks = {"mask_estimator_depth": ours.mask_layers} if family == "bs_roformer" else {}
@@ -66,6 +77,25 @@ def reference(family: str, config: dict[str, Any], *, stems: int, channels: int)
         **masks,
         **hidden,
         **more,
+    )
+
+
+def _reference_scnet(ours: Any, *, stems: int, channels: int) -> Any:
+    return importlib.import_module("pymss_core.modules.scnet").SCNet(
+        sources=[f"stem{index}" for index in range(stems)],
+        audio_channels=channels,
+        dims=[2 * channels, *ours.widths],
+        nfft=ours.n_fft,
+        hop_size=ours.hop,
+        win_size=ours.n_fft,
+        band_SR=[*ours.shares, 1 - sum(ours.shares)],
+        band_stride=ours.strides,
+        band_kernel=ours.kernels,
+        conv_depths=ours.depths,
+        compress=ours.compress,
+        conv_kernel=ours.kernel,
+        num_dplayer=ours.layers,
+        expand=ours.expansion,
     )
 
 
