@@ -8,8 +8,8 @@
   - DeviceError: a device is missing, or out of memory
   - DatasetError: training or evaluation data cannot be used
 
-Only these are shown to a user as a sentence and a hint. Anything else is a bug and keeps its traceback, except while a song
-of a batch is worked on: there it fails that song, with a sentence, and `--verbose` has the traceback.
+Only these are shown to a user as a sentence and a hint. Anything else is a bug and keeps its traceback, except in the
+work on one song of a batch: there it fails that song, with a sentence, and `--verbose` has the traceback.
 """
 
 from pathlib import Path

@@ -44,6 +44,10 @@ class PrefetchReader(Reader):
         self.downmixed_from, self.warnings = reader.downmixed_from, reader.warnings
         return self
 
+    def reopen(self) -> Reader:
+        """Open the same song once more, from its start, without a thread."""
+        return self._open_song(self.path)
+
     def is_fresh(self) -> bool:
         """Return whether the file has not been replaced or changed since it was opened."""
         return _stamp(self.path) == self._stamp

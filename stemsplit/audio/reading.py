@@ -48,13 +48,14 @@ class Reader:
         warnings: Sentences about what is downmixed, damaged or left out; complete when `blocks` is exhausted.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, source: SndfileSource | FFmpegSource) -> None:
+    def __init__(self, path: Path, file: BinaryIO, source: SndfileSource | FFmpegSource, audio_stream: int = 1) -> None:
         self.path = path
         self.rate: int = source.rate
         self.channels: int = source.channels
         self.downmixed_from: int | None = source.downmixed_from
         self.length: int | None = source.estimated_length
         self.warnings: list[str] = []
+        self._audio_stream = audio_stream
         self._file = file
         self._source = source
         if source.downmixed_from:
@@ -72,6 +73,10 @@ class Reader:
         """Close the file; a second call does nothing."""
         self._source.close()
         self._file.close()
+
+    def reopen(self) -> "Reader":
+        """Open the same song once more, from its start; raise AudioError as `open_reader` does."""
+        return open_reader(self.path, self._audio_stream)
 
     def blocks(self, size: int = 65_536) -> Iterator[Block]:
         """Yield the song once, from start to end; an empty song gives no block.
@@ -155,7 +160,7 @@ def open_reader(path: Path, audio_stream: int = 1, *, random_access: bool = Fals
     """
     file = _open_file(path)
     try:
-        return Reader(path, file, open_source(file, path, audio_stream, random_access=random_access))
+        return Reader(path, file, open_source(file, path, audio_stream, random_access=random_access), audio_stream)
     except OSError as error:
         file.close()
         raise _unreadable(path, error) from error

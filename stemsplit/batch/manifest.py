@@ -50,6 +50,7 @@ class Run:
         channels: Of each stem.
         length: Samples of each stem.
         stems: By name, the path relative to the manifest, with slashes, and the content.
+        consistent: Whether they were made to add up to the song; None if an earlier version did not record it.
     """
 
     provenance: Provenance
@@ -59,6 +60,7 @@ class Run:
     channels: int
     length: int
     stems: Mapping[str, tuple[str, FileStamp]] = field(default_factory=dict)
+    consistent: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,8 @@ def _outdated(run: Run, song: Path, provenance: Provenance) -> str:
     (model, settings), (other_model, others) = _comparable(provenance), _comparable(run.provenance)
     if model != other_model:
         return "made by another model"
+    if others.get("consistent") is None and settings.get("consistent") == run.consistent is not None:
+        others["consistent"] = run.consistent  # the default then was what is asked for now
     if settings != others:
         names = sorted({*settings, *others})
         differing = [name for name in names if settings.get(name, ...) != others.get(name, ...)]
@@ -228,7 +232,8 @@ def _run(table: Mapping[str, Any]) -> Run:
     stems = {str(stem): (str(entry["file"]), _stamp(entry)) for stem, entry in table["stems"].items()}
     provenance = Provenance(dict(table["model"]), dict(table["settings"]))
     rate, channels, length = (int(table[name]) for name in ("rate", "channels", "length"))
-    return Run(provenance, str(table["song"]["name"]), _stamp(table["song"]), rate, channels, length, stems)
+    consistent = None if table.get("consistent") is None else bool(table["consistent"])
+    return Run(provenance, str(table["song"]["name"]), _stamp(table["song"]), rate, channels, length, stems, consistent)
 
 
 def _table(run: Run) -> dict[str, Any]:
@@ -239,6 +244,7 @@ def _table(run: Run) -> dict[str, Any]:
         "rate": run.rate,
         "channels": run.channels,
         "length": run.length,
+        "consistent": run.consistent,
         "stems": {stem: {"file": file, **asdict(stamp)} for stem, (file, stamp) in run.stems.items()},
     }
 

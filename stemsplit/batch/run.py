@@ -508,7 +508,15 @@ def _record(
         changed = True
     if changed:
         warnings.append(f"{track.label!r} was changed while it was being separated: its stems may be of no use")
-    run = Run(provenance, track.label, source, report.rate, report.channels, report.length)
+    run = Run(
+        provenance,
+        track.label,
+        source,
+        report.rate,
+        report.channels,
+        report.length,
+        consistent=report.consistent,
+    )
     try:
         manifest.record_run(track.manifest, run, outputs)
     except Exception as error:

@@ -153,7 +153,8 @@ Consistent = Annotated[
     bool | None,
     typer.Option(
         "--consistent/--no-consistent",
-        help="Make the stems add up to the song; by default only where the change is inaudible.",
+        help="Make the stems add up to the song, by spreading what they lack over them in equal parts; by default if "
+        "all stems are written.",
     ),
 ]
 SkipExisting = Annotated[

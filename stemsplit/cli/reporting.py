@@ -92,6 +92,7 @@ def result_event(result: Result) -> dict[str, Any]:
         "clipped": report.clipped,
         "peak": round(report.peak, 6),
         "gain": report.gain,
+        "consistent": report.consistent,
         "warnings": list(report.warnings),
         "elapsed_seconds": round(result.seconds, 3),
     }

@@ -24,6 +24,7 @@ from stemsplit.errors import DatasetError
 from stemsplit.evaluation.bss_eval import METRICS, References
 from stemsplit.evaluation.metrics import Sdr, SiSdr
 from stemsplit.separation.separator import Separator
+from stemsplit.separation.streams import MixtureTap
 
 BLOCK = 2**18  # samples read at a time
 IDEAL_STFT = (4096, 1024)  # n_fft and hop of the ideal ratio mask
@@ -109,17 +110,22 @@ def find_scorable(folder: Path, stems: Sequence[str]) -> tuple[list[Multitrack],
 
 
 def model_estimator(separator: Separator) -> Estimator:
-    """Return the estimator that separates a song's mixture with a model; the stems may be in any order."""
-    header = separator.chain.header
+    """Return the estimator that separates a song's mixture with a model, as `Separator.separate_file` does.
+
+    The stems may be in any order. If they are all that the model has, they add up to the mixture.
+    """
+    header, complete = separator.chain.header, separator.chain.complete
 
     def estimate(song: Multitrack, stems: tuple[str, ...]) -> Iterator[Tensor]:
         check_format([song], header.rate, header.channels)
         order = [header.stems.index(stem) for stem in stems]
-        mix = (block.numpy() for block in _mixture(song))
-        for block in separator.separate(mix, song.rate):
-            estimates = torch.from_numpy(block)[order]
-            # A stereo model's estimates of a mono song are downmixed, as `Separator.separate_file` does.
-            yield estimates.mean(1, keepdim=True) if song.channels == 1 else estimates
+        level = separator.measure((block.numpy() for block in _mixture(song)), song.rate)
+        tap = MixtureTap((block.numpy() for block in _mixture(song)), keep=complete)
+        for block in separator.separate(tap, song.rate, level=level):
+            estimates = block.mean(1, keepdims=True) if song.channels == 1 else block
+            if complete:
+                estimates = estimates + (tap.take(block.shape[-1]) - estimates.sum(0)) / len(estimates)
+            yield torch.from_numpy(estimates[order])
 
     return estimate
 

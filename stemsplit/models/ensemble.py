@@ -17,7 +17,7 @@ from stemsplit.errors import ModelError, UsageError
 from stemsplit.models import checkpoint, headers, spleeter_onnx
 from stemsplit.models.checkpoint import Header, Model
 from stemsplit.models.registry import ONNX, LocalModel
-from stemsplit.networks.families import input_length
+from stemsplit.networks.families import input_length, is_standardized
 from stemsplit.networks.masking import MaskNetwork
 
 MAX_GAIN = 1e6
@@ -89,12 +89,9 @@ class Ensemble:
     complete: bool = True
 
     @property
-    def masks_sum_to_one(self) -> bool:
-        """Whether the stems are masked parts of the mixture that add up to it, except for rounding and resampling."""
-        network = self.members[0].network
-        return (
-            self.complete and len(self.members) == 1 and isinstance(network, MaskNetwork) and network.masks_sum_to_one
-        )
+    def standardized(self) -> bool:
+        """Whether its networks expect songs of zero mean and unit deviation."""
+        return all(is_standardized(member.network) for member in self.members)
 
     def input_length(self, length: int) -> int:
         """Return how many samples its networks need, at most, to separate `length` of them."""
@@ -147,13 +144,11 @@ class Chain:
 
     @property
     def complete(self) -> bool:
-        """Whether the chain gives all stems of its networks."""
-        return all(step.ensemble.complete for step in self.steps)
-
-    @property
-    def masks_sum_to_one(self) -> bool:
-        """Whether the stems are masked parts of the mixture that add up to it, except for rounding and resampling."""
-        return all(step.ensemble.masks_sum_to_one for step in self.steps)
+        """Whether the chain gives all stems of its networks, except those that a step separates further."""
+        names = set(self.steps[0].stems)
+        for step in self.steps[1:]:
+            names = names - {step.of} | set(step.stems)
+        return names <= set(self.header.stems) and all(step.ensemble.complete for step in self.steps)
 
     def check_wiener(self, iterations: int) -> None:
         """Check whether the networks' output can be refined by Wiener filtering.

@@ -52,9 +52,14 @@ class HybridNetwork(nn.Module):
         zero_padding: Pad the signal with zeros before the STFT, not by reflection, and leave the spectrogram's output
             1.5 hops late. Some checkpoints were trained like this.
 
+    Attributes:
+        standardized: Songs are standardized as a whole, and each window by the network once more.
+
     Raises:
         ValueError: Bands are too narrow.
     """
+
+    standardized = True
 
     def __init__(
         self,

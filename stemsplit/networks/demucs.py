@@ -73,7 +73,12 @@ class Network(nn.Module):
         config: The shape of the network.
         stems: S, the number of stems.
         channels: C, of the mixture and of each stem.
+
+    Attributes:
+        standardized: Songs are standardized as a whole, whether or not `config.normalize` does it to each window.
     """
+
+    standardized = True
 
     def __init__(self, config: Config, *, stems: int, channels: int) -> None:
         super().__init__()

@@ -20,6 +20,11 @@ A network that needs context around a window, or that takes certain lengths only
 samples that it needs to separate n of them, which are in their centre. It is non-decreasing. A result below n means
 that the network cannot take n samples at once; a model with such windows is refused.
 
+A network whose author has trained it on songs that were standardized as a whole, and runs it on such, has an attribute
+`standardized = True`: it is given songs of zero mean and unit deviation, and its stems are scaled back (see
+`stemsplit.dsp.level`). That is how all versions of Demucs are run; those of Spleeter and our own U-Net get songs as
+they are.
+
 Adding a family
 ---------------
 1. Write the module. If the network estimates masks, inherit `stemsplit.networks.masking.MaskNetwork`, implement
@@ -92,3 +97,8 @@ def input_length(network: "nn.Module", length: int, default: int) -> int:
         Samples.
     """
     return int(network.input_length(length)) if hasattr(network, "input_length") else default  # type: ignore[operator]
+
+
+def is_standardized(network: "nn.Module") -> bool:
+    """Whether a network expects songs of zero mean and unit deviation."""
+    return bool(getattr(network, "standardized", False))

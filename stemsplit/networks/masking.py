@@ -28,11 +28,6 @@ class MaskNetwork(nn.Module, ABC):
         super().__init__()
         self.stft = stft
 
-    @property
-    def masks_sum_to_one(self) -> bool:
-        """Whether the masks sum to one in every bin, so that the stems sum to the mixture."""
-        return True
-
     @abstractmethod
     def masks(self, spectrum: Tensor) -> Tensor:
         """Estimate the masks.

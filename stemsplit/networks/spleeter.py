@@ -112,11 +112,6 @@ class Network(MaskNetwork):
         self.networks = nn.ModuleList(_UNet(channels, config) for _ in range(stems))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # see `unet`
 
-    @property
-    def masks_sum_to_one(self) -> bool:
-        """Whether the masks sum to one in every bin: not with the extension "zeros"."""
-        return self.extension == "average"
-
     def input_length(self, length: int) -> int:
         """Samples that the network needs to separate `length` of them: half a frame of context at either end.
 

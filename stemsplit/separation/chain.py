@@ -5,26 +5,37 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from stemsplit.audio.decoding import Block, Stems
+from stemsplit.dsp.level import Level
 from stemsplit.models.ensemble import Chain, ChainStep
 from stemsplit.separation.runner import EnsembleRunner
 from stemsplit.separation.streams import MixtureTap, match_input, match_length
 
 
-def run_chain(chain: Chain, runners: Sequence[EnsembleRunner], blocks: Iterable[Block], rate: int) -> Iterator[Stems]:
+def run_chain(
+    chain: Chain,
+    runners: Sequence[EnsembleRunner],
+    blocks: Iterable[Block],
+    rate: int,
+    level: Level | None = None,
+) -> Iterator[Stems]:
     """Separate a stream with all steps of a chain. Memory does not depend on its length.
+
+    What the steps after the first one separate exists only as a stream, so those whose networks expect it standardized
+    do that by window.
 
     Args:
         chain: The steps.
         runners: Of the step of the same index.
         blocks: The mixture, in blocks `(C, n)` of any sizes, mono or stereo.
         rate: Of the mixture, Hz.
+        level: Of the whole mixture, for the first step; see `EnsembleRunner.separate`.
 
     Yields:
         Blocks `(S, C, n)` of the stems of the chain, with its rate and channels; together they are as long as the
         resampled mixture.
     """
     names = chain.steps[0].stems
-    stems = runners[0].separate(blocks, rate)
+    stems = runners[0].separate(blocks, rate, level)
     for step, runner in zip(chain.steps[1:], runners[1:], strict=True):
         stems = _separate_stem(stems, names, step, runner, chain)
         names = (*(name for name in names if name != step.of), *step.stems)

@@ -32,8 +32,8 @@ class Delivery:
     Attributes:
         format: Of the files.
         rate: Hz of the files, or "model" for the rate of the model; that of the song if None.
-        consistent: Make the stems add up to the mixture, by spreading the difference over them; None does so for models
-            whose masks sum to one, which hardly changes them.
+        consistent: Make the stems add up to the mixture, by spreading the difference over them in equal parts; None
+            does so if all stems of the model are written.
         clip: What to do if a stem exceeds full scale: "clamp" clips it, "gain" turns all stems of the song down by the
             same factor.
         tags: Copy the tags and the cover of the song to the files.

@@ -35,6 +35,7 @@ class Report:
         warnings: Sentences about what was downmixed, missing or damaged in the song, and about memory.
         peak: The largest magnitude of a sample before clipping and gain, over all stems.
         gain: The factor that all stems were turned down by, so that none clips; 1 for none.
+        consistent: Whether the stems were made to add up to the song.
     """
 
     rate: int
@@ -44,6 +45,7 @@ class Report:
     warnings: tuple[str, ...]
     peak: float = 0.0
     gain: float = 1.0
+    consistent: bool = False
 
 
 def write_stems(
@@ -103,7 +105,7 @@ def write_stems(
                 writer.write(block if gain == 1 else block * np.float32(gain))
         peak = float(spool.peaks.max(initial=0)) if spool else writer.peak
         warnings = (*reader.warnings, *writer.warnings)
-        return Report(rate, reader.channels, writer.length, writer.clipped, warnings, peak, gain)
+        return Report(rate, reader.channels, writer.length, writer.clipped, warnings, peak, gain, consistent)
 
 
 def _rows_of(rows: Rows, reader: Reader, rate: int, separate: Separate, header: Header) -> Iterator[Stems]:

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import chain, groupby, islice, tee
@@ -14,6 +15,7 @@ from stemsplit import signals
 from stemsplit.audio.decoding import Block, Stems
 from stemsplit.audio.reading import match_channels
 from stemsplit.audio.resampling import resample
+from stemsplit.dsp.level import Level
 from stemsplit.dsp.overlap_add import Window, WindowPlan, cut, overlap_add
 from stemsplit.models.ensemble import Ensemble
 from stemsplit.separation.options import SeparationOptions
@@ -33,10 +35,13 @@ class EnsembleRunner:
         batch_size: Windows at a time; it is halved when the device runs out of memory.
         plan: The windows that a song is cut into.
         shift_offsets: Samples by which the song is delayed, one for each separation that is averaged.
-        warnings: Sentences about problems that did not stop the separation.
+        warnings: Sentences about problems that did not stop the separation, in the order in which they occurred; the
+            runners of a chain share the list.
     """
 
-    def __init__(self, ensemble: Ensemble, options: SeparationOptions, *, device: str) -> None:
+    def __init__(
+        self, ensemble: Ensemble, options: SeparationOptions, *, device: str, warnings: list[str] | None = None
+    ) -> None:
         self.ensemble = ensemble
         self._options, self._device = options, device
         header = self.ensemble.header
@@ -48,7 +53,8 @@ class EnsembleRunner:
         max_shift = int(MAX_SHIFT_SECONDS * header.rate)
         rng = random.Random(options.seed)
         self.shift_offsets = tuple(rng.randint(0, max_shift) for _ in range(options.shifts)) or (0,)
-        self.warnings: list[str] = []
+        self.warnings: list[str] = [] if warnings is None else warnings
+        self._has_warned = False
         count, windows = len(self.ensemble.members), self.plan
         _log.info(
             "%d network%s on %s, precision %s, windows of %.2f s, a new one every %.2f s, %d at a time",
@@ -61,12 +67,14 @@ class EnsembleRunner:
             self.batch_size,
         )
 
-    def separate(self, blocks: Iterable[Block], rate: int) -> Iterator[Stems]:
+    def separate(self, blocks: Iterable[Block], rate: int, level: Level | None = None) -> Iterator[Stems]:
         """Separate a stream. Memory does not depend on its length.
 
         Args:
             blocks: The mixture, in blocks `(C, n)` of any sizes, mono or stereo.
             rate: Of the mixture, Hz.
+            level: Of the whole mixture, for networks that expect it standardized; None to standardize each window by
+                its own level.
 
         Yields:
             Blocks `(S, C, n)` of the stems, with the rate and channels of the networks; together they are as long as
@@ -77,23 +85,47 @@ class EnsembleRunner:
         blocks = (np.require(block, np.float32, ["C", "W"]) for block in blocks)
         blocks = match_channels(blocks, header.channels)
         blocks = resample(blocks, rate, header.rate, channels=header.channels)
+        if level and self.ensemble.standardized:
+            blocks = map(level.standardize, blocks)
         copies = tee(map(torch.from_numpy, blocks), len(self.shift_offsets))
         delays = zip(copies, self.shift_offsets, strict=True)
-        delayed_separations = [self._separate_once(copy, delay) for copy, delay in delays]
+        by_window = self.ensemble.standardized and not level
+        delayed_separations = [self._separate_once(copy, delay, by_window) for copy, delay in delays]
         for stems in mean(delayed_separations):
-            yield stems.numpy()
+            estimate = stems.numpy()
+            yield level.restore(estimate) if level and self.ensemble.standardized else estimate
 
-    def _separate_once(self, blocks: Iterable[Tensor], delay: int) -> Iterator[Tensor]:
+    def _separate_once(self, blocks: Iterable[Tensor], delay: int, by_window: bool) -> Iterator[Tensor]:
         """Separate blocks `(C, n)`, delayed by `delay` samples, into `(S, C, n)` without the delay."""
         channels = self.ensemble.header.channels
         delayed = chain([torch.zeros(channels, delay)], blocks) if delay else blocks
         windows = cut(delayed, self.plan, channels=channels, input_length=self.ensemble.input_length)
         to_skip = delay
-        for stems in overlap_add(self._estimate(windows), self.plan):
+        estimates = self._estimate_standardized(windows) if by_window else self._estimate(windows)
+        for stems in overlap_add(estimates, self.plan):
             skipped = min(to_skip, stems.shape[-1])
             to_skip -= skipped
             if skipped < stems.shape[-1]:
                 yield stems[..., skipped:]
+
+    def _estimate_standardized(self, windows: Iterable[Window]) -> Iterator[Window]:
+        """Run the networks on windows, each of which is standardized by its own level, without its context."""
+        levels: deque[Level] = deque()
+
+        def standardized() -> Iterator[Window]:
+            for number, window in enumerate(windows):
+                level = Level.of([window.center_crop(window.length).numpy()])
+                levels.append(level)
+                samples = level.standardize(window.samples)
+                # Beyond the ends of the stream there is silence, not its offset.
+                before = (samples.shape[-1] - window.length) // 2
+                samples[..., : max(0, before - number * self.plan.hop)] = 0
+                if window.length < self.plan.length:
+                    samples[..., before + window.length :] = 0
+                yield Window(samples, window.length)
+
+        for stems, length in self._estimate(standardized()):
+            yield Window(levels.popleft().restore(stems), length)
 
     @torch.inference_mode()
     def _estimate(self, windows: Iterable[Window]) -> Iterator[Window]:
@@ -119,7 +151,8 @@ class EnsembleRunner:
             self.batch_size = (len(remaining) + 1) // 2
             if self._device == "cuda":
                 torch.cuda.empty_cache()
-            if not self.warnings:
+            if not self._has_warned:
+                self._has_warned = True
                 count = len(remaining)
                 message = f"the {self._device} device has too little free memory for {count} windows at a time"
                 self.warnings.append(f"{message}; using smaller batches from now on")

@@ -9,12 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import numpy.typing as npt
 
 from stemsplit import devices
 from stemsplit.audio.decoding import Block, Stems
 from stemsplit.audio.formats import Format
 from stemsplit.audio.reading import Reader, open_reader
+from stemsplit.audio.resampling import resample
+from stemsplit.dsp.level import Level
 from stemsplit.errors import UsageError
 from stemsplit.models import hub
 from stemsplit.models.checkpoint import Model
@@ -36,6 +39,7 @@ class Separator:
         runners: Run the networks of each step of the chain.
         device: "cpu", "cuda" or "mps", where they are.
         options: How to separate.
+        warnings: Sentences about problems that did not stop the separation, in the order in which they occurred.
     """
 
     def __init__(
@@ -55,7 +59,11 @@ class Separator:
         self.options = options or SeparationOptions()
         self.device = device
         self.chain.check_wiener(self.options.wiener)
-        self.runners = [EnsembleRunner(step.ensemble, self.options, device=device) for step in self.chain.steps]
+        self.warnings: list[str] = []
+        self.runners = [
+            EnsembleRunner(step.ensemble, self.options, device=device, warnings=self.warnings)
+            for step in self.chain.steps
+        ]
 
     @classmethod
     def load(
@@ -96,11 +104,6 @@ class Separator:
         return cls(load_model(local_model, device=chosen), options, device=chosen)
 
     @property
-    def warnings(self) -> list[str]:
-        """Sentences about problems that did not stop the separation."""
-        return [warning for runner in self.runners for warning in runner.warnings]
-
-    @property
     def stems(self) -> tuple[str, ...]:
         """The names of the stems, in the order in which `separate` yields them."""
         return self.chain.header.stems
@@ -110,24 +113,46 @@ class Separator:
         """The sample rate of what `separate` yields, in Hz."""
         return self.chain.header.rate
 
-    def separate(self, blocks: Iterable[Block], rate: int) -> Iterator[Stems]:
+    def measure(self, blocks: Iterable[Block], rate: int) -> Level | None:
+        """Measure the level of a song that `separate` needs to do exactly what the model's author does.
+
+        Args:
+            blocks: The whole song, in blocks `(C, n)` of any sizes, mono or stereo.
+            rate: Of the song, Hz.
+
+        Returns:
+            The level at the rate of the model; None, without reading any of the blocks, for models that take songs as
+            they are.
+        """
+        if not self.chain.steps[0].ensemble.standardized:
+            return None
+        mono = (block.mean(axis=0, keepdims=True, dtype=np.float32) for block in blocks)
+        return Level.of(resample(mono, rate, self.rate, channels=1))
+
+    def separate(self, blocks: Iterable[Block], rate: int, *, level: Level | None = None) -> Iterator[Stems]:
         """Separate a stream. Memory does not depend on its length.
+
+        The stems are as the networks give them, and do not add up to the mixture exactly.
 
         Args:
             blocks: The mixture, in blocks `(C, n)` of any sizes, mono or stereo.
             rate: Of the mixture, Hz.
+            level: Of the whole mixture, from `measure`. Some models (those of Demucs) expect songs of zero mean and
+                unit deviation. Without a level, as of a live stream, that is done to each window by itself, which is
+                not quite what their author does.
 
         Yields:
             Blocks `(S, C, n)` of the stems, with the rate and channels of the model; together they are as long as the
             resampled mixture.
         """
-        yield from run_chain(self.chain, self.runners, blocks, rate)
+        yield from run_chain(self.chain, self.runners, blocks, rate, level)
 
     def separate_array(
         self,
         mixture: npt.ArrayLike,
         rate: int,
         *,
+        consistent: bool | None = None,
         on_progress: OnProgress = lambda done, total: None,
     ) -> dict[str, Block]:
         """Separate a song in memory.
@@ -135,19 +160,25 @@ class Separator:
         Args:
             mixture: `(C, N)`, mono or stereo, floats nominally in [-1, 1]; it is not changed.
             rate: Of the mixture, Hz.
+            consistent: Make the stems add up to the mixture, by spreading the difference over them; None does so unless
+                only some of the model's stems were loaded.
             on_progress: Called with the samples done so far, and N.
 
         Returns:
             The stems by name, each `(C, N)` float32 at the same rate.
 
         Raises:
-            UsageError: The array has another shape or type.
+            UsageError: The array has another shape or type, or only some stems of a model should add up.
         """
+        consistent = self._check_consistent(consistent, self.stems)
         samples = check_array(mixture, rate)
         channels, length = samples.shape
-        stems = self.separate(blocks_of(samples), rate)
+        level = self.measure(blocks_of(samples), rate)
+        stems = self.separate(blocks_of(samples), rate, level=level)
         matched = match_input(stems, len(self.stems), self.chain.header, rate, channels)
         joined = join(matched, (len(self.stems), channels, length), on_progress)
+        if consistent:
+            joined += (samples - joined.sum(0)) / len(joined)
         return dict(zip(self.stems, joined, strict=True))
 
     def separate_file(
@@ -207,20 +238,39 @@ class Separator:
         """
         paths = {stem: Path(path) for stem, path in outputs.items()}
         delivery = delivery or Delivery(Format.of(path for stem, path in paths.items() if stem != STEM_FILE))
-        if delivery.consistent and not self.chain.complete:
-            raise UsageError("only all stems of a model can be made to add up", "leave out --consistent, or --stems")
-        consistent = delivery.consistent
-        if consistent is None:  # above the model's rate, all stems would get an equal part of what it does not separate
-            consistent = self.chain.masks_sum_to_one and delivery.rate_for(reader.rate, self.rate) <= self.rate
         known_warnings = len(self.warnings)
+
+        def separate(blocks: Iterable[Block], rate: int) -> Iterator[Stems]:
+            # A first pass over the song, if the model needs one, once it is known that the stems can be written.
+            yield from self.separate(blocks, rate, level=self._measure_song(reader, on_progress))
+
         report = write_stems(
             reader,
-            self.separate,
+            separate,
             self.chain.header,
             paths,
             delivery,
-            consistent=consistent,
+            consistent=self._check_consistent(delivery.consistent, paths),
             overwrite=overwrite,
             on_progress=on_progress,
         )
         return replace(report, warnings=(*report.warnings, *self.warnings[known_warnings:]))
+
+    def _check_consistent(self, wanted: bool | None, names: Iterable[str]) -> bool:
+        """Return whether stems are made to add up: by default if all those of the model are among `names`."""
+        if wanted and not self.chain.complete:
+            raise UsageError("only all stems of a model can be made to add up", "leave out --consistent, or --stems")
+        return self.chain.complete and set(self.stems) <= set(names) if wanted is None else wanted
+
+    def _measure_song(self, reader: Reader, on_progress: OnProgress) -> Level | None:
+        """Measure a song by reading it once more, from its start to its end, if the model needs it."""
+        if not self.chain.steps[0].ensemble.standardized:
+            return None
+        with reader.reopen() as first_pass:
+
+            def blocks() -> Iterator[Block]:
+                for block in first_pass.blocks():
+                    on_progress(0, reader.length)
+                    yield block
+
+            return self.measure(blocks(), first_pass.rate)

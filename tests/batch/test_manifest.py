@@ -45,7 +45,7 @@ class Batch:
         for stem, path in outputs.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(source.read_bytes() + f"{stem} {self.made}".encode())
-        return Report(8_000, 2, 4_000, 0, ())
+        return Report(8_000, 2, 4_000, 0, (), consistent=True)
 
     def run(self, **options: Any) -> Done | Failed | Skipped:
         return batch.separate_track(self.track, self.stems, self.separate, provenance=self.made, **options)
@@ -131,6 +131,7 @@ def test_a_manifest_says_all(song: Batch) -> None:
             "rate": 8_000,
             "channels": 2,
             "length": 4_000,
+            "consistent": True,
             "stems": {
                 stem: {
                     "file": f"{stem}.wav",
@@ -249,6 +250,35 @@ def test_what_was_made_otherwise_is_made_again(song: Batch, made: Provenance, wh
     song.done()
     assert song.sort_out() == "skip"
     assert song.run_table()["settings"] == json.loads(json.dumps(dict(made.settings)))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "ran", "wanted", "why"),
+    [
+        (None, True, None, "skip"),
+        (None, False, None, "skip"),  # the default has changed
+        (None, True, True, "skip"),
+        (None, False, False, "skip"),
+        (None, False, True, "made with another consistent"),
+        (None, True, False, "made with another consistent"),
+        (False, False, None, "made with another consistent"),
+        (None, ..., None, "skip"),  # of an earlier version
+        (None, ..., True, "made with another consistent"),
+    ],
+)
+def test_stems_that_add_up_and_those_that_do_not(song: Batch, recorded: Any, ran: Any, wanted: Any, why: str) -> None:
+    song.made = replace(MADE, settings={**MADE.settings, "consistent": recorded})
+    song.done()
+    path = Path("out/song/stemsplit.json")
+    table = json.loads(path.read_text())
+    assert table["runs"][0]["consistent"] is True
+    if ran is ...:
+        del table["runs"][0]["consistent"]
+    else:
+        table["runs"][0]["consistent"] = ran
+    path.write_text(json.dumps(table))
+    song.made = replace(MADE, settings={**MADE.settings, "consistent": wanted})
+    assert song.sort_out() == why
 
 
 def test_a_song_that_has_changed_is_separated_again(song: Batch) -> None:

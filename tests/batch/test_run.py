@@ -281,6 +281,7 @@ def test_objects_for_programs(results: list[Done | Skipped | Failed]) -> None:
         "clipped": 0,
         "peak": 0.0,
         "gain": 1.0,
+        "consistent": False,
         "warnings": [],
         "elapsed_seconds": 0.5,
     }

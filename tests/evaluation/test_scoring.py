@@ -22,7 +22,7 @@ from stemsplit.evaluation.scoring import (
     mixture,
     score,
 )
-from stemsplit.models.checkpoint import Model
+from stemsplit.models.checkpoint import Header, Model, new_model
 from stemsplit.separation.separator import Separator
 
 MakeModel = Callable[..., Model]
@@ -85,13 +85,27 @@ def test_against_separate_and_sdr_on_the_whole(
 ) -> None:
     true = stack(make_song(tmp_path / "song", channels=channels))
     model = unet_model(rate=8000)
-    estimate = torch.from_numpy(np.concatenate(list(Separator(model).separate([true.sum(0).numpy()], 8000)), axis=-1))
-    if channels == 1:
-        assert estimate.shape[1] == 2
-        estimate = estimate.mean(1, keepdim=True)
+    stems = Separator(model).separate_array(true.sum(0).numpy(), 8000)
+    estimate = torch.from_numpy(np.stack(list(stems.values())))
     monkeypatch.setattr(scoring, "BLOCK", block)
     (song,) = evaluate(Separator(model), find_songs(tmp_path, STEMS))
     assert song.song == "song"
+    assert scores_of(song) == pytest.approx(sdr(true, estimate).tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_models_are_scored_as_they_separate_files(
+    unet_model: MakeModel, make_song: MakeSong, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int
+) -> None:
+    """Whole songs are standardized, and the stems add up."""
+    true = stack(make_song(tmp_path / "song", channels=channels))
+    header = Header("demucs", {"width": 4, "depth": 2}, STEMS, rate=8000, channels=2, length=4096, hop=3072)
+    torch.manual_seed(0)
+    model = new_model(header)
+    separator = Separator(Model(header, model.network.eval()))
+    estimate = torch.from_numpy(np.stack(list(separator.separate_array(true.sum(0).numpy(), 8000).values())))
+    monkeypatch.setattr(scoring, "BLOCK", 3001)
+    (song,) = evaluate(separator, find_songs(tmp_path, STEMS))
     assert scores_of(song) == pytest.approx(sdr(true, estimate).tolist(), abs=1e-3)
 
 

@@ -22,10 +22,11 @@ from support.demucs_files import BOMB, NETWORKS, as_json, reference
 from support.models import load_ensemble
 from torch import Tensor, nn
 
+from stemsplit.dsp.level import Level
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.models import checkpoint, headers, registry
 from stemsplit.models.checkpoint import Header, Model, new_model
-from stemsplit.models.ensemble import Contribution, Ensemble, EnsembleMember
+from stemsplit.models.ensemble import Chain, ChainStep, Contribution, Ensemble, EnsembleMember, ensemble_of
 from stemsplit.networks.families import build
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.separator import Separator
@@ -38,6 +39,7 @@ LENGTHS = (1, 301, WINDOW - 1, WINDOW, WINDOW + 1, HOP, HOP + 1, 2 * HOP + 7, 21
 TOLERANCE = 1e-4  # of the peak
 
 Samples = npt.NDArray[np.float32]
+AS_IT_IS = Level(0.0, 1.0)  # as `apply_model` takes it; see tests/separation/test_standardized.py
 
 
 def couple(name: str) -> tuple[Any, Model]:
@@ -51,9 +53,9 @@ def couple(name: str) -> tuple[Any, Model]:
 
 
 def whole(separator: Separator, mix: Tensor) -> Tensor:
-    """All stems of a song that comes in blocks of odd sizes."""
+    """All stems of a song that comes in blocks of odd sizes, and is not standardized."""
     blocks: Iterator[Samples] = iter(np.array_split(mix.numpy(), 7, axis=1))
-    return torch.from_numpy(np.concatenate(list(separator.separate(blocks, RATE)), axis=-1))
+    return torch.from_numpy(np.concatenate(list(separator.separate(blocks, RATE, level=AS_IT_IS)), axis=-1))
 
 
 @pytest.mark.full
@@ -142,7 +144,7 @@ def save(path: Path, seed: int, half: bool = True, **changes: Any) -> Path:
 
 
 def run(ensemble: Ensemble, mix: Tensor) -> Tensor:
-    pieces = list(Separator(ensemble).separate([mix.numpy()], ensemble.header.rate))
+    pieces = list(Separator(ensemble).separate([mix.numpy()], ensemble.header.rate, level=AS_IT_IS))
     return torch.from_numpy(np.concatenate(pieces, axis=-1))
 
 
@@ -242,6 +244,22 @@ def test_it_is_said_once_with_the_song(tmp_path: Path) -> None:
     assert [len(each) for each in warnings] == [1, 0]
 
 
+def test_each_song_has_the_warnings_of_its_own_time(tmp_path: Path) -> None:
+    """Whichever step of a chain they are of."""
+    soundfile.write(tmp_path / "song.wav", np.zeros((2000, 2)), RATE)
+    first, second = small(9), small(3)
+    steps = (ChainStep(ensemble_of(first)), ChainStep(ensemble_of(second), STEMS[0], {STEMS[0]: STEMS[0]}))
+    separator = Separator(Chain(first.header, steps), SeparationOptions(batch_size=8))
+    told = []
+    for most in (9, 1, 1):
+        assert isinstance(first.network, Small)
+        first.network.most = most
+        report = separator.separate_file(tmp_path / "song.wav", {STEMS[0]: tmp_path / "a.wav"}, overwrite=True)
+        told.append(len(report.warnings))
+        assert list(report.warnings) == separator.warnings[len(separator.warnings) - len(report.warnings) :]
+    assert told == [1, 1, 0]
+
+
 @pytest.mark.full
 def test_half_precision_is_near() -> None:
     for name in ("htdemucs", "hdemucs", "demucs"):
@@ -273,22 +291,6 @@ def test_more_windows_for_gpus() -> None:
 def test_settings_out_of_range(options: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         Separator(small(1), SeparationOptions(**options))
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("name", ["htdemucs", "hdemucs", "demucs"])
-@pytest.mark.parametrize(("level", "tolerance"), [(0.1, 1e-4), (0.01, 1e-3)])
-def test_scaling_the_song_first_would_change_nothing(name: str, level: float, tolerance: float) -> None:
-    """The author's program does that with the whole song's mean and deviation; his networks do it to every window.
-
-    What differs is 1e-5 that they add to each deviation, and a constant offset where zeros are beyond a song's ends.
-    """
-    theirs, model = couple(name)
-    mix = level * torch.randn(2, 21_347, generator=torch.Generator().manual_seed(0))
-    mix -= mix.mean()
-    deviation = mix.mean(0).std() + 1e-8
-    expected = apply_model(theirs, (mix / deviation)[None], shifts=0)[0] * deviation
-    assert difference(whole(Separator(model), mix), expected) <= tolerance
 
 
 def bag_file(path: Path, names: Sequence[str], shares: Any = None, **changes: str) -> Path:

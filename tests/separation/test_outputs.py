@@ -156,20 +156,43 @@ def test_consistent_files_add_up_at_any_rate(shares_model: MakeModel, tmp_path: 
     np.testing.assert_allclose(sum(read(path) for path in outputs.values()), mixture, rtol=0, atol=1e-6)
 
 
-def test_masked_stems_are_consistent_by_themselves_unless_the_model_cannot_hear_all(
-    unet_model: MakeModel, shares_model: MakeModel, tmp_path: Path
+@pytest.mark.parametrize("rate", [44_100, 96_000, 22_050])
+def test_all_stems_of_any_model_add_up_by_default(
+    unet_model: MakeModel, shares_model: MakeModel, tmp_path: Path, rate: int
 ) -> None:
     mixture = noise(2, 20_000)
-    for rate, model, exact in (
-        (44_100, unet_model(), True),
-        (96_000, unet_model(), False),
-        (44_100, shares_model(shares=(0.5, 0.4)), False),
-    ):
-        song = write(tmp_path / "song.wav", mixture, rate)
+    song = write(tmp_path / "song.wav", mixture, rate)
+    for model in (unet_model(), shares_model(shares=(0.5, 0.4))):
         outputs = {name: tmp_path / f"{name}.wav" for name in model.header.stems}
-        Separator(model).separate_file(song, outputs, delivery=Delivery(FLOAT), overwrite=True)
-        missing = np.abs(sum(read(path) for path in outputs.values()) - mixture).max()
-        assert (missing < 1e-6) == exact
+        for wanted in (None, False):
+            delivery = Delivery(FLOAT, consistent=wanted)
+            report = Separator(model).separate_file(song, outputs, delivery=delivery, overwrite=True)
+            missing = np.abs(sum(read(path) for path in outputs.values()) - mixture).max()
+            assert report.consistent == (wanted is None)
+            assert (missing < 1e-6) or not report.consistent
+        assert missing > 1e-2 or (rate <= 44_100 and len(outputs) == 4)  # masks add up by themselves
+
+
+def test_some_stems_are_as_the_model_gives_them(shares_model: MakeModel, tmp_path: Path) -> None:
+    mixture = noise(2, 20_000)
+    song, separator = write(tmp_path / "song.wav", mixture), Separator(shares_model(shares=(0.5, 0.4)))
+    outputs = {name: tmp_path / f"{name}.wav" for name in ("vocals", "no_vocals")}
+    assert not separator.separate_file(song, outputs, delivery=Delivery(FLOAT)).consistent
+    np.testing.assert_allclose(read(outputs["vocals"]), 0.5 * mixture, atol=1e-6)
+    np.testing.assert_allclose(read(outputs["no_vocals"]), 0.5 * mixture, atol=1e-6)
+    # Asked for, it is done to these as well, as all stems are known.
+    assert separator.separate_file(song, outputs, delivery=Delivery(FLOAT, consistent=True), overwrite=True).consistent
+    np.testing.assert_allclose(read(outputs["vocals"]), 0.55 * mixture, atol=1e-6)
+    np.testing.assert_allclose(read(outputs["no_vocals"]), 0.45 * mixture, atol=1e-6)
+
+
+def test_stems_in_memory_add_up(shares_model: MakeModel) -> None:
+    mixture, separator = noise(2, 20_000), Separator(shares_model(shares=(0.5, 0.4)))
+    for channels, rate in ((2, 44_100), (1, 44_100), (2, 96_000)):
+        stems = separator.separate_array(mixture[:channels], rate)
+        np.testing.assert_allclose(sum(stems.values()), mixture[:channels], atol=1e-6)
+    stems = separator.separate_array(mixture, 44_100, consistent=False)
+    np.testing.assert_allclose(stems["drums"], 0.4 * mixture, atol=1e-6)
 
 
 def test_some_stems_cannot_be_made_consistent(unet_model: MakeModel, tmp_path: Path) -> None:
@@ -179,7 +202,9 @@ def test_some_stems_cannot_be_made_consistent(unet_model: MakeModel, tmp_path: P
     outputs = {"vocals": tmp_path / "vocals.wav"}
     with pytest.raises(UsageError, match="only all stems"):
         separator.separate_file(song, outputs, delivery=Delivery(consistent=True))
-    separator.separate_file(song, outputs)
+    with pytest.raises(UsageError, match="only all stems"):
+        separator.separate_array(noise(2, 1000), 44_100, consistent=True)
+    assert not separator.separate_file(song, outputs).consistent
     assert outputs["vocals"].exists()
 
 

@@ -9,11 +9,13 @@ import torch
 from support.songs import STEMS
 from torch import Tensor, nn
 
+from stemsplit.audio.formats import Format
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.models.checkpoint import Header, Model
 from stemsplit.networks.masking import MaskNetwork
 from stemsplit.separation.options import SeparationOptions
+from stemsplit.separation.outputs import Delivery
 from stemsplit.separation.separator import Separator
 
 Samples = npt.NDArray[np.float32]
@@ -252,10 +254,14 @@ def test_mono_stems_are_the_mean_of_the_models_channels(unet_model: MakeModel, t
 
 def test_a_mono_model_gives_a_stereo_song_stereo_stems(shares_model: MakeModel, tmp_path: Path) -> None:
     mix, outputs = noise(2, 9000), outputs_in(tmp_path)
-    report = Separator(shares_model(channels=1)).separate_file(write(tmp_path / "song.wav", mix), outputs)
+    song, separator = write(tmp_path / "song.wav", mix), Separator(shares_model(channels=1))
+    report = separator.separate_file(song, outputs, delivery=Delivery(Format("wav", "32f"), consistent=False))
     assert report.channels == 2
     middle = np.repeat(mix.mean(0, keepdims=True), 2, axis=0)
     np.testing.assert_allclose(read(outputs), shares_of(middle), rtol=0, atol=1e-5)
+    # What it does not hear, the difference between the channels, is shared equally if the stems are to add up.
+    separator.separate_file(song, outputs, overwrite=True)
+    np.testing.assert_allclose(read(outputs), shares_of(middle) + (mix - middle) / 4, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("wanted", [("bass",), ("other", "vocals")])
@@ -265,7 +271,7 @@ def test_only_the_stems_that_are_wanted(
 ) -> None:
     track = write(tmp_path / "song.wav", noise(2, 20_000), rate)
     every, some = outputs_in(tmp_path / "all"), outputs_in(tmp_path / "some", wanted)
-    Separator(unet_model()).separate_file(track, every)
+    Separator(unet_model()).separate_file(track, every, delivery=Delivery(Format("wav", "32f"), consistent=False))
     Separator(unet_model()).separate_file(track, some)
     assert {path.name for path in (tmp_path / "some").iterdir()} == {f"{stem}.wav" for stem in wanted}
     np.testing.assert_allclose(read(some), read({stem: every[stem] for stem in wanted}), rtol=0, atol=1e-6)
