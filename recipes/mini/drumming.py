@@ -14,7 +14,7 @@ from effects import produce
 from songs import Job, Song, fit, read, resample, stereo
 
 # The electronic kit of the performances sends keys that General MIDI lacks: hi-hat edges and rims.
-_TO_GENERAL_MIDI = {22: 42, 26: 46, 58: 43}
+TO_GENERAL_MIDI = {22: 42, 26: 46, 58: 43}
 LOOPS = ("amen", "amen_full", "breakbeat", "compus", "industrial", "mehackit1", "mehackit2", "mika", "safari", "tabla")
 
 
@@ -37,7 +37,7 @@ def drum_notes(path: Path, rng: np.random.Generator, seconds: float) -> list[mid
         midi.Note(
             (event.time - begin) / speed,
             (event.time - begin) / speed + 0.1,
-            _TO_GENERAL_MIDI.get(event.message.note, event.message.note),
+            TO_GENERAL_MIDI.get(event.message.note, event.message.note),
             event.message.velocity,
         )
         for event in starts

@@ -119,7 +119,7 @@ def bass(patch: synths.Patch, line: list[Note], seconds: float, rng: np.random.G
     return audio + np.float32(level) * layer
 
 
-def _song(sources: Path, test: bool, rng: np.random.Generator) -> Song:
+def _song(sources: Path, test: bool, rng: np.random.Generator, *, sings: bool = True) -> Song:
     piece = composing.random_piece(rng, 42)
     bars, seconds = len(piece.chords), piece.seconds
     hits = drum_hits(piece, _layers(bars, rng, rng.uniform(0.5, 1)), rng)
@@ -139,7 +139,7 @@ def _song(sources: Path, test: bool, rng: np.random.Generator) -> Song:
         kicks = [time for time, role, _ in hits if role == "kick"]
         depth, release = rng.uniform(0.3, 0.95), rng.uniform(0.1, 0.9) * piece.beat
         song |= {stem: duck(song[stem], kicks, depth=depth, seconds=release) for stem in ("bass", "other")}
-    if test or rng.random() < 0.6:
+    if test or (sings and rng.random() < 0.6):
         voice = voices.test_voice(rng) if test else voices.random_voice(rng)
         song["vocals"] = sung(piece, voice, rng)
     return {stem: produce(stem, audio, rng) for stem, audio in song.items()}
@@ -149,3 +149,9 @@ def jobs(sources: Path, *, count: int) -> list[Job]:
     """`count` songs for training, and two for testing, sung by the held-out voice."""
     tests = [Job("test", f"electronic-test-{index}", partial(_song, sources, True)) for index in range(2)]
     return tests + [Job("train", f"electronic-{index:03d}", partial(_song, sources, False)) for index in range(count)]
+
+
+def instrumental_jobs(sources: Path, *, count: int) -> list[Job]:
+    """Songs for training without a singer."""
+    make = partial(_song, sources, False, sings=False)
+    return [Job("train", f"instrumental-{index:03d}", make) for index in range(count)]

@@ -17,6 +17,7 @@ import arrangements
 import bands
 import drumming
 import electronic
+import ensembles
 import heldout
 import recordings
 import vocals
@@ -29,7 +30,10 @@ PARTS = {
     "drumming": lambda options: drumming.jobs(options.sources, options.fonts, count=160),
     "vocals": lambda options: vocals.jobs(options.sources, count=70),
     "electronic": lambda options: electronic.jobs(options.sources, count=240),
+    "instrumentals": lambda options: electronic.instrumental_jobs(options.sources, count=60),
     "bands": lambda options: bands.jobs(options.sources, options.fonts, count=32),
+    "ensembles": lambda options: ensembles.jobs(options.sources, options.fonts, count=300),
+    "found": lambda options: recordings.found_jobs(options.sources),
     "heldout": lambda options: heldout.jobs(options.sources, options.fonts),
     "varied": lambda options: arrangements.jobs(options.sources, options.fonts, again=True)[:24],
 }

@@ -11,7 +11,7 @@ import mido
 import numpy as np
 from songs import RATE, Audio, fit, read
 
-SOUND_FONTS = ("sf2/FluidR3_GM.sf2", "sf3/MuseScore_General_Full.sf3")  # both MIT
+SOUND_FONTS = ("sf2/FluidR3_GM.sf2", "sf2/MuseScore_General_Full.sf2")  # both MIT
 DRUM_CHANNEL = 9  # counted from 0
 DRUM_KITS = (0, 8, 16, 24, 25, 32, 40, 48)  # standard, room, power, electronic, TR-808, jazz, brush, orchestra
 _TICKS = 960  # to the half second at the 120 beats per minute everything is written in

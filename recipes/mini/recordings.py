@@ -39,6 +39,21 @@ def _solo(path: Path, speed: float, rng: np.random.Generator) -> Song:
     return {"vocals": produce("vocals", voice, rng)}
 
 
+def _found(paths: dict[str, Path], _: np.random.Generator) -> Song:
+    song = {stem: stereo(resample(*read(path))) for stem, path in paths.items()}
+    length = min(audio.shape[1] for audio in song.values())
+    return {stem: fit(audio, length) for stem, audio in song.items()}
+
+
+def found_jobs(sources: Path) -> list[Job]:
+    """A funk song as stems, and the guitars of four metal songs."""
+    funk = sources / "more" / "mdn_multitrack"
+    metal = sorted((sources / "more" / "fof_sectoid").glob("*/other.ogg"))
+    songs = {"funk": {stem: funk / f"{stem}.ogg" for stem in STEMS[1:]}}
+    songs |= {f"metal-{path.parent.name}": {"other": path} for path in metal}
+    return [Job("train", name, partial(_found, paths)) for name, paths in songs.items()]
+
+
 def song_jobs(sources: Path) -> list[Job]:
     """The held-out songs, and the training songs at several speeds ("varispeed": pitch and tempo together)."""
     jobs = [Job("test", name, partial(_song, sources / "songs" / name, STEMS, 1.0)) for name in HELD_OUT]

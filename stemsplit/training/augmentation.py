@@ -43,6 +43,27 @@ def augment(stems: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
     return stems.contiguous()
 
 
+def augment_mixture(parts: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
+    """Apply what changes all parts of a mixture in the same way: one EQ, gain and swap, and mono.
+
+    Args:
+        parts: `(parts, C, N)`, left unchanged.
+        recipe: How much of each to apply, and how often.
+        rng: Source of randomness.
+
+    Returns:
+        A new tensor `(parts, C, N)`.
+    """
+    if recipe.eq_db:
+        parts = equalize(parts.flatten(0, 1)[None], recipe.rate, recipe.eq_db, rng)[0].view(parts.shape)
+    parts = parts * 10 ** ((rng.uniform(-recipe.gain_db, recipe.gain_db) + rng.uniform(-recipe.gain_db, 0)) / 20)
+    if rng.random() < recipe.swap:
+        parts = parts.flip(1)
+    if rng.random() < recipe.mono:
+        parts = parts.mean(1, keepdim=True).expand(parts.shape)
+    return parts.contiguous()
+
+
 def distort(stems: Tensor, chance: float, rng: np.random.Generator) -> Tensor:
     """Soft-clip stems, gently or almost to a square wave; their energy is kept.
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stemsplit.datasets.multitracks import Multitrack, check_format, read_stems
+from stemsplit.datasets.multitracks import Multitrack, check_format, read_mixture, read_stems
 from stemsplit.errors import DatasetError, StemsplitError
-from stemsplit.training.augmentation import augment
+from stemsplit.training.augmentation import augment, augment_mixture
 from stemsplit.training.ranks import Ranks
 from stemsplit.training.recipe import Recipe
 from stemsplit.training.vocoder import load_vocoder, stretch
@@ -21,6 +21,8 @@ READY_BATCHES = 2  # that each worker prepares in advance
 
 class Crops(Dataset[Tensor]):
     """Crops `(S, C, length)` whose sum is the mixture, `recipe.steps * recipe.batch_size` an epoch.
+
+    With `recipe.mixture` they are `(S + 1, C, length)`: the last part is what a mixture has beside its stems.
 
     Crop `i` of an epoch depends on (seed, epoch, i) alone, so any number of workers gives the same data. Indices beyond
     an epoch are those of the next.
@@ -58,14 +60,15 @@ class Crops(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         epochs, position = divmod(index, len(self))
-        rng = np.random.default_rng((self.recipe.seed, self.epoch + epochs, position))
-        remixed = rng.random() < self.recipe.remix
-        return augment(self._remix(rng) if remixed else self._excerpt(rng), self.recipe, rng)
-
-    def _excerpt(self, rng: np.random.Generator) -> Tensor:
-        """All stems from the same position of one song."""
-        song = self.mixed_songs[rng.choice(len(self.mixed_songs), p=self._mixed_chances)]
-        return self._read(song, self.recipe.stems, rng)
+        recipe, rng = self.recipe, np.random.default_rng((self.recipe.seed, self.epoch + epochs, position))
+        if rng.random() < recipe.remix:
+            crop = augment(self._remix(rng), recipe, rng)
+        else:
+            song = self.mixed_songs[rng.choice(len(self.mixed_songs), p=self._mixed_chances)]
+            if recipe.mixture and song.mixture and rng.random() < recipe.mixture:
+                return augment_mixture(self._read(song, recipe.stems, rng, rest=True), recipe, rng)
+            crop = augment(self._read(song, recipe.stems, rng), recipe, rng)
+        return torch.cat([crop, torch.zeros_like(crop[:1])]) if recipe.mixture else crop
 
     def _remix(self, rng: np.random.Generator) -> Tensor:
         """Each stem from a random position of a random song (Uhlich et al., 2017); silence is redrawn twice."""
@@ -79,8 +82,11 @@ class Crops(Dataset[Tensor]):
             stems.append(crop)
         return torch.cat(stems)
 
-    def _read(self, song: Multitrack, stems: Sequence[str], rng: np.random.Generator) -> Tensor:
-        """Stems `(S, C, length)` from a random position, at a random speed, pitch and tempo."""
+    def _read(self, song: Multitrack, stems: Sequence[str], rng: np.random.Generator, *, rest: bool = False) -> Tensor:
+        """Stems `(S, C, length)` from a random position, at a random speed, pitch and tempo.
+
+        With the `rest`, what else is in the mixture's file follows them.
+        """
         recipe = self.recipe
         speed = 2 ** (rng.uniform(-recipe.speed, recipe.speed) / 12)
         pitch = tempo = 1.0
@@ -88,7 +94,10 @@ class Crops(Dataset[Tensor]):
             pitch, tempo = 2 ** (rng.uniform(-recipe.pitch, recipe.pitch) / 12), 1 + rng.uniform(-1, 1) * recipe.tempo
         length = round(recipe.length * speed * tempo)
         start = int(rng.integers(max(song.length - length, 0) + 1))
-        crop = read_stems(song, stems, start, length).expand(-1, recipe.channels, -1)
+        crop = read_stems(song, stems, start, length)
+        if rest:
+            crop = torch.cat([crop, (read_mixture(song, start, length) - crop.sum(0))[None]])
+        crop = crop.expand(-1, recipe.channels, -1)
         if pitch != 1 or tempo != 1:
             crop = stretch(crop, round(recipe.length * speed * pitch), recipe.rate)
         return _resample(crop, recipe.length)

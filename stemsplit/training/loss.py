@@ -19,7 +19,8 @@ class Prediction:
 
     Args:
         network: Of any family.
-        stems: The true stems `(B, S, C, N)`; their sum is the mixture.
+        stems: The true stems `(B, S, C, N)`.
+        rest: What the mixture has beside them, `(B, any number, C, N)`.
 
     Attributes:
         network: The network.
@@ -27,8 +28,8 @@ class Prediction:
         mixture: `(B, C, N)`.
     """
 
-    def __init__(self, network: nn.Module, stems: Tensor) -> None:
-        self.network, self.stems, self.mixture = network, stems, stems.sum(1)
+    def __init__(self, network: nn.Module, stems: Tensor, rest: Tensor) -> None:
+        self.network, self.stems, self.mixture = network, stems, stems.sum(1) + rest.sum(1)
 
     @property
     def masking(self) -> MaskNetwork:
@@ -44,7 +45,7 @@ class Prediction:
     @cached_property
     def mix(self) -> Tensor:
         """Complex spectrum `(B, C, F, T)` of the mixture."""
-        return self.true.sum(1)
+        return self.masking.stft(self.mixture)  # type: ignore[no-any-return]
 
     @cached_property
     def coarse_masks(self) -> Tensor:
@@ -146,17 +147,18 @@ LOSSES: dict[str, Callable[[Prediction], Tensor]] = {
 MASK_LOSSES = ("magnitude", "spectrum", "distortion")  # these need a network that estimates masks
 
 
-def compute(loss: str | Mapping[str, float], network: nn.Module, stems: Tensor) -> Tensor:
+def compute(loss: str | Mapping[str, float], network: nn.Module, stems: Tensor, rest: Tensor | None = None) -> Tensor:
     """Compute a loss, or the weighted sum of several, of a network on a batch.
 
     Args:
         loss: A name from `LOSSES`, or weights by name.
         network: Of any family; `MASK_LOSSES` need a `MaskNetwork`.
         stems: The true stems `(B, S, C, N)`.
+        rest: What the mixture has beside them, `(B, any number, C, N)`; nothing if None.
 
     Returns:
         A scalar with a gradient.
     """
-    prediction = Prediction(network, stems)
+    prediction = Prediction(network, stems, stems[:, :0] if rest is None else rest)
     parts = {loss: 1.0} if isinstance(loss, str) else loss
     return torch.stack([weight * LOSSES[name](prediction) for name, weight in parts.items()]).sum()

@@ -37,6 +37,8 @@ class Recipe:
         average: Decay of the exponential moving average of the weights, which are the ones saved.
         loss: A name from `stemsplit.training.loss.LOSSES`, or a table of several with their weights.
         precision: "float32", "bfloat16", or "auto" for bfloat16 on CUDA and float32 elsewhere.
+        mixture: Chance that a crop of one song is of its own mixture file, if it has one, instead of the sum of its
+            stems. What the mixture has beside the stems, singing for instance, belongs to no stem.
         remix: Chance that a crop's stems come from different songs.
         drop: Chance that a stem is silenced.
         gain_db: Largest random gain or cut of a stem, in dB.
@@ -73,6 +75,7 @@ class Recipe:
     average: float = 0.999
     loss: str | Mapping[str, float] = "magnitude"
     precision: str = "auto"
+    mixture: float = 0.0
     remix: float = 0.75
     drop: float = 0.05
     gain_db: float = 8.0
@@ -114,6 +117,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "weight_decay": (0.0, 10.0),
     "clip": (1e-6, 1e6),
     "average": SHARE,
+    "mixture": SHARE,
     "remix": SHARE,
     "drop": SHARE,
     "gain_db": (0.0, 60.0),

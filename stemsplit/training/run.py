@@ -54,7 +54,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        self.objective: nn.Module = _Objective(self.network, recipe.loss)
+        self.objective: nn.Module = _Objective(self.network, recipe.loss, len(recipe.stems))
         if ranks.size > 1:
             self.objective = DistributedDataParallel(self.objective)
         low = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device == "cuda")
@@ -66,7 +66,7 @@ class Run:
         """Update the weights from a batch.
 
         Args:
-            stems: The true stems `(B, S, C, N)`; their sum is the mixture.
+            stems: The true stems `(B, S, C, N)`, and what else is in the mixture, see `stemsplit.training.data.Crops`.
 
         Returns:
             The loss, and the norm of the gradient before clipping.
@@ -181,12 +181,12 @@ class Run:
 class _Objective(nn.Module):
     """The loss as a module, as `DistributedDataParallel` needs it."""
 
-    def __init__(self, network: nn.Module, loss: str | Mapping[str, float]) -> None:
+    def __init__(self, network: nn.Module, loss: str | Mapping[str, float], stems: int) -> None:
         super().__init__()
-        self.network, self.loss = network, loss
+        self.network, self.loss, self.stems = network, loss, stems
 
-    def forward(self, stems: Tensor) -> Tensor:
-        return compute(self.loss, self.network, stems)
+    def forward(self, parts: Tensor) -> Tensor:
+        return compute(self.loss, self.network, parts[:, : self.stems], parts[:, self.stems :])
 
 
 def _as_saved(table: Mapping[str, Any], path: Path) -> dict[str, Any]:

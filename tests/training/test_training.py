@@ -150,6 +150,62 @@ def test_songs_with_a_single_stem_are_only_remixed(make_song: MakeSong, tmp_path
     assert all(crop(crops, index)[1:].abs().amax((1, 2)).min() > 0 for index in range(20))
 
 
+@pytest.fixture
+def leaky_songs(tmp_path: Path) -> list[Multitrack]:
+    """Songs whose mixture has a tone beside the stems; one of them has no file with its mixture."""
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        folder = tmp_path / f"song{number}"
+        folder.mkdir()
+        stems = rng.uniform(-0.1, 0.1, (2, 6000, 2)).astype(np.float32)
+        for name, samples in zip(("drums", "bass"), stems, strict=True):
+            soundfile.write(folder / f"{name}.wav", samples, 8000, subtype="FLOAT")
+        if number:
+            tone = 0.05 * np.sin(2 * np.pi * 1000 * np.arange(6000) / 8000)[:, None]
+            soundfile.write(folder / "mixture.wav", (stems.sum(0) + tone).astype(np.float32), 8000, subtype="FLOAT")
+    return find_songs(tmp_path, ("drums", "bass"))
+
+
+def tone_of(part: Tensor) -> float:
+    """The amplitude of 1000 Hz."""
+    return float(2 * torch.fft.rfft(part[0])[250].abs() / 2000)
+
+
+def test_what_a_mixture_has_beside_its_stems_is_the_last_part(leaky_songs: list[Multitrack]) -> None:
+    recipe = replace(PLAIN, stems=("drums", "bass"), mixture=1.0, remix=0.0, steps=20)
+    crops = Crops(leaky_songs, recipe)
+    tones = []
+    for index in range(30):
+        parts = crop(crops, index)
+        assert parts.shape == (3, 2, 2000)
+        assert parts[:2].abs().amax((1, 2)).min() > 0.05
+        tones.append(tone_of(parts[2]))
+        assert tones[-1] == pytest.approx(0.05, rel=1e-3) or not parts[2].any()
+    assert 0 < sum(tone == 0 for tone in tones) < 20  # the song without a file of its mixture
+
+
+def test_remixed_crops_have_nothing_beside_their_stems(leaky_songs: list[Multitrack]) -> None:
+    crops = Crops(leaky_songs, replace(PLAIN, stems=("drums", "bass"), mixture=1.0, remix=1.0))
+    assert not any(crop(crops, index)[2].any() for index in range(6))
+
+
+def test_all_parts_of_a_mixture_change_together(leaky_songs: list[Multitrack]) -> None:
+    """Only so does a part that is the difference of two files stay one."""
+    recipe = replace(RECIPE, stems=("drums", "bass"), mixture=1.0, remix=0.0, eq_db=6.0, swap=0.5, mono=0.3, steps=30)
+    crops = Crops(leaky_songs, recipe)
+    plain = Crops(leaky_songs, replace(recipe, eq_db=0.0, swap=0.0, mono=0.0, gain_db=0.0))
+    seen = 0
+    for index in range(40):
+        before, after = crop(plain, index), crop(crops, index)
+        if not before[2].any():
+            continue
+        seen += 1
+        change = torch.fft.rfft(after.mean(1)) / torch.fft.rfft(before.mean(1))
+        assert change[2, 250].abs().item() == pytest.approx(change[0, 250].abs().item(), rel=1e-3)
+        assert change[1, 100:900].abs().numpy() == pytest.approx(change[0, 100:900].abs().numpy(), rel=1e-2)
+    assert seen > 10
+
+
 def test_data_that_does_not_fit_the_recipe(songs: list[Multitrack], make_song: MakeSong, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="8000 Hz and 2 channels, not 44100 Hz"):
         Crops(songs, replace(RECIPE, rate=44_100))
@@ -313,6 +369,17 @@ def test_the_loss_on_spectra_sees_the_phase() -> None:
     assert compute("spectrum", perfect, stems).item() == pytest.approx(0, abs=1e-5)
     assert compute("magnitude", loud, stems).item() == pytest.approx(0, abs=1e-5)
     assert compute("spectrum", loud, stems).item() > 0.1
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_losses_count_what_the_mixture_has_beside_its_stems(loss: str) -> None:
+    """No masks are perfect then, and the mixture that the network gets is that of all parts."""
+    parts = torch.randn(2, 3, 2, 500, generator=torch.Generator().manual_seed(0))
+    network = Masks(torch.tensor([0.5, 0.5]))
+    got = compute(loss, network, parts[:, :2], parts[:, 2:])
+    assert got.item() > compute(loss, network, parts[:, :2]).item()
+    nothing = compute(loss, network, parts[:, :2], torch.zeros(2, 1, 2, 500))
+    assert nothing.item() == pytest.approx(compute(loss, network, parts[:, :2]).item(), abs=1e-5)
 
 
 # ---- training
@@ -598,6 +665,7 @@ def test_lengths_are_whole_samples() -> None:
         ("batch_size = 0", "batch_size = 0"),
         ("remix = 1.5", "remix = 1.5 should be from 0 to 1"),
         ("drop = nan", "drop = nan"),
+        ("mixture = 2.0", "mixture = 2.0 should be from 0 to 1"),
         ("learning_rate = inf", "learning_rate = inf"),
         ("learning_rate = true", "learning_rate = True"),
         ("window_seconds = 0", "window_seconds = 0"),
