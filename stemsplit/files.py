@@ -3,6 +3,8 @@
 import glob
 import hashlib
 import os
+import platform
+import re
 import secrets
 import shutil
 import stat
@@ -12,8 +14,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stemsplit import signals
 from stemsplit.errors import AudioError, StemsplitError, UsageError
@@ -48,20 +51,34 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def beside(path: Path) -> Path:
-    """Return a new temporary path beside `path`."""
-    return path.with_name(f"{_temporary_prefix(path)}{secrets.token_hex(4)}.part")
+    """Return a new temporary path beside `path`; its name says which process writes it."""
+    writer = _Writer.of(os.getpid())
+    return path.with_name(f"{_temporary_prefix(path)}{writer.name}-{secrets.token_hex(4)}.part")
 
 
 def sweep(path: Path) -> None:
     """Delete temporary files that killed processes left behind while writing the same file."""
-    discard_abandoned(path.parent.glob(f"{glob.escape(_temporary_prefix(path))}{'[0-9a-f]' * 8}.part"))
+    discard_abandoned(
+        part for part in path.parent.glob(f"{glob.escape(_temporary_prefix(path))}*.part") if _PART.search(part.name)
+    )
+
+
+def sweep_folders(folders: Iterable[Path]) -> None:
+    """Delete temporary files that killed processes of this machine left behind in folders, which need not exist."""
+    for folder in folders:
+        with suppress(OSError), os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if (match := _PART.search(entry.name)) and match[1]]
+            discard_abandoned(folder / name for name in names)
 
 
 def discard_abandoned(parts: Iterable[Path]) -> None:
-    """Delete those files that have not been written to for an hour."""
+    """Delete those files whose writer has ended, and of unknown writers those not written to for an hour."""
     for part in parts:
         with suppress(OSError):
-            if part.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+            is_alive = _Writer.is_alive(part.name)
+            if is_alive is None:
+                is_alive = part.stat().st_mtime >= time.time() - _ABANDONED_SECONDS
+            if not is_alive:
                 part.unlink()
 
 
@@ -212,6 +229,70 @@ def parse_toml(text: str, source: str, hint: str = "", *, error: type[StemsplitE
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         raise error(f"{source} is not valid TOML: {one_line(problem)}", hint) from problem
+
+
+class _Writer(NamedTuple):
+    """A process that writes a temporary file: its number, when it started, and the system that counts it.
+
+    A number is used again sooner or later, but not with the same start; and a folder may be shared by machines and
+    containers, each of which has its own numbers.
+    """
+
+    process: int
+    start: str
+    system: str
+
+    @property
+    def name(self) -> str:
+        """As it appears in the names of files."""
+        return f"{self.process}-{self.start}-{self.system}"
+
+    @classmethod
+    def of(cls, process: int) -> "_Writer":
+        """Describe a running process of this system."""
+        return cls(process, _start_of(process) or "0", _this_system())
+
+    @classmethod
+    def is_alive(cls, part: str) -> bool | None:
+        """Return whether the writer of a temporary file with this name is running, or None if that is not known."""
+        match = _PART.search(part)
+        if not match or not match[1] or match[3] != _this_system():
+            return None
+        process, start = int(match[1]), match[2]
+        if start != "0":
+            return _start_of(process) == start
+        if os.name == "nt":  # os.kill would end it
+            return None
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except (OSError, OverflowError):
+            return None
+        return None  # perhaps another one has its number by now
+
+
+# The prefix, the writer (which earlier versions did not name), and a random number.
+_PART = re.compile(r"\.(?:(\d{1,10})-([0-9a-f]{1,16})-([0-9a-f]{8})-)?[0-9a-f]{8}\.part$")
+
+
+def _start_of(process: int) -> str | None:
+    """Return when a process started, in ticks since the system did; None if it has ended, or if that is not known."""
+    try:
+        state, *fields = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return None if state in "ZX" else f"{int(fields[18]):x}"  # a zombie has ended
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+@cache
+def _this_system() -> str:
+    """Return what tells this machine since its start, and this container, from others: 8 hexadecimal digits."""
+    try:
+        known = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")  # noqa: PTH115
+    except OSError:
+        known = platform.node()
+    return hashlib.sha256(known.encode()).hexdigest()[:8]
 
 
 def _size(path: Path) -> int:

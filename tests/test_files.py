@@ -1,11 +1,17 @@
 """Files: complete or not at all, stamped, checked for room, and read as TOML."""
 
 import os
+import re
+import subprocess
+import sys
+import time
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from stemsplit import files
 from stemsplit.errors import AudioError, ModelError, UsageError
 from stemsplit.files import (
     FileStamp,
@@ -18,6 +24,7 @@ from stemsplit.files import (
     replacing,
     sha256_of,
     sweep,
+    sweep_folders,
 )
 
 
@@ -56,13 +63,94 @@ def test_the_longest_name_has_room_for_the_ending(tmp_path: Path) -> None:
 
 def test_parts_of_killed_processes_are_swept_and_young_ones_kept(tmp_path: Path) -> None:
     path = tmp_path / "a [1].txt"
-    old, young, of_another = beside(path), beside(path), beside(tmp_path / "b.txt")
+    # Named as by earlier versions, without their writers.
+    old, young, of_another = (
+        tmp_path / name for name in ("a [1].txt.%s.part" % ("0" * 8), "a [1].txt.00000001.part", "b.txt.00000000.part")
+    )
     for part in (old, young, of_another):
         part.write_text("half")
     for part in (old, of_another):
         os.utime(part, (0, 0))
     sweep(path)
     assert sorted(tmp_path.iterdir()) == sorted([young, of_another])
+
+
+# A process that leaves two temporary files and waits.
+WRITER = """
+import sys, time
+from pathlib import Path
+from stemsplit.files import beside
+for name in ("a.wav", "stemsplit.json"):
+    beside(Path(sys.argv[1], name)).write_text("half")
+print(flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that is writing a.wav and stemsplit.json."""
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("age", [0, 10**6])
+def test_what_is_being_written_is_never_swept_and_what_was_is_at_once(
+    tmp_path: Path, writer: "subprocess.Popen[bytes]", age: int
+) -> None:
+    parts = sorted(tmp_path.iterdir())
+    assert [part.name.partition(".")[0] for part in parts] == ["a", "stemsplit"]
+    for part in parts:
+        os.utime(part, (time.time() - age,) * 2)
+    sweep(tmp_path / "a.wav")
+    sweep_folders([tmp_path, tmp_path / "none"])
+    assert sorted(tmp_path.iterdir()) == parts
+    writer.kill()
+    for reaped in (False, True):
+        if reaped:
+            writer.wait()
+            for part in parts:
+                part.write_text("half")
+        else:
+            while "Z" not in Path(f"/proc/{writer.pid}/stat").read_text().rpartition(")")[2]:
+                time.sleep(0.01)
+        sweep(tmp_path / "a.wav")
+        assert list(tmp_path.iterdir()) == parts[1:]
+        sweep_folders([tmp_path, tmp_path / "none"])
+        assert not list(tmp_path.iterdir())
+
+
+def test_another_process_with_the_same_number_is_not_the_writer(tmp_path: Path) -> None:
+    own = beside(tmp_path / "a.wav")
+    match = re.fullmatch(r"(.*\.)(\d+)-(\w+)-(\w+)-(\w+)\.part", own.name)
+    assert match
+    prefix, process, start, system, token = match.groups()
+    assert int(process) == os.getpid()
+    earlier = own.with_name(f"{prefix}{process}-{int(start, 16) - 1:x}-{system}-{token}.part")
+    elsewhere = own.with_name(f"{prefix}{process}-{start}-{int(system, 16) ^ 1:08x}-{token}.part")
+    abandoned = own.with_name(f"{prefix}{process}-{start}-{int(system, 16) ^ 2:08x}-{token}.part")
+    foreign = own.with_name("download.part")
+    for path in (own, earlier, elsewhere, abandoned, foreign):
+        path.touch()
+    for path in (own, abandoned, foreign):
+        os.utime(path, (0, 0))
+    sweep_folders([tmp_path])
+    assert sorted(tmp_path.iterdir()) == sorted([own, elsewhere, foreign])
+
+
+def test_without_proc_only_processes_that_are_gone_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_start_of", lambda process: None)
+    running = beside(tmp_path / "a.wav")
+    ended = running.with_name(running.name.replace(f".{os.getpid()}-0-", ".999999999-0-"))
+    assert ended != running
+    for path in (running, ended):
+        path.touch()
+    sweep_folders([tmp_path])
+    assert list(tmp_path.iterdir()) == [running]
 
 
 def test_the_hash_of_a_file(tmp_path: Path) -> None:

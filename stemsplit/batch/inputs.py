@@ -3,6 +3,7 @@
 import fnmatch
 import glob
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +61,12 @@ def find_input_files(
 ) -> tuple[list[InputFile], list[Failed]]:
     """Find all songs that the inputs name, each once.
 
-    Folders are searched recursively, except hidden ones, links to folders, and `output`. If `output` itself is
-    searched, stems that stemsplit wrote are left out. A name with *, ? or [ that is not a file is a pattern, as in
-    shells, with ** for any number of folders. A playlist stands for the songs in it.
+    Folders are searched recursively, except hidden ones and `output`. Links to folders are followed, after everything
+    that is really there; each folder is searched once, however many lead to it, and none that the search began in. If
+    `output` itself is searched, stems that stemsplit wrote are left out.
+
+    A name with *, ? or [ that is not a file is a pattern, as in shells, with ** for any number of folders. A playlist
+    stands for the songs in it.
 
     Patterns in `include` and `exclude` ignore case. They match the path below the folder if they contain a slash, else
     names. One that matches a folder applies to everything in it. `exclude` takes precedence over `include`.
@@ -214,12 +218,17 @@ class _Search:
         Iterative, as folders can be nested deeper than Python can recurse.
         """
         top = os.path.realpath(folder)
+        searched: set[tuple[str, bool]] = set()  # with whether everything in it was taken
         # Stems of an earlier run are not songs. If the output folder itself is searched, only the files in its
         # manifests are left out.
-        inside = top == self._output or top.startswith(self._output.rstrip(os.sep) + os.sep)
+        inside = _is_within(top, self._output)
         pending: list[tuple[tuple[str, ...], str, bool]] = [((), top, not self._include)]
-        while pending:
-            above, real, included = pending.pop()
+        linked: deque[tuple[tuple[str, ...], str, bool]] = deque()  # so that songs are found where they really are
+        while pending or linked:
+            above, real, included = pending.pop() if pending else linked.popleft()
+            if not searched.isdisjoint({(real, included), (real, True)}):
+                continue
+            searched.add((real, included))
             folders = []
             try:
                 with os.scandir(folder.joinpath(*above)) as scan:
@@ -240,7 +249,12 @@ class _Search:
                 if not _leads_to_folder(entry):
                     if chosen:
                         yield parts, os.path.realpath(target) if entry.is_symlink() else target
-                elif not _is_link(entry) and (inside or target != self._output):
+                elif _is_link(entry):
+                    target = os.path.realpath(target)
+                    # One that contains the searched folder would lead to everything around it, and back.
+                    if not _is_within(top, target) and (inside or not _is_within(target, self._output)):
+                        linked.append((parts, target, chosen))
+                elif inside or target != self._output:
                     folders.append((parts, target, chosen))
             pending += reversed(folders)
 
@@ -259,6 +273,11 @@ def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
         return entry.is_dir()
     except OSError:  # a circular link
         return False
+
+
+def _is_within(path: str, folder: str) -> bool:
+    """Return whether a real path is that of a folder, or below it."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _is_link(entry: "os.DirEntry[str]") -> bool:

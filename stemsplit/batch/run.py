@@ -38,7 +38,7 @@ from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.templates import Template
 from stemsplit.batch.tracks import Track, find_tracks, with_model
 from stemsplit.errors import AudioError, UsageError
-from stemsplit.files import FileStamp, check_free, check_room
+from stemsplit.files import FileStamp, check_free, check_room, sweep_folders
 from stemsplit.models import hub
 from stemsplit.models.registry import LocalModel, ModelSpec, check_masks, read_registry
 from stemsplit.player.page import write_player
@@ -216,6 +216,9 @@ class _Batch:
         self._described_model = self._hashing.submit(manifest.describe_model, spec)
         self._names = self._file_names(spec.stems)
         tracks = with_model(tracks, spec.name)
+        if not dry_run:  # what killed runs have left, beside the stems of songs that are skipped as well
+            files = (path for track in tracks for path in (track.manifest, *track.outputs(self._names).values()))
+            sweep_folders(dict.fromkeys(path.parent for path in files))
         skipped: list[Skipped] = []
         if self.skip_existing and spec.stems:
             tracks, skipped, changed = partition_existing(

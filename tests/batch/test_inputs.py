@@ -102,8 +102,36 @@ def test_a_folder_within_another_is_not_found_twice(here: Path) -> None:
     assert search("album", "album/cd 1", "album/cd 2/live/c.mp3") == search("album")
 
 
-def test_links_to_folders_are_not_followed(here: Path) -> None:
+def test_links_to_folders_are_followed_once(here: Path) -> None:
+    touch(here / "album", "z/a.wav", "z/live/b.wav")
+    touch(here / "other", "c.wav", "cd/d.wav")
+    for name, target in {
+        "album/1": "z",  # found where it really is
+        "album/2": "../other/cd",
+        "album/3": "../other",
+        "album/z/other": "../../other",
+        "other/cd/back": "../../album",
+        "other/cd/self": ".",
+        "other/nowhere": "gone",
+    }.items():
+        (here / name).symlink_to(target)
+    assert list(search("album").values()) == ["z/a.wav", "z/live/b.wav", "2/d.wav", "3/c.wav"]
+    assert list(search("album", exclude=["2"]).values()) == ["z/a.wav", "z/live/b.wav", "3/c.wav", "3/cd/d.wav"]
+    assert list(search("album", include=["3"]).values()) == ["3/c.wav", "3/cd/d.wav"]
+    assert list(search("album", "other").values()) == ["z/a.wav", "z/live/b.wav", "2/d.wav", "3/c.wav"]
+    assert list(search("album/**/*.wav")) == [f"album/{name}" for name in search("album").values()]
+
+
+def test_links_that_lead_to_stems_are_not_followed(here: Path) -> None:
     touch(here / "album", "a.wav")
+    touch(here / "out", "a/vocals.wav")
+    (here / "album/stems").symlink_to(here / "out")
+    (here / "album/vocals").symlink_to(here / "out/a")
+    assert list(search("album", output="out")) == ["album/a.wav"]
+
+
+def test_links_that_lead_back_are_not_followed(here: Path) -> None:
+    touch(here, "album/a.wav", "elsewhere.wav")
     (here / "album/self").symlink_to(here / "album")
     (here / "album/up.wav").symlink_to(here)
     (here / "album/b.wav").symlink_to("a.wav")

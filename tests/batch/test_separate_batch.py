@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from stemsplit.batch.events import Done, Event, Planned, Skipped, SongProgress, 
 from stemsplit.batch.inputs import Failed
 from stemsplit.batch.run import separate_batch
 from stemsplit.errors import UsageError
+from stemsplit.files import beside
 from stemsplit.models import checkpoint, headers
 from stemsplit.models.checkpoint import Model
 from stemsplit.models.registry import Registry
@@ -213,3 +215,21 @@ def test_a_run_looks_things_up_once(run: Run, here: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("stemsplit.batch.run.open_reader", counted("song", open_reader))
     assert run("a.wav", "b.wav").code == 0
     assert count == {"model": 1, "header": 1, "song": 4}
+
+
+def test_what_a_killed_run_has_left_is_swept_beside_complete_songs(here: Path, model: Path) -> None:
+    for name in ("a", "b"):
+        write_song(here / f"in/{name}.wav")
+    separate_batch("in/a.wav", "out", model=model, device="cpu")
+    (here / "out/b").mkdir()
+    running = [beside(here / f"out/{name}") for name in ("a/vocals.wav", "a/stemsplit.json", "b/bass.wav")]
+    # As of a process that had the number of this one before.
+    killed = [path.with_name(path.name.replace(f".{os.getpid()}-", f".{os.getpid()}-f")) for path in running]
+    for path in (*running, *killed):
+        path.touch()
+    separate_batch("in", "out", model=model, device="cpu", skip_existing=True, dry_run=True)
+    assert all(path.exists() for path in (*running, *killed))
+    report = separate_batch("in", "out", model=model, device="cpu", skip_existing=True)
+    assert [type(result) for result in report.results] == [Skipped, Done]
+    assert all(path.exists() for path in running)
+    assert not any(path.exists() for path in killed)
