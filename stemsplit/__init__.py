@@ -8,7 +8,7 @@ Letters used everywhere: `B` batch, `S` stems, `C` channels, `N` samples, `F` bi
 float32, nominally in [-1, 1], of shape `(C, N)`; stems are `(S, C, N)`; spectra are `(..., F, T)` complex64. `rate` is
 an int in Hz. Lengths are in samples unless a name ends in `_seconds`.
 
-The library logs what it does under the name "stemsplit", through `logging`, at level INFO.
+The library logs what it does under the name "stemsplit", through `logging`, at level INFO, and warnings at WARNING.
 """
 
 import logging

@@ -1,6 +1,7 @@
 """What networks run on: CPU, GPUs, threads, memory. torch is imported only by the functions that need it."""
 
 import ctypes
+import errno
 import os
 import platform
 import sys
@@ -17,7 +18,17 @@ from stemsplit.errors import DeviceError, StemsplitError
 from stemsplit.wording import did_you_mean, one_line
 
 NAMES = ("auto", "cpu", "cuda", "mps")
-REINSTALL = "reinstall it:  pip install --force-reinstall stemsplit"
+
+# How libraries whose exceptions have no class for it say that there is no memory left.
+_OUT_OF_MEMORY = (
+    "allocate memory",
+    "could not create a primitive",
+    "failed to map segment",
+    "not enough memory",
+    "out of memory",
+    "start new thread",
+)
+_LEAST_ADDRESS_SPACE = 10**9  # bytes; below it, glibc aborts when PyTorch's libraries are loaded
 
 # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of mallopt(3), in bytes; the last one is the highest allowed.
 _MALLOPT = ((-1, 2**28), (-2, 2**26), (-3, 2**25))
@@ -94,6 +105,21 @@ def memory_checked(device: str) -> Iterator[None]:
         raise DeviceError(f"the {device} device has too little free memory", hint) from error
 
 
+def memory_error(error: BaseException) -> DeviceError | None:
+    """Return our error if the cause of another one, of whatever library, is that the machine has no memory left."""
+    cause: BaseException | None = error
+    while cause is not None:
+        said = str(cause).lower()
+        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) == errno.ENOMEM:
+            break
+        if isinstance(cause, (RuntimeError, ImportError, OSError)) and any(sign in said for sign in _OUT_OF_MEMORY):
+            break
+        cause = cause.__cause__ or cause.__context__
+    if cause is None or isinstance(error, DeviceError):
+        return None
+    return DeviceError("there is too little free memory", "close other programs, or give this one more memory")
+
+
 def keep_freed_memory() -> None:
     """Make the C library of Linux reuse freed memory instead of returning it to the system.
 
@@ -106,6 +132,27 @@ def keep_freed_memory() -> None:
             mallopt(parameter, value)
 
 
+def reinstall(library: str) -> str:
+    """Return a hint for a library that is missing or broken."""
+    return f"reinstall it:  {sys.executable} -m pip install --force-reinstall {library}"
+
+
+def check_limit() -> None:
+    """Refuse to start below a limit of memory in which importing PyTorch would abort the process.
+
+    Raises:
+        DeviceError: The limit (`ulimit -v`) is too low.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE:
+        needed = f"{limit / 1e9:.1f} GB of memory is the limit of this process, and PyTorch alone needs about 1 GB"
+        raise DeviceError(needed, "raise it:  ulimit -v unlimited")
+
+
 def load(library: str) -> ModuleType:
     """Import a library with compiled parts, which a bad installation may have broken.
 
@@ -115,7 +162,8 @@ def load(library: str) -> ModuleType:
     try:
         return import_module(library)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        raise StemsplitError(f"the library {library} cannot be loaded: {one_line(error)}", REINSTALL) from error
+        message = f"the library {library} cannot be loaded: {one_line(error)}"
+        raise StemsplitError(message, reinstall(library)) from error
 
 
 def find_devices(torch: Any) -> list[Device]:

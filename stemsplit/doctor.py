@@ -13,15 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from stemsplit import devices
 from stemsplit.errors import ModelError, StemsplitError, UnreachableError
-from stemsplit.files import nearest_folder
+from stemsplit.files import make_temporary_folder, nearest_folder
 from stemsplit.models import registry
 from stemsplit.models.registry import FALLBACK, ModelSpec, Registry
-from stemsplit.version import __version__
+from stemsplit.version import DISTRIBUTION, __version__
 from stemsplit.wording import one_line
 
 LIBRARIES = ("av", "huggingface_hub", "numpy", "safetensors", "soundfile", "soxr")  # torch is checked later
@@ -86,6 +87,7 @@ def diagnose(diagnosis: Diagnosis, known: Registry, spec: ModelSpec, *, named: b
     """
     modules = _check_software(diagnosis)
     _check_devices(diagnosis)
+    _check_temporary_folder(diagnosis)
     diagnosis.facts |= {"cache": None, "hub": None, "model": None}
     if "huggingface_hub" in modules:
         _check_cache(diagnosis, known)
@@ -102,7 +104,7 @@ def _check_software(diagnosis: Diagnosis) -> dict[str, Any]:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            diagnosis.note(StemsplitError(f"the library {name} is missing", devices.REINSTALL), fatal=True)
+            diagnosis.note(StemsplitError(f"the library {name} is missing", devices.reinstall(name)), fatal=True)
     modules: dict[str, Any] = {}
     for name in LIBRARIES:
         with diagnosis.noted(fatal=True):
@@ -122,7 +124,7 @@ def _check_software(diagnosis: Diagnosis) -> dict[str, Any]:
 def _libraries() -> list[str]:
     """The required dependencies of stemsplit; empty in a checkout that was not installed."""
     try:
-        needed = metadata.requires("stemsplit") or []
+        needed = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return []
     return [re.split(r"[^\w.-]", each)[0] for each in needed if ";" not in each]
@@ -136,6 +138,13 @@ def _check_devices(diagnosis: Diagnosis) -> None:
         diagnosis.facts["devices"] = [asdict(device) for device in devices.find_devices(torch)]
         if unused := devices.explain_unused_gpu(torch):
             diagnosis.note(unused, fatal=False)
+
+
+def _check_temporary_folder(diagnosis: Diagnosis) -> None:
+    """Record where temporary files go: songs from standard input, and stems on their way to standard output."""
+    diagnosis.facts["temporary"] = None
+    with diagnosis.noted(fatal=False), make_temporary_folder("a song from standard input") as folder:
+        diagnosis.facts["temporary"] = str(Path(folder).parent)
 
 
 def _check_cache(diagnosis: Diagnosis, known: Registry) -> None:
@@ -242,7 +251,7 @@ def _check_separation(diagnosis: Diagnosis, device: str) -> None:
         try:
             deviation, seconds = _separate_mixture(chosen)
         except (RuntimeError, ImportError, OSError) as error:  # of a driver, or of a library
-            hint = devices.REINSTALL if chosen == "cpu" else "check whether it works with --device cpu"
+            hint = devices.reinstall("torch") if chosen == "cpu" else "check whether it works with --device cpu"
             problem = f"the {chosen} device cannot separate a second of audio: {one_line(error)}"
             raise StemsplitError(problem, hint) from error
         passed = deviation <= TOLERANCE

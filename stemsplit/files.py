@@ -9,6 +9,7 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -135,6 +136,30 @@ class FileStamp:
         if (quickly or not self.sha256) and status.st_mtime_ns == self.mtime_ns != 0:
             return True
         return bool(self.sha256) and sha256_of(path) == self.sha256
+
+
+def make_temporary_folder(what: str) -> "tempfile.TemporaryDirectory[str]":
+    """Make a folder for temporary files, to which only this user has access.
+
+    Args:
+        what: What needs it, for the message.
+
+    Raises:
+        AudioError: There is none where one could be made.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix="stemsplit-")
+    except OSError as error:
+        hint = "let the variable TMPDIR name a folder that you may write to"
+        raise AudioError(f"{what} needs a folder for temporary files, and there is none", hint) from error
+
+
+def real_path(path: str | os.PathLike[str]) -> str:
+    """Return a path without links; the path itself where a link may not be read, as of other users in /proc."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return os.path.abspath(path)  # noqa: PTH100 (Path.absolute keeps "..")
 
 
 def nearest_folder(path: Path) -> Path:

@@ -4,7 +4,10 @@ The command line takes precedence over the environment, the environment over the
 """
 
 import os
+import stat
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +30,45 @@ PRESETS: Mapping[Preset, str] = {
 """Models by what matters to the user."""
 
 
+@cache
+def temporary_home() -> Path | None:
+    """Give a user who has no home folder, as that of `docker run --user` or of a service, a temporary one.
+
+    From then on the variable HOME names it, by which the Hub's client finds its cache as well.
+
+    Returns:
+        The folder, which no other user can write to; None if there is a home.
+    """
+    if os.path.expanduser("~") != "~":  # noqa: PTH111 (never raises)
+        return None
+    try:
+        home = _private_folder()
+    except OSError:  # not even a temporary one: then nothing is kept
+        home = Path(os.sep)
+    os.environ["HOME"] = str(home)
+    return home
+
+
+def _private_folder() -> Path:
+    """Return a temporary folder that is the same in every run, unless another user has made it first."""
+    number = os.getuid() if hasattr(os, "getuid") else 0
+    path = Path(tempfile.gettempdir()) / f"stemsplit-{number}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    status = path.lstat()
+    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == number and not status.st_mode & 0o077
+    return path if is_ours else Path(tempfile.mkdtemp(prefix="stemsplit-"))
+
+
 def folder() -> Path:
     """Return the folder of the user's config.toml and models.toml."""
+    temporary_home()
     return platformdirs.user_config_path("stemsplit")
+
+
+def cache_folder() -> Path:
+    """Return the folder for what is made again if it is lost."""
+    temporary_home()
+    return platformdirs.user_cache_path("stemsplit")
 
 
 def config_file() -> Path:

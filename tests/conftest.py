@@ -149,7 +149,6 @@ def run(
 ) -> Run:
     """A function that runs `stemsplit`, through `main()`, with a tiny model under the name model.safetensors."""
     checkpoint.save(unet_model(rate=8_000), here / "model.safetensors")
-    monkeypatch.setattr(cli, "raise_on_signals", lambda: None)
 
     def call(*arguments: str, model: bool = True) -> Outcome:
         chosen = ["--model", "model.safetensors", "--device", "cpu"] if model else []

@@ -13,6 +13,7 @@ from stemsplit.batch.inputs import Failed
 from stemsplit.batch.manifest import Provenance
 from stemsplit.batch.tracks import Track, check_distinct
 from stemsplit.errors import AudioError
+from stemsplit.files import real_path
 from stemsplit.separation.outputs import Delivery, Rows
 
 _FILE_OVERHEAD = 4_096  # bytes of a file besides its samples: the header, and the unused part of the last disk block
@@ -87,7 +88,7 @@ def partition_separable(
     tracks, kept, delivery = list(tracks), list(kept), delivery or Delivery()
     check_distinct((*kept, *tracks), stems)
     links = _LinkResolver()
-    sources = {os.path.realpath(track.source) for track in (*tracks, *kept)}
+    sources = {real_path(track.source) for track in (*tracks, *kept)}
     sources |= {links.resolve(track.source) for track in (*tracks, *kept)}
     ready: list[Track] = []
     failed: list[Failed] = []
@@ -150,7 +151,7 @@ class _LinkResolver:
     def resolve(self, path: Path) -> str:
         """Return a path without links in its folders; the file itself may be a link."""
         if path.parent not in self._folders:
-            self._folders[path.parent] = os.path.realpath(path.parent)
+            self._folders[path.parent] = real_path(path.parent)
         return os.path.join(self._folders[path.parent], path.name)  # noqa: PTH118 (quicker)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from stemsplit.batch import manifest, playlists, standard_input
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.errors import AudioError, UsageError
-from stemsplit.files import fold_name
+from stemsplit.files import fold_name, real_path
 
 SUFFIXES = frozenset(
     ".3g2 .3gp .aa3 .aac .ac3 .adts .aif .aifc .aiff .amr .ape .au .avi .caf .dff .dsf .dts .eac3 .flac .flv .gsm "
@@ -21,6 +21,17 @@ SUFFIXES = frozenset(
 """Extensions of the files that are taken for songs in folders. A file that is named itself may have any name."""
 
 _ANY_DEPTH = "**"
+_ARCHIVE = ("an archive", "unpack it, and name the songs in it")
+_NOTES = ("a MIDI file, which holds notes", "let a synthesizer or a DAW turn it into audio first")
+_NOT_AUDIO = {
+    b"PK\3\4": _ARCHIVE,
+    b"Rar!\x1a\7": _ARCHIVE,
+    b"7z\xbc\xaf\x27\x1c": _ARCHIVE,
+    b"\x1f\x8b": _ARCHIVE,
+    b"MThd": _NOTES,
+    b"%PDF": ("a PDF document", "name the recording itself"),
+}
+"""By their first bytes: what files are that are not audio, and a hint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +141,13 @@ class _Search:
     def __init__(self, output: Path, include: Sequence[str], exclude: Sequence[str]) -> None:
         self.songs: dict[str, InputFile] = {}
         self.failed: list[Failed] = []
-        self._output = os.path.realpath(output)
+        self._output = real_path(output)
         self._include, self._exclude = _Patterns(include), _Patterns(exclude)
 
     def add_input(self, text: str) -> None:
         """Add the songs that an input names; raise AudioError if there are none."""
-        if playlists.ADDRESS.match(text) and not os.path.lexists(text):
-            raise AudioError(f"{text!r} is a URL, not a file", "download the song, and name its file")
+        if not os.path.lexists(text):
+            text = playlists.path_of(text)
         if not any(sign in text for sign in "*?[") or os.path.lexists(text):
             self._add_path(Path(text), text)
             return
@@ -151,7 +162,7 @@ class _Search:
 
     def add(self, path: Path, relative_path: Path, label: str, real: str = "") -> None:
         """Add a song, unless it was found already."""
-        real = real or os.path.realpath(path)
+        real = real or real_path(path)
         if real not in self.songs:
             self.songs[real] = InputFile(path, relative_path, label)
 
@@ -161,6 +172,8 @@ class _Search:
         elif path.suffix.lower() in playlists.SUFFIXES:
             self._add_playlist(path)
         else:
+            if what := _without_sound(path):
+                raise AudioError(f"{name!r} is {what[0]}, not audio", what[1], path=path)
             self.add(path, Path(path.name), str(path))
 
     def _add_folder(self, folder: Path, name: str) -> None:
@@ -197,7 +210,7 @@ class _Search:
             for name in sorted(glob.glob(text)):  # noqa: PTH207 (Path.glob matches hidden files, too)
                 path = Path(name)
                 if _is_folder(path):
-                    if os.path.realpath(path) != self._output:
+                    if real_path(path) != self._output:
                         yield path
                 elif has_suffix or path.suffix.lower() in SUFFIXES | playlists.SUFFIXES:
                     yield path
@@ -217,7 +230,7 @@ class _Search:
 
         Iterative, as folders can be nested deeper than Python can recurse.
         """
-        top = os.path.realpath(folder)
+        top = real_path(folder)
         searched: set[tuple[str, bool]] = set()  # with whether everything in it was taken
         # Stems of an earlier run are not songs. If the output folder itself is searched, only the files in its
         # manifests are left out.
@@ -248,9 +261,9 @@ class _Search:
                 target = os.path.join(real, entry.name)  # noqa: PTH118 (quicker, for thousands of files)
                 if not _leads_to_folder(entry):
                     if chosen:
-                        yield parts, os.path.realpath(target) if entry.is_symlink() else target
+                        yield parts, real_path(target) if entry.is_symlink() else target
                 elif _is_link(entry):
-                    target = os.path.realpath(target)
+                    target = real_path(target)
                     # One that contains the searched folder would lead to everything around it, and back.
                     if not _is_within(top, target) and (inside or not _is_within(target, self._output)):
                         linked.append((parts, target, chosen))
@@ -283,6 +296,18 @@ def _is_within(path: str, folder: str) -> bool:
 def _is_link(entry: "os.DirEntry[str]") -> bool:
     is_junction = getattr(entry, "is_junction", bool)  # on Windows, from Python 3.12 on
     return entry.is_symlink() or bool(is_junction())
+
+
+def _without_sound(path: Path) -> tuple[str, str] | None:
+    """Tell by its first bytes what a file is that people take for a song, and what to do with it; None for others."""
+    if path.suffix.lower() in SUFFIXES or not os.path.isfile(path):  # noqa: PTH113 (never raises)
+        return None
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError:  # which is reported when it is opened as a song
+        return None
+    return next((what for magic, what in _NOT_AUDIO.items() if start.startswith(magic)), None)
 
 
 def _is_folder(path: Path) -> bool:

@@ -13,9 +13,12 @@ from stemsplit.errors import AudioError
 from stemsplit.wording import one_line
 
 SUFFIXES = frozenset({".m3u", ".m3u8"})
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 _LARGEST = 2**24  # bytes: a hundred thousand songs with long names
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+# As browsers show them, without "https://"; a folder of such a name is asked for first.
+_SITE = re.compile(r"(?:www\.)?(?:[\w-]+\.)+(?:be|co|com|de|fm|fr|io|it|jp|ly|net|nl|org|ru|tv|uk|us)/", re.IGNORECASE)
+_DOWNLOAD = "download the song, and name its file"
 _FILE_ADDRESS = re.compile(r"file:(?://([^/\\]*))?([/\\].*)", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:|\\\\", re.IGNORECASE)
 
@@ -60,9 +63,9 @@ def find_song(line: bytes, playlist: Path) -> Path:
     text, *alternatives = _decodings(line)
     entry, where = repr(text.strip()), repr(str(playlist))
     if url := _FILE_ADDRESS.match(text.strip()):
-        text, alternatives = _path_of_url(url[1] or "", url[2], entry, where), []
-    elif ADDRESS.match(text.strip()):
-        raise AudioError(f"{entry} in {where} is a URL, not a file", "download the song, and name its file")
+        text, alternatives = _path_of_url(url[1] or "", url[2], f"{entry} in {where}"), []
+    elif _ADDRESS.match(text.strip()):
+        raise AudioError(f"{entry} in {where} is a URL, not a file", _DOWNLOAD)
     if Path(text.strip()).suffix.lower() in SUFFIXES:
         raise AudioError(f"{entry} in {where} is another playlist, which is not followed", "name it yourself")
     for decoding in (text, *alternatives):
@@ -74,6 +77,22 @@ def find_song(line: bytes, playlist: Path) -> Path:
         raise AudioError(f"{entry} in {where} is on a Windows drive", "export the playlist with relative paths")
     hint = "paths in a playlist are relative to its folder: was either of them moved?"
     raise AudioError(f"there is no file {str(playlist.parent / text.strip())!r}, which {where} names", hint)
+
+
+def path_of(text: str) -> str:
+    """Return the path in a file URL, as browsers and file managers copy it; other text unchanged.
+
+    Raises:
+        AudioError: It is the URL of something that is not on this machine, or a path of Windows on another system.
+    """
+    if url := _FILE_ADDRESS.fullmatch(text):
+        return _path_of_url(url[1] or "", url[2], repr(text))
+    if _ADDRESS.match(text) or (_SITE.match(text) and not os.path.isdir(text.partition("/")[0])):  # noqa: PTH112
+        raise AudioError(f"{text!r} is a URL, not a file", _DOWNLOAD)
+    if os.name != "nt" and _DRIVE.match(text):
+        hint = "write it as this system does: in WSL, C:\\Music is /mnt/c/Music"
+        raise AudioError(f"{text!r} is a path of Windows", hint)
+    return text
 
 
 def _decodings(line: bytes) -> list[str]:
@@ -110,9 +129,9 @@ def _decomposed(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
 
-def _path_of_url(host: str, path: str, entry: str, where: str) -> str:
-    """Return the path in a file URL (RFC 8089)."""
+def _path_of_url(host: str, path: str, what: str) -> str:
+    """Return the path in a file URL (RFC 8089); `what` names it in messages."""
     if host.lower() not in ("", "localhost"):
-        raise AudioError(f"{entry} in {where} is on another machine", "copy the song, and name its file")
+        raise AudioError(f"{what} is on another machine", "copy the song, and name its file")
     path = _unquoted(path)
     return path[1:] if os.name == "nt" and re.match(r"/[a-z]:", path, re.IGNORECASE) else path

@@ -284,6 +284,7 @@ class _Batch:
             self._finish(failure)
 
     def _load(self, model: LocalModel) -> "Separator":
+        devices.check_limit()
         self._emit(ModelLoading(model.spec.name))
         with signals.deferred():  # importing torch takes seconds, and it aborts if it is interrupted
             from stemsplit.models.ensemble import load_model

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from stemsplit.errors import AudioError
+from stemsplit.files import make_temporary_folder
 
 NAME = "stdin"  # of the song, in the names of its stems
 _BLOCK = 2**20
@@ -38,15 +39,15 @@ class StandardInput:
         """Read standard input to its end and return the file; only the first call reads.
 
         Raises:
-            AudioError: Standard input is a terminal, or the disk is full.
+            AudioError: Standard input is a terminal, the disk is full, or there is no folder for temporary files.
         """
         if self._path:
             return self._path
         if self._stream is None or self._stream.isatty():
             hint = "pipe a song into it, for instance  cat song.mp3 | stemsplit -"
             raise AudioError("standard input has no song, but - was given", hint)
+        self._folder = make_temporary_folder("the song from standard input")
         try:
-            self._folder = tempfile.TemporaryDirectory(prefix="stemsplit-")  # with access for the user alone
             path = Path(self._folder.name) / NAME
             with path.open("wb") as file:
                 while block := self._stream.read(_BLOCK):

@@ -18,7 +18,7 @@ from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
-from stemsplit import signals
+from stemsplit import devices, signals
 from stemsplit.cli.progress import Bars
 from stemsplit.errors import StemsplitError
 from stemsplit.wording import decibels, duration, printable, speed_of, to_json
@@ -55,12 +55,11 @@ class Messages:
 
     @contextmanager
     def log_shown(self) -> Iterator[None]:
-        """Print what the library logs within the block, if `verbose`."""
+        """Print what the library logs within the block: warnings, and if `verbose`, what it does."""
         logger, handler = logging.getLogger("stemsplit"), _LogHandler(self)
         level = logger.level
-        if self.verbose:
-            logger.setLevel(logging.INFO)
-            logger.addHandler(handler)
+        logger.setLevel(logging.INFO if self.verbose else logging.WARNING)
+        logger.addHandler(handler)
         try:
             yield
         finally:
@@ -104,6 +103,7 @@ class Messages:
     @contextmanager
     def loading(self, text: str) -> Iterator[None]:
         """Show that libraries and models are loaded; signals wait, as PyTorch aborts if its import is interrupted."""
+        devices.check_limit()
         with signals.deferred(), self.progress(text):
             yield
 
@@ -141,6 +141,9 @@ class _LogHandler(logging.Handler):
         self._messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            self._messages.warn(record.getMessage())
+            return
         for line in self.format(record).splitlines():  # several if it has a traceback
             self._messages.detail(line)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from stemsplit import settings
+from stemsplit.cli import usage
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.wording import did_you_mean
 
@@ -82,15 +83,13 @@ def check_environment(group: Any, context: Any) -> Iterator[tuple[UsageError, bo
             yield _wrong_variable(variable, problem), True
 
 
-def explain(error: typer.BadParameter) -> None:
-    """Simplify the message of Typer's error; raise a UsageError if the value came from an environment variable."""
-    parameter: Any = error.param
-    error.message = _plain(error.message)
-    if parameter is None or error.ctx is None:
-        return
-    source = error.ctx.get_parameter_source(parameter.name)
-    if source is not None and source.name == "ENVIRONMENT":
-        raise _wrong_variable(parameter.envvar, _message(error)) from error
+def explain(error: Any) -> UsageError:
+    """Return our error for one of Typer's; it names the environment variable if the value came from one."""
+    parameter = getattr(error, "param", None)
+    source = error.ctx.get_parameter_source(parameter.name) if parameter is not None and error.ctx else None
+    if source is not None and source.name == "ENVIRONMENT" and parameter is not None:
+        return _wrong_variable(parameter.envvar, usage.reason_of(error))
+    return usage.translate(error)
 
 
 def add_source(error: StemsplitError, group: Any, given: Sequence[str]) -> None:
@@ -208,19 +207,8 @@ def _refusal(parameter: Any, value: Any, context: Any) -> str:
     try:
         parameter.process_value(context, value)
     except (typer.BadParameter, UsageError) as error:
-        return _message(error)
+        return usage.reason_of(error)
     return ""
-
-
-def _message(error: Exception) -> str:
-    """Return the message of an error as part of a sentence."""
-    text = _plain(str(getattr(error, "message", error))).rstrip(".")
-    return text[:1].lower() + text[1:]
-
-
-def _plain(text: str) -> str:
-    """Return a message of Typer without the prefix of the validation library."""
-    return text.removeprefix("Value error, ")
 
 
 def _wrong_variable(variable: str, problem: str) -> UsageError:

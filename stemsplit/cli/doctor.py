@@ -97,6 +97,7 @@ def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
         *(["", f"{name}={value}"] for name, value in facts["settings"]["environment"].items()),
         ["own models", f"{models['path']}: {'exists' if models['there'] else 'does not exist'}"],
     ]
+    rows.append(["temporary", facts["temporary"] or "there is no folder for temporary files"])
     if cache:
         proxy = f" through {hub['proxy']}" if hub["proxy"] else ""
         rows += [

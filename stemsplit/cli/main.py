@@ -2,17 +2,19 @@
 
 import atexit
 import gc
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from stemsplit.cli import data, defaults, doctor, evaluate, models, separate, train
+from stemsplit import settings
+from stemsplit.cli import data, defaults, doctor, evaluate, models, separate, train, usage
+from stemsplit.devices import memory_error
 from stemsplit.errors import StemsplitError, UsageError
-from stemsplit.signals import Stopped, raise_on_signals
 from stemsplit.version import __version__
 from stemsplit.wording import closest
 
@@ -31,26 +33,61 @@ class Commands(TyperGroup):
         ctx.meta["given"] = tuple(args)
         own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
         if args and args[0] not in self.commands and args[0] not in own:
-            close = closest(args[0], self.commands, cutoff=0.75)
-            if close and not Path(args[0]).exists() and not ctx.resilient_parsing:
-                raise UsageError(f"there is no command or file {args[0]!r}", f"did you mean  stemsplit {close}")
-            args = ["separate", *args]
+            options, words = self._options_first(ctx, args)
+            word = words[0] if words and not ctx.resilient_parsing else ""
+            if options and word in self.commands and not os.path.lexists(word):
+                args = _insert(words, options)
+            else:
+                close = closest(word, self.commands, cutoff=0.75)
+                if close and not os.path.lexists(word):
+                    raise UsageError(f"there is no command or file {word!r}", f"did you mean  stemsplit {close}")
+                args = ["separate", *args]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; if it refuses a value, add where that was set."""
         try:
+            self._check_surroundings(ctx)
             return super().invoke(ctx)
-        except typer.BadParameter as error:
-            defaults.explain(error)
-            raise
-        except StemsplitError as error:
-            defaults.add_source(error, self, ctx.meta["given"])
+        except usage.TyperUsageError as error:
+            raise defaults.explain(error) from error
+        except Exception as error:
+            known = error if isinstance(error, StemsplitError) else None
+            known = memory_error(error) or known
+            if known is None:
+                raise
+            defaults.add_source(known, self, ctx.meta["given"])
             if ctx.meta.get("events"):
                 from stemsplit.cli import console, reporting
 
-                console.write_json_line(reporting.error_event(error))
-            raise
+                console.write_json_line(reporting.error_event(known))
+            raise known from (error if known is not error else error.__cause__)
+
+    def _options_first(self, ctx: Any, args: list[str]) -> tuple[list[str], list[str]]:
+        """Split arguments into the options of `separate` at their beginning, with their values, and what follows."""
+        command = self.commands["separate"]
+        parser = command.make_parser(typer.Context(command, parent=ctx, info_name="separate", resilient_parsing=True))
+        parser.allow_interspersed_args = False
+        songs = next(parameter.name for parameter in command.params if parameter.param_type_name == "argument")
+        try:
+            values, _, _ = parser.parse_args(list(args))
+        except usage.TyperUsageError:  # `separate` will refuse it as well
+            return [], []
+        words = list(values.get(songs) or ())
+        options = args[: len(args) - len(words)]
+        return (options, words) if options[-1:] != ["--"] else ([], [])  # what follows is no command
+
+    def _check_surroundings(self, ctx: Any) -> None:
+        """Refuse to work in a folder that is gone; tell a user without a home where settings and caches are."""
+        try:
+            Path.cwd()
+        except OSError as error:
+            raise StemsplitError("the current folder does not exist any more", "change to another one") from error
+        if home := settings.temporary_home():
+            from stemsplit.cli.console import Messages
+
+            reason = f"there is no home folder: downloads are kept in {str(home)!r}, which may not stay"
+            Messages().warn(reason, "let the variable HOME name a folder that you may write to")
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Complete the first word: to a command, a song, or an option of `separate`."""
@@ -63,6 +100,12 @@ class Commands(TyperGroup):
         # If nothing is returned, the shell completes file names itself, and better.
         names = sorted(path.name for path in Path().iterdir()) if items else []
         return items + [type(items[0])(name) for name in names if _is_simple(name, incomplete)]
+
+
+def _insert(words: list[str], options: list[str]) -> list[str]:
+    """Return a command line with options, which came before the command, behind it."""
+    end = words.index("--") if "--" in words else len(words)
+    return [*words[:end], *options, *words[end:]]
 
 
 def _is_simple(name: str, beginning: str) -> bool:
@@ -120,19 +163,24 @@ app.command()(doctor.doctor)
 
 def main() -> None:
     """Run the program. Our errors become messages and exit codes; any other error is a bug and keeps its traceback."""
-    raise_on_signals()
     # PyTorch creates half a million objects, none of them garbage: collecting takes a tenth of a second during its
     # import, and half a second when the program ends.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
     try:
-        app()
-    except Stopped as stop:
-        lines = [f"stemsplit: stopped by {stop.name}", *([f"hint: {stop.hint}"] if stop.hint else [])]
-        print(*lines, sep="\n", file=sys.stderr)
-        sys.exit(stop.exit_code)
-    except StemsplitError as error:
-        from stemsplit.cli.console import Messages
+        sys.exit(app(standalone_mode=False, prog_name="stemsplit"))
+    except StemsplitError as ours:
+        _end(ours)
+    except usage.TyperUsageError as problem:
+        error: Any = problem
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(error.exit_code)
+        _end(defaults.explain(error))
 
-        Messages().error(error)
-        sys.exit(error.exit_code)
+
+def _end(error: StemsplitError) -> NoReturn:
+    from stemsplit.cli.console import Messages
+
+    Messages().error(error)
+    sys.exit(error.exit_code)

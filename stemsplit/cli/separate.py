@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-import tempfile
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -49,6 +48,7 @@ from stemsplit.cli.options import (
     Wiener,
 )
 from stemsplit.errors import StemsplitError, UsageError
+from stemsplit.files import make_temporary_folder
 from stemsplit.models.registry import FALLBACK, read_registry
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.signals import Stopped
@@ -132,7 +132,7 @@ def separate(
     if to_stdout:
         _check_stdout(one_stem=len(wanted) == 1 and not (complement or mixture or stem_file or player), json=as_json)
     printer = BatchPrinter(messages, as_json=as_json, to_stdout=to_stdout, player=player, dry_run=dry_run)
-    with tempfile.TemporaryDirectory(prefix="stemsplit-") if to_stdout else nullcontext(output) as folder:
+    with make_temporary_folder("a stem on standard output") if to_stdout else nullcontext(output) as folder:
         try:
             with printer, messages.log_shown():
                 report = separate_batch(

@@ -77,6 +77,7 @@ def train(
         messages.note(f"not trained on: {', '.join(split.unused)} in {data}")
     try:
         with (
+            messages.log_shown(),
             messages.training(settings.epochs, settings.steps) as progress,
             devices.memory_checked(chosen),
             signals.deferred(),  # let a step end before the loader is torn down

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 
-import platformdirs
-
+from stemsplit import settings
 from stemsplit.datasets.stem_files import Shape, read_shape
 from stemsplit.files import replacing, sweep
 
@@ -70,7 +69,7 @@ class Index:
 def open_index(folder: Path) -> Iterator[Index]:
     """Open the index of a folder in the user's cache; it is saved if the block ends without an exception."""
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:20]
-    index = Index(platformdirs.user_cache_path("stemsplit") / "songs" / f"{name}.json")
+    index = Index(settings.cache_folder() / "songs" / f"{name}.json")
     yield index
     index.save()
 

@@ -123,7 +123,10 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield every folder and the names of its files, following links, but no folder twice."""
     seen: set[tuple[int, int]] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(parent)  # noqa: PTH116
+        try:
+            status = os.stat(parent)  # noqa: PTH116
+        except OSError:  # it was deleted meanwhile
+            continue
         key = (status.st_dev, status.st_ino)
         if key in seen and key[1]:  # some file systems on Windows have no inode numbers
             folders.clear()

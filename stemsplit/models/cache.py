@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from stemsplit import settings
 from stemsplit.errors import ModelError
 from stemsplit.files import discard_abandoned, replacing, sha256_of
 from stemsplit.models import registry
@@ -55,6 +56,7 @@ class _Record:
 
 def hub_cache() -> Path:
     """The folder in which the Hub's client keeps downloads (HF_HUB_CACHE, HF_HOME)."""
+    settings.temporary_home()  # before the client looks for one
     from huggingface_hub import constants  # quick, as it does not import the client itself
 
     return Path(constants.HF_HUB_CACHE)
@@ -294,9 +296,7 @@ def _hash_in_name(path: Path) -> str:
 
 
 def _own_folder() -> Path:
-    import platformdirs
-
-    return platformdirs.user_cache_path("stemsplit")
+    return settings.cache_folder()
 
 
 def _record_file(path: Path) -> Path:

@@ -7,7 +7,7 @@ from stemsplit.errors import ModelError, UsageError
 from stemsplit.models import checkpoint, hub_client
 from stemsplit.models.checkpoint import Header
 from stemsplit.models.registry import REPO, WEIGHTS_NAME, ModelSpec
-from stemsplit.version import __version__
+from stemsplit.version import DISTRIBUTION, __version__
 
 CARD = "README.md"
 _REQUEST_SECONDS = 60.0  # without a byte, while the Hub stores a large file; the client would wait forever
@@ -73,7 +73,7 @@ tags:
 
 Separates songs into {", ".join(header.stems)}, with stemsplit:
 
-    pipx install stemsplit
+    pipx install {DISTRIBUTION}
     stemsplit song.mp3 --model hf://{repo}
 
 | | |

@@ -17,6 +17,7 @@ from stemsplit.audio.stem_file import StemFile
 from stemsplit.audio.tags import Tags
 from stemsplit.audio.writing import StemWriter
 from stemsplit.errors import UsageError
+from stemsplit.separation.streams import check_rate
 
 __all__ = ["COMPLEMENT", "MIXTURE", "STEM_FILE", "Clip", "Delivery", "Rows"]
 
@@ -44,6 +45,11 @@ class Delivery:
     consistent: bool | None = None
     clip: Clip = "clamp"
     tags: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a rate that is none."""
+        if self.rate not in (None, "model"):
+            check_rate(self.rate)
 
     def rate_for(self, song_rate: int, model_rate: int) -> int:
         """Return the rate of the files of a song, in Hz."""

@@ -28,7 +28,7 @@ from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.outputs import STEM_FILE, Delivery
 from stemsplit.separation.render import OnProgress, Report, write_stems
 from stemsplit.separation.runner import EnsembleRunner
-from stemsplit.separation.streams import blocks_of, check_array, join, match_input
+from stemsplit.separation.streams import blocks_of, check_array, check_rate, join, match_input
 
 
 class Separator:
@@ -144,7 +144,11 @@ class Separator:
         Yields:
             Blocks `(S, C, n)` of the stems, with the rate and channels of the model; together they are as long as the
             resampled mixture.
+
+        Raises:
+            UsageError: The rate is not a whole number of Hz.
         """
+        check_rate(rate)
         yield from run_chain(self.chain, self.runners, blocks, rate, level)
 
     def separate_array(

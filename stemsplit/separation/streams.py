@@ -1,5 +1,6 @@
 """Streams of samples and stems: averaged, counted, fitted to the rate and channels of the song, and joined."""
 
+import numbers
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -111,11 +112,16 @@ def match_length(stems: Iterable[Stems], tap: MixtureTap, count: int, channels: 
         yield np.zeros((count, channels, missing), np.float32)
 
 
+def check_rate(rate: object) -> None:
+    """Raise UsageError unless a sample rate is a whole number of Hz."""
+    if not isinstance(rate, numbers.Real) or rate % 1 or rate < 1:
+        raise UsageError(f"a sample rate must be a whole number of Hz, at least 1, not {rate!r}", "such as 44100")
+
+
 def check_array(mixture: npt.ArrayLike, rate: int) -> npt.NDArray[Any]:
     """Return a song in memory as an array; raise UsageError unless it is `(1, N)` or `(2, N)` finite floats."""
     samples = np.asarray(mixture)
-    if rate < 1:
-        raise UsageError(f"the sample rate must be at least 1 Hz, not {rate}")
+    check_rate(rate)
     if samples.ndim != 2 or len(samples) not in (1, 2):
         message = f"a song must have the shape (1, N) or (2, N), not {samples.shape}"
         hint = "transpose an array (N, C) with .T, and give an array (N,) its channels with [None]"

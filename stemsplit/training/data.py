@@ -1,5 +1,6 @@
 """Training data: random crops of songs, remixed every time, and a loader of batches."""
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,6 +15,9 @@ from stemsplit.training.augmentation import augment, augment_mixture
 from stemsplit.training.ranks import Ranks
 from stemsplit.training.recipe import Recipe
 from stemsplit.training.vocoder import load_vocoder, stretch
+from stemsplit.wording import one_line
+
+_log = logging.getLogger(__name__)
 
 SILENCE = 1e-3  # root mean square, -60 dBFS: a quieter crop teaches little
 READY_BATCHES = 2  # that each worker prepares in advance
@@ -115,15 +119,8 @@ class Loader:
 
     def __init__(self, crops: Crops, ranks: Ranks, *, workers: int = 0, pinned: bool = False) -> None:
         self._order = _Order(crops.recipe.steps, crops.recipe.batch_size, ranks)
-        self._loader: DataLoader[Tensor | StemsplitError] = DataLoader(
-            _ErrorsAsItems(crops),
-            batch_sampler=self._order,
-            num_workers=workers,
-            pin_memory=pinned,
-            persistent_workers=workers > 0,
-            prefetch_factor=READY_BATCHES if workers else None,
-            collate_fn=_collate,
-        )
+        self._crops, self._pinned = crops, pinned
+        self._loader = self._make(workers)
 
     def epoch(self, number: int) -> Iterator[Tensor]:
         """Yield this process's part of each batch of an epoch, counted from 0.
@@ -132,10 +129,34 @@ class Loader:
             DatasetError: A song cannot be read.
         """
         self._order.epoch = number
-        for batch in self._loader:
+        for batch in self._batches():
             if isinstance(batch, StemsplitError):
                 raise batch
             yield batch
+
+    def _batches(self) -> Iterator[Tensor | StemsplitError]:
+        try:
+            return iter(self._loader)
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # no shared memory, as in some containers
+            if not self._loader.num_workers:
+                raise
+            _log.warning("cannot start worker processes: %s; this process reads the songs itself", one_line(error))
+            self._loader = self._make(0)
+            return iter(self._loader)
+
+    def _make(self, workers: int) -> DataLoader[Tensor | StemsplitError]:
+        return DataLoader(
+            _ErrorsAsItems(self._crops),
+            batch_sampler=self._order,
+            num_workers=workers,
+            pin_memory=self._pinned,
+            persistent_workers=workers > 0,
+            prefetch_factor=READY_BATCHES if workers else None,
+            collate_fn=_collate,
+        )
 
 
 class _Order(Sampler[list[int]]):

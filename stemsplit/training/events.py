@@ -18,9 +18,9 @@ def load_summary_writer() -> "type[SummaryWriter]":
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError as error:
-        hint = "pip install 'stemsplit[train]', or leave out --tensorboard"
+        hint = "pip install 'stemsplit-audio[train]', or leave out --tensorboard"
         raise UsageError("logs for TensorBoard need the package tensorboard, which is not installed", hint) from error
     except ImportError as error:
-        hint = "pip install --upgrade 'stemsplit[train]', or leave out --tensorboard"
+        hint = "pip install --upgrade 'stemsplit-audio[train]', or leave out --tensorboard"
         raise UsageError(f"the installed tensorboard is unusable: {one_line(error)}", hint) from error
     return SummaryWriter

@@ -65,12 +65,12 @@ def load_vocoder() -> Vocoder:
         if importlib.util.find_spec(NAME) is None:
             raise UsageError(
                 "pitch shifting and time stretching need torchaudio, which is not installed",
-                "pip install 'stemsplit[train]', or set pitch = 0 and tempo = 0 in the recipe",
+                "pip install 'stemsplit-audio[train]', or set pitch = 0 and tempo = 0 in the recipe",
             )
         loaded = sys.modules.get(f"{NAME}.functional") or _load_functional()
         vocoder: Vocoder = loaded.phase_vocoder
     except (ImportError, AttributeError, OSError, RuntimeError, ValueError) as error:
-        hint = "pip install --upgrade 'stemsplit[train]', or set pitch = 0 and tempo = 0 in the recipe"
+        hint = "pip install --upgrade 'stemsplit-audio[train]', or set pitch = 0 and tempo = 0 in the recipe"
         raise UsageError(f"the installed torchaudio is unusable: {one_line(error)}", hint) from error
     return vocoder
 

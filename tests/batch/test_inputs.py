@@ -286,9 +286,58 @@ def test_a_folder_without_songs_among_what_a_pattern_is_for(library: Path) -> No
     assert [failure.source for failure in failed] == ["nothing"]
 
 
-@pytest.mark.parametrize("address", ["https://example.org/a.mp3", "HTTP://x/y?z=*", "file:///a.mp3"])
+@pytest.mark.parametrize(
+    "address", ["https://example.org/a.mp3", "HTTP://x/y?z=*", "youtu.be/xyz", "www.youtube.com/watch?v=x"]
+)
 def test_addresses_are_refused(here: Path, address: str) -> None:
     assert refusals(address) == [(address, f"{address!r} is a URL, not a file")]
+
+
+@pytest.mark.parametrize("start", ["file://", "file://localhost", "FILE://", "file:"])
+def test_the_address_of_a_file_is_the_file(here: Path, start: str) -> None:
+    touch(here, "a song.mp3", "youtu.be/a.mp3")
+    address = start + (here / "a song.mp3").as_uri().removeprefix("file://")
+    songs, failed = inputs.find_input_files([address, "youtu.be/a.mp3"], Path("separated"))
+    assert not failed
+    assert [song.path for song in songs] == [here / "a song.mp3", Path("youtu.be/a.mp3")]
+
+
+def test_what_is_no_file_of_this_machine() -> None:
+    ((_, told),) = refusals("file://server/a.mp3")
+    assert told == "'file://server/a.mp3' is on another machine"
+    ((_, told),) = refusals(r"C:\Music\a.mp3")
+    assert told == repr(r"C:\Music\a.mp3") + " is a path of Windows"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"PK\3\4...", "an archive"),
+        (b"\x1f\x8b.", "an archive"),
+        (b"MThd\0", "a MIDI file"),
+        (b"%PDF-1", "a PDF document"),
+    ],
+)
+def test_files_without_sound_are_called_what_they_are(here: Path, content: bytes, what: str) -> None:
+    (here / "song").write_bytes(content)
+    ((_, told),) = refusals("song")
+    assert told.startswith(f"'song' is {what}")
+    (here / "song").rename("song.wav")  # which has its own message when it is opened
+    assert search("song.wav")
+
+
+def test_links_that_may_not_be_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of other users' processes in /proc."""
+    touch(here, "folder/a.wav")
+    (here / "folder/b.wav").symlink_to(here / "folder/a.wav")
+
+    def fails(path: str) -> str:
+        if "b.wav" in str(path):
+            raise PermissionError(13, "Permission denied", path)
+        return str(path)
+
+    monkeypatch.setattr("os.path.realpath", fails)
+    assert list(search("folder")) == ["folder/a.wav", "folder/b.wav"]
 
 
 # Playlists

@@ -205,8 +205,8 @@ def test_a_bad_song_does_not_stop_the_others(run: Run, here: Path) -> None:
         (["song.wav", "other/song.wav"], 2, "would go to the same folder\nhint: "),
         (["song.wav", "--model", "minni"], 1, "stemsplit: unknown model 'minni'\nhint: did you mean mini?"),
         (["song.wav", "--model", "song.wav"], 1, "stemsplit: 'song.wav' is not a valid .safetensors file"),
-        (["song.wav", "--device", "tpu"], 2, "Invalid value for '--device'"),
-        (["song.wav", "--nonsense"], 2, "No such option"),
+        (["song.wav", "--device", "tpu"], 2, "stemsplit: --device cannot be 'tpu': it should be auto, cpu,"),
+        (["song.wav", "--nonsense"], 2, "stemsplit: there is no option --nonsense"),
         (
             ["evalute", "data"],
             2,

@@ -134,7 +134,7 @@ def test_standard_output_and_input(run: Run, here: Path) -> None:
         (["song.wav", "-q", "-v"], "--quiet and --verbose contradict each other"),
         (["song.wav", "--jobs", "0"], "--jobs"),
         (["song.wav", "--track", "0"], "--track"),
-        (["song.wav", "--format", "mp4"], "Invalid value for '--format' / '-f': 'mp4' is not one of 'wav',"),
+        (["song.wav", "--format", "mp4"], "--format cannot be 'mp4': it should be wav,"),
     ],
 )
 def test_what_does_not_go_together(run: Run, here: Path, arguments: list[str], message: str) -> None:

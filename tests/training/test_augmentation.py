@@ -184,7 +184,7 @@ def test_without_torchaudio_there_is_a_sentence(
     monkeypatch.setattr(vocoder, "NAME", "no_such_torchaudio")
     with pytest.raises(UsageError, match="torchaudio, which is not installed") as caught:
         Crops(tones, replace(PLAIN, pitch=1.0))
-    assert "stemsplit[train]" in caught.value.hint
+    assert "stemsplit-audio[train]" in caught.value.hint
     Crops(tones, PLAIN)  # nothing in it is asked for
     forgotten()
 

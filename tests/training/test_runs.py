@@ -498,7 +498,7 @@ def test_without_tensorboard_nothing_is_begun(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError, match="tensorboard") as caught:
         next(fit(RECIPE, songs, (), tmp_path / "run", workers=0, tensorboard=True))
-    assert "stemsplit[train]" in caught.value.hint
+    assert "stemsplit-audio[train]" in caught.value.hint
     assert not (tmp_path / "run").exists()
 
 
