@@ -27,6 +27,7 @@ from stemsplit.wording import one_line
 
 LIBRARIES = ("av", "huggingface_hub", "numpy", "safetensors", "soundfile", "soxr")  # torch is checked later
 RATE = 44_100  # Hz, of the self-test
+SONG_SECONDS = 240  # for which the time is told
 TOLERANCE = 1e-4  # of full scale, by which the sum of the stems may differ from the mixture
 
 
@@ -94,6 +95,9 @@ def diagnose(diagnosis: Diagnosis, known: Registry, spec: ModelSpec, *, named: b
         _check_hub(diagnosis, spec)
         _check_model(diagnosis, spec, named=named)
     _check_separation(diagnosis, device)
+    diagnosis.facts["speeds"] = {}
+    if diagnosis.good and "huggingface_hub" in modules:
+        _measure_speeds(diagnosis, known)
 
 
 def _check_software(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -281,6 +285,47 @@ def _separate_mixture(device: str) -> tuple[float, float]:
     if stems.shape[-1] != RATE or not np.isfinite(stems).all():
         return float("inf"), elapsed
     return float(np.abs(stems.sum(axis=0) - mixture).max()), elapsed
+
+
+def _measure_speeds(diagnosis: Diagnosis, known: Registry) -> None:
+    """Measure how quickly each model that is here separates on the device of the self-test, in times real time."""
+    from stemsplit.models import cache, speeds
+
+    measured: dict[str, float] = {}
+    for spec in known.models.values():
+        files = [(part, file) for part in spec.parts for file in part.files]
+        paths = [cache.find_file(part, file) for part, file in files]
+        here = all(path and not cache.is_damaged(file, path) for (_, file), path in zip(files, paths, strict=True))
+        if here and registry.is_supported(spec):
+            with diagnosis.noted(fatal=False):
+                measured[spec.name] = round(_speed_of(spec, diagnosis.facts["self_test"]["device"]), 2)
+    speeds.record(measured)
+    diagnosis.facts["speeds"] = measured
+
+
+def _speed_of(spec: ModelSpec, device: str) -> float:
+    """Separate two windows twice, and return the speed at which a song of `SONG_SECONDS` would be separated."""
+    import numpy as np
+
+    from stemsplit.models import hub
+    from stemsplit.models.ensemble import load_model
+    from stemsplit.separation.separator import Separator
+
+    try:
+        separator = Separator(load_model(hub.download(spec), device=device), device=device)
+        header = separator.chain.header
+        noise = np.random.default_rng(0).normal(0, 0.1, (header.channels, header.length + header.hop))
+        seconds = 0.0
+        for _ in range(2):  # the first time is no measure: libraries set up and memory is mapped
+            began = time.monotonic()
+            for _ in separator.separate([noise.astype(np.float32)], header.rate):
+                pass
+            seconds = time.monotonic() - began
+    except (RuntimeError, OSError) as error:
+        problem = f"the model {spec.name!r} cannot separate on the {device} device: {one_line(error)}"
+        raise StemsplitError(problem) from error
+    windows = (SONG_SECONDS * header.rate - header.length) / header.hop + 1
+    return SONG_SECONDS / (seconds / 2 * windows)
 
 
 def _without_password(address: str) -> str:

@@ -198,7 +198,7 @@ def test_what_is_wrong_is_told_before_anything_is_fetched(
         Separator.load("mine", registry=own)
     with pytest.raises(DeviceError, match="unknown device 'abacus'"):
         Separator.load("mine", device="abacus", registry=own)
-    with pytest.raises(ModelError, match="unknown model 'minni'"):
+    with pytest.raises(UsageError, match="unknown model 'minni'"):
         Separator.load("minni")
     assert server.requests == []
 

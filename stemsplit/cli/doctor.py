@@ -12,6 +12,7 @@ from stemsplit.cli.defaults import Preset
 from stemsplit.cli.options import Device, Json, ModelName, RegistryFile
 from stemsplit.errors import StemsplitError
 from stemsplit.models import registry
+from stemsplit.wording import duration
 
 if TYPE_CHECKING:
     from stemsplit.doctor import Diagnosis
@@ -79,6 +80,7 @@ def _check_settings(diagnosis: "Diagnosis", context: typer.Context) -> None:
 def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
     """Rows of a table of the facts."""
     from stemsplit.devices import Device
+    from stemsplit.doctor import SONG_SECONDS
 
     libraries = ", ".join(f"{name} {version or 'missing'}" for name, version in facts["libraries"].items())
     threads = f", {facts['threads']} thread(s)" if facts["threads"] else ""
@@ -106,7 +108,12 @@ def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
             ["model", _model(facts["model"])],
         ]
     passed = f"passed: a second of audio took {test['elapsed_seconds']} s on {test['device']}"
-    return [*rows, ["self-test", passed if test["passed"] else "failed"]]
+    rows.append(["self-test", passed if test["passed"] else "failed"])
+    songs = [
+        f"{name}: a song of 4 minutes takes about {duration(SONG_SECONDS / speed)}"
+        for name, speed in facts["speeds"].items()
+    ]
+    return [*rows, *([label, song] for label, song in zip(["speed", *[""] * len(songs)], songs, strict=False))]
 
 
 def _model(model: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stemsplit.errors import UnreachableError
+from stemsplit.errors import ModelError, UnreachableError
 from stemsplit.models import hub
 from stemsplit.models.registry import FALLBACK, LocalModel, ModelSpec, Registry
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def find_and_download(known: Registry, name: str | None, messages: "Messages") -> LocalModel:
-    """Look up a model and download it unless it is cached; if the default is unreachable, use the bundled model.
+    """Look up a model and download it unless it is cached; if the default is not to be had, use the bundled model.
 
     Args:
         known: All models.
@@ -35,27 +35,33 @@ def download(
         spec: The model, from `Registry.find`.
         messages: Where the download is shown.
         stems: The requested stems; all if empty.
-        fallback: The model to use instead, with a warning, if this one cannot be reached. A model that the user named
-            should have none.
+        fallback: The model to use instead, with a warning, if this one is neither here nor to be had. A model that the
+            user named should have none.
 
     Raises:
         ModelError, UnreachableError, UsageError: As `hub.download`.
     """
 
+    def ask(spec: ModelSpec) -> None:
+        messages.note(f"asking the Hub for {spec.name} ...")
+
     def announce(spec: ModelSpec, size: int | None) -> None:
         megabytes = f" ({size / 1e6:.0f} MB)" if size else ""
-        messages.note(f"downloading {spec.name}{megabytes} from {spec.repo}")
+        repos = dict.fromkeys(part.repo for part in spec.parts if part.repo)
+        messages.note(f"downloading {spec.name}{megabytes} from {' and '.join(repos)}")
         messages.note(f"licence of its weights: {spec.license}")
 
     if spec.is_local:
         return hub.download(spec, stems)
     try:
         with messages.download(f"downloading {spec.name}") as on_progress:
-            return hub.download(spec, stems, on_download=announce, on_progress=on_progress)
-    except UnreachableError as error:
-        if fallback is None or fallback.name == spec.name:
+            return hub.download(spec, stems, on_ask=ask, on_download=announce, on_progress=on_progress)
+    except ModelError as error:  # whatever the reason, the first command of a newcomer works
+        if fallback is None or fallback.name == spec.name or not fallback.has(stems):
             raise
-        hint = f"connect to the network once and run  stemsplit models pull {spec.name}"
+        hint = error.hint
+        if isinstance(error, UnreachableError):
+            hint = f"connect to the network once and run  stemsplit models pull {spec.name}"
         messages.warn(f"{error}; using {fallback.name}, which is bundled with stemsplit, instead", hint)
         local = hub.download(fallback, stems)
         return replace(local, fallback={"instead_of": spec.name, "reason": str(error)})

@@ -1,18 +1,25 @@
 """The commands for models: list, download, verify, remove and publish them."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stemsplit.cli import help
 from stemsplit.cli.download import download
 from stemsplit.cli.options import Json, Quiet, RegistryFile, complete_model
 from stemsplit.errors import ModelError, UsageError
-from stemsplit.models import cache
+from stemsplit.models import cache, speeds
 from stemsplit.models.registry import HUB, ModelSpec, Registry, Step, is_supported, read_registry
 
-app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List, download, verify and remove models.")
+if TYPE_CHECKING:
+    from stemsplit.cli.console import Messages
+
+_MARKS = "¹²³⁴⁵⁶⁷⁸⁹"  # of the scales of SDR, which must not be compared
+
+app = help.Commands(invoke_without_command=True, help="List, download, verify and remove models.")
 
 Model = Annotated[
     str,
@@ -42,15 +49,22 @@ def list_models(own: RegistryFile = None, as_json: Json = False) -> None:
     if as_json:
         console.write_json({"default": known.default, "models": [_describe(spec) for spec in known.models.values()]})
         return
+    measured = speeds.read()
+    scales = list(dict.fromkeys(_scale(spec) for spec in known.models.values() if _mean_sdr(spec)))
+    marks = dict(zip(scales, _MARKS, strict=False))
     rows = []
     for spec in known.models.values():
         name = f"{spec.name} *" if spec.name == known.default else spec.name
+        sdr = [_mean_sdr(spec) if _scale(spec) == scale else "" for scale in marks]
         state = _state(spec) if is_supported(spec) else "not supported"
-        license = re.split(r"[;(]", spec.license)[0].strip()
-        rows.append([name, str(len(spec.stems)), _quality(spec), _megabytes(spec), license, state])
-    console.write_rows(["model", "stems", "SDR", "size", "licence", "state"], rows)
-    note = "* runs when no model is named; SDR in brackets was measured in another way; details:"
-    console.Messages().note(f"{note}  stemsplit models info MODEL")
+        rows.append([name, str(len(spec.stems)), *sdr, _speed(spec, measured), _megabytes(spec), _licence(spec), state])
+    columns = ["model", "stems", *(f"SDR{mark}" for mark in marks.values()), "speed", "size", "licence", "state"]
+    console.write_rows(columns, rows)
+    note = console.Messages().note
+    note("* runs when no model is named; details:  stemsplit models info MODEL")
+    for scale, mark in marks.items():
+        note(f"SDR{mark} in dB: {scale}")
+    note("speed: times real time, as  stemsplit doctor  measured it here; in brackets, on two cores of a server")
 
 
 @app.command()
@@ -58,7 +72,7 @@ def info(model: Model, own: RegistryFile = None, as_json: Json = False) -> None:
     """Show everything about a model."""
     from stemsplit.cli import console
 
-    spec = read_registry(own).find(model)
+    spec = cache.described(read_registry(own).find(model))
     if as_json:
         console.write_json(_describe(spec))
         return
@@ -66,7 +80,7 @@ def info(model: Model, own: RegistryFile = None, as_json: Json = False) -> None:
     rows = [
         ["model", spec.name],
         ["", spec.summary],
-        ["stems", " ".join(spec.stems)],
+        ["stems", " ".join(spec.stems) or "not known before it is downloaded"],
         *([["family", spec.family if is_supported(spec) else f"{spec.family}, not supported"]] if spec.family else []),
         *(["step", _describe_step(step)] for step in spec.steps),
         ["licence", spec.license],
@@ -120,6 +134,11 @@ def verify(models: Models = None, own: RegistryFile = None, as_json: Json = Fals
     messages = console.Messages()
     results: list[dict[str, Any]] = []
     for spec in _chosen(read_registry(own), models, everything=not models):
+        if models and spec.is_local:
+            results.append(_verify_local(spec, messages))
+            if not as_json and results[-1]["good"]:
+                console.write(f"{spec.name} is good")
+            continue
         files = cache.find_files(spec)
         if models and len(files) < _count_files(spec):
             message = f"the model {spec.name!r} is not downloaded, or not all of it"
@@ -167,6 +186,8 @@ def remove(models: Models = None, everything: All = False, own: RegistryFile = N
             results.append(result)
         if spec.is_local:
             messages.note(f"{spec.name} is {_state(spec).replace('local', 'a local')}, and stays")
+        elif not any(result["model"] == spec.name for result in results):
+            messages.note(f"{spec.name} is not downloaded, so there is nothing to remove")
         else:
             messages.note(f"{spec.name}: freed {freed / 1e6:.0f} MB")
     if as_json:
@@ -239,6 +260,22 @@ def _chosen(known: Registry, names: list[str] | None, everything: bool, *, neede
     return list(known.models.values()) if everything else [known.find(name) for name in names or ()]
 
 
+def _verify_local(spec: ModelSpec, messages: "Messages") -> dict[str, Any]:
+    """Load a model that is bundled, or a file of the user's: there is no hash to compare it with."""
+    from stemsplit.models import hub
+
+    result = {"model": spec.name, "file": None, "path": str(spec.path) if spec.path else None, "good": True}
+    try:
+        with messages.loading(f"loading {spec.name}"):
+            from stemsplit.models.ensemble import load_model
+
+            load_model(hub.download(spec))
+    except ModelError as error:
+        messages.error(error)
+        result |= {"good": False, "error": str(error)}
+    return result
+
+
 def _paths(spec: ModelSpec) -> list[Path]:
     paths: list[Path] = []
     for part in spec.parts:
@@ -255,7 +292,10 @@ def _count_files(spec: ModelSpec) -> int:
 def _state(spec: ModelSpec) -> str:
     if spec.is_local:
         return "local file" if spec.name == str(spec.path) else "bundled"
-    count, total = len(cache.find_files(spec)), _count_files(spec)
+    files = cache.find_files(spec)
+    count, total = len(files), _count_files(spec)
+    if any(cache.is_damaged(file, path) for file, path in files):
+        return "damaged"
     return "downloaded" if count == total else f"{count} of {total} files" if count else "not downloaded"
 
 
@@ -264,12 +304,29 @@ def _describe_step(step: Step) -> str:
     return f"{step.model.name}{f' on the {step.of}' if step.of else ''}{renamed}; {step.model.license}"
 
 
-def _quality(spec: ModelSpec) -> str:
-    """Mean SDR if it is published for all stems, in brackets if it was not measured as for most models."""
+def _mean_sdr(spec: ModelSpec) -> str:
+    """The mean SDR, if it is published for all stems."""
     if not spec.sdr or set(spec.sdr) != set(spec.stems):
-        return "-"
-    mean = f"{sum(spec.sdr.values()) / len(spec.sdr):.1f} dB"
-    return mean if spec.sdr_metric.startswith("BSS Eval") else f"({mean})"
+        return ""
+    return f"{sum(spec.sdr.values()) / len(spec.sdr):.1f}"
+
+
+def _scale(spec: ModelSpec) -> str:
+    """What the SDR was measured on, and how; the two editions of MUSDB18 give the same figures."""
+    return spec.sdr_metric.replace("MUSDB18-HQ", "MUSDB18")
+
+
+def _speed(spec: ModelSpec, measured: Mapping[str, float]) -> str:
+    if spec.name in measured:
+        return f"{measured[spec.name]:.3g}"
+    return f"({spec.speed:g})" if spec.speed else ""
+
+
+def _licence(spec: ModelSpec) -> str:
+    """The licence in a few words, without its sources: what its author says of weights without a licence."""
+    words = re.sub(r"\([^)]*\)", "", spec.license).split(";")
+    said = next((each for each in words if each.strip().startswith("the author:")), words[0])
+    return said.strip().removeprefix("the author: ")
 
 
 def _megabytes(spec: ModelSpec) -> str:
@@ -287,6 +344,7 @@ def _describe(spec: ModelSpec) -> dict[str, Any]:
         "stems": spec.stems,
         "steps": [{"model": step.model.name, "of": step.of or None, "as": dict(step.rename)} for step in spec.steps],
         "license": spec.license,
+        "speed": spec.speed,
         "sdr": {**spec.sdr, "metric": spec.sdr_metric, "source": spec.sdr_source} if spec.sdr else None,
         "repo": spec.repo or None,
         "revision": spec.revision or None,

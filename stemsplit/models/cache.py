@@ -89,6 +89,24 @@ def find_weights(spec: ModelSpec) -> Path | None:
     return paths[0] if len(paths) == 1 else None
 
 
+def described(spec: ModelSpec, path: Path | None = None) -> ModelSpec:
+    """Complete a repository that the user named with what its downloaded file states, if there is one.
+
+    Args:
+        spec: The model; one whose stems are known is returned as it is.
+        path: The file; it is searched for if None.
+
+    Raises:
+        ModelError: The file is damaged, or has no header.
+    """
+    if spec.stems or spec.path or spec.steps or not (path := path or find_weights(spec)):
+        return spec
+    header = registry.read_spec(path)
+    files = spec.files or (WeightFile(path.name, path.stat().st_size, recorded_hash(spec, WeightFile(path.name))),)
+    commit = spec.revision if registry.COMMIT.fullmatch(spec.revision) else path.parent.name
+    return replace(spec, family=header.family, stems=header.stems, files=files, revision=commit)
+
+
 def find_files(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
     """Find all downloaded files of a model, verified or not."""
     if spec.steps:
@@ -128,21 +146,21 @@ def remove_file(path: Path) -> int:
         ) from error
 
 
-def remove_partial_downloads(spec: ModelSpec, older_than_seconds: float = 3600.0) -> None:
+def remove_partial_downloads(repo: str, older_than_seconds: float = 3600.0) -> None:
     """Delete what interrupted downloads of a repository left behind; recent files may belong to a running one."""
-    for partial in _repo_folder(spec).glob("blobs/*.incomplete"):
+    for partial in _repo_folder(repo).glob("blobs/*.incomplete"):
         with suppress(OSError):
             if time.time() - partial.stat().st_mtime > older_than_seconds:
                 partial.unlink()
 
 
-def _repo_folder(spec: ModelSpec) -> Path:
-    return hub_cache() / f"models--{spec.repo.replace('/', '--')}"
+def _repo_folder(repo: str) -> Path:
+    return hub_cache() / f"models--{repo.replace('/', '--')}"
 
 
 def _snapshot(spec: ModelSpec, name: str) -> Path:
     """The path in the cache of a file of a commit, or of the commit that a branch last pointed to."""
-    folder, commit = _repo_folder(spec), spec.revision
+    folder, commit = _repo_folder(spec.repo), spec.revision
     if not registry.COMMIT.fullmatch(commit):
         with suppress(OSError, UnicodeDecodeError):
             last = (folder / "refs" / commit).read_text(encoding="utf-8").strip()
@@ -242,10 +260,21 @@ def check_file(file: WeightFile, path: Path, *, again: bool = False) -> None:
             f"cannot read the model file {str(path)!r}: {error.strerror}", "check the cache", path=path
         ) from error
     if expected and sha256 != expected:
-        if record:  # its time of change did not reveal the damage, so it must not be trusted again
-            _write_record(path, replace(record, mtime_ns=0))
+        # Its time of change may not reveal the damage, so it must not be trusted again.
+        _write_record(path, _Record(os.fspath(path), status.st_size, 0, record.sha256 if record else expected))
         raise DamagedError(f"{file.name!r} has the SHA-256 {sha256[:12]}... instead of {expected[:12]}...")
     _write_record(path, _Record(os.fspath(path), status.st_size, status.st_mtime_ns, sha256))
+
+
+def is_damaged(file: WeightFile, path: Path) -> bool:
+    """Whether a file is damaged, as far as that is known: one that was never verified is not hashed for this."""
+    try:
+        if _read_record(path) is None and file.size in (None, path.stat().st_size):
+            return False
+        check_file(file, path)
+    except (OSError, ModelError):
+        return True
+    return False
 
 
 def is_unchanged(path: Path) -> bool:

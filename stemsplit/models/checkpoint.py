@@ -136,7 +136,7 @@ def write_weights(header: Header, weights: Mapping[str, Tensor], path: Path) -> 
     path.touch()
     permissions = path.stat().st_mode  # safetensors removes those of everyone but the owner
     try:
-        save_file(dict(weights), path, metadata={"stemsplit": json.dumps(asdict(header))})
+        save_file(dict(weights), path, metadata={headers.KEY: json.dumps(asdict(header))})
     except SafetensorError as error:
         raise OSError(one_line(error)) from error
     path.chmod(permissions)

@@ -233,7 +233,7 @@ def load_ensemble(model: LocalModel, *, device: str = "cpu", reuse_networks: boo
     known = list(dict.fromkeys(stem for part in parts for stem in part.gains))
     if missing := [stem for stem in spec.stems if stem not in known]:
         raise UsageError(f"the model has no stem {missing[0]!r}", f"its stems are {', '.join(known)}")
-    wanted = tuple(stem for stem in known if stem in (spec.stems or known))
+    wanted = spec.stems or tuple(known)
     complete = {stem for part in parts for stem in part.header.stems} == set(wanted)
     needed = [part for part in parts if any(part.gains.get(stem) for stem in wanted)]
     members = _load_members(needed, wanted, device, reuse_networks and device == "cpu")

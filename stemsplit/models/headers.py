@@ -18,6 +18,7 @@ from typing import Any
 
 from stemsplit.errors import ModelError
 
+KEY = "stemsplit"  # of our own header, in the metadata of a file
 MAX_HEADER = 2**24  # bytes; the largest real headers have a few hundred kB
 OVERLAP = 0.25  # of a window, as in the author's own program
 MAX_NETWORKS = 32  # in a file
@@ -192,9 +193,9 @@ def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """
     if "signatures" in metadata:
         return next(iter(translate_bag(metadata).values()))
-    if "stemsplit" not in metadata:
+    if KEY not in metadata:
         return translate_network(metadata) if "klass" in metadata else None
-    header = json.loads(metadata["stemsplit"])
+    header = json.loads(metadata[KEY])
     if not isinstance(header, dict):
         raise TypeError("not a table")
     return header

@@ -21,14 +21,15 @@ from stemsplit.models.registry import (
     WeightFile,
     check_family,
     read_registry,
-    read_spec,
 )
 from stemsplit.version import __version__
 
+OnAsk = Callable[[ModelSpec], None]
+"""Called before the Hub is asked about a model, which may take seconds; with the model."""
 OnDownload = Callable[[ModelSpec, int | None], None]
-"""Called before a download starts, once for each step of a chain, with the model and its size in bytes, if known."""
+"""Called once before a download starts, with the model and its size in bytes, if known."""
 OnProgress = Callable[[int, int | None], None]
-"""Called with the bytes downloaded so far and their total, if known, over the files of a model or of a step."""
+"""Called with the bytes downloaded so far and their total, if known, over all files of a model."""
 
 
 def download_model(
@@ -65,6 +66,7 @@ def download(
     spec: ModelSpec,
     stems: Sequence[str] = (),
     *,
+    on_ask: OnAsk = lambda spec: None,
     on_download: OnDownload = lambda spec, size: None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> LocalModel:
@@ -73,6 +75,7 @@ def download(
     Args:
         spec: The model, from `Registry.find`.
         stems: The requested stems, for a model whose stems are known only after the download; all if empty.
+        on_ask: Called once before the Hub is asked, unless everything is cached.
         on_download: Called once before a download starts.
         on_progress: Called after each chunk.
 
@@ -88,18 +91,24 @@ def download(
     check_family(spec)
     if spec.steps:
         spec = spec.only(stems)
-        steps = tuple(download(part, on_download=on_download, on_progress=on_progress) for part in spec.parts)
+    parts = [_resolve(part, on_ask) if part.repo and not part.files else part for part in spec.parts]
+    files = [(part, file) for part in parts for file in part.files]
+    problems = [_problem(part, file) for part, file in files]
+    if missing := [each for each, problem in zip(files, problems, strict=True) if problem is not None]:
+        if spec.files or spec.steps:  # a repository that had to be looked up was announced then
+            on_ask(spec)
+        _download_files(spec, missing, "; ".join(filter(None, problems)), on_download, on_progress)
+    if spec.steps:
+        steps = tuple(_local(part) for part in parts)
         return LocalModel(spec, tuple(path for step in steps for path in step.paths), steps=steps)
-    if spec.path is not None:
-        return LocalModel(spec.only(stems), (spec.path,))
-    if not spec.files:
-        spec = _resolve(spec)
-    if missing := [file for file in spec.files if not _is_cached(spec, file)]:
-        _download_files(spec, missing, on_download, on_progress)
-    paths = tuple(_path_of(spec, file) for file in spec.files)
+    return _local(parts[0], stems)
+
+
+def _local(spec: ModelSpec, stems: Sequence[str] = ()) -> LocalModel:
+    """A model whose files are here, narrowed to `stems`."""
+    paths = (spec.path,) if spec.path else tuple(_path_of(spec, file) for file in spec.files)
     if not spec.stems:
-        described = read_spec(paths[0])
-        spec = replace(spec, family=described.family, stems=described.stems)
+        spec = cache.described(spec, paths[0])
         check_family(spec)
     return LocalModel(spec.only(stems), paths)
 
@@ -113,34 +122,48 @@ def _path_of(spec: ModelSpec, file: WeightFile) -> Path:
     return path
 
 
-def _is_cached(spec: ModelSpec, file: WeightFile) -> bool:
-    """Whether a file is in the cache and intact."""
+def _problem(spec: ModelSpec, file: WeightFile) -> str | None:
+    """What is wrong with a file in the cache: empty if it is not there, None if it is intact."""
     if (path := cache.find_file(spec, file)) is None:
-        return False
+        return ""
     try:
         cache.check_file(file, path)
-    except cache.DamagedError:
-        return False
-    return True
+    except cache.DamagedError as error:
+        return str(error)
+    return None
 
 
 def _download_files(
-    spec: ModelSpec, files: Sequence[WeightFile], on_download: OnDownload, on_progress: OnProgress
+    spec: ModelSpec,
+    missing: Sequence[tuple[ModelSpec, WeightFile]],
+    damage: str,
+    on_download: OnDownload,
+    on_progress: OnProgress,
 ) -> None:
-    """Download `files` one after the other, as one task, and verify each."""
-    files = [_fetch_metadata(spec, file) for file in files]
-    sizes = [file.size for file in files]
+    """Download files of a model or of its steps one after the other, as one task, and verify each.
+
+    Args:
+        spec: The model.
+        missing: The files, each with the model or step that it is of.
+        damage: What is wrong with those that are in the cache.
+        on_download: As for `download`.
+        on_progress: As for `download`.
+    """
+    hub_client.check_reachable(spec, damage=damage)  # before the client is imported, which takes as long
+    files = [(part, _fetch_metadata(part, file)) for part, file in missing]
+    sizes = [file.size for _, file in files]
     total = None if None in sizes else sum(size or 0 for size in sizes)
     _check_space(spec, total)
     on_download(spec, total)
-    cache.remove_partial_downloads(spec)
+    for repo in dict.fromkeys(part.repo for part, _ in files):
+        cache.remove_partial_downloads(repo)
     before = 0
-    for file in files:
+    for part, file in files:
 
         def on_bytes(done: int, before: int = before) -> None:
             on_progress(before + done, total)
 
-        _download_file(spec, file, on_bytes)
+        _download_file(part, file, on_bytes)
         before += file.size or 0
 
 
@@ -161,7 +184,7 @@ def _download_file(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], 
                 ) from error
 
 
-def _resolve(spec: ModelSpec) -> ModelSpec:
+def _resolve(spec: ModelSpec, on_ask: OnAsk) -> ModelSpec:
     """Look up the commit and the file of weights of a repository that the user named.
 
     The Hub is asked every time. If it cannot be reached, the copy in the cache is used.
@@ -169,6 +192,7 @@ def _resolve(spec: ModelSpec) -> ModelSpec:
     cached = cache.find_weights(spec)
     if cached and COMMIT.fullmatch(spec.revision):
         return replace(spec, files=(WeightFile(cached.name),))
+    on_ask(spec)
     try:
         hub_client.check_reachable(spec)
         client = hub_client.client()
@@ -204,21 +228,23 @@ def _find_weights(names: Sequence[str], spec: ModelSpec) -> str:
 
 def _fetch_metadata(spec: ModelSpec, file: WeightFile) -> WeightFile:
     """Complete a file with its size on the Hub, and its hash there if none is known."""
-    hub_client.check_reachable(spec)  # before the client is imported, which takes as long
     with hub_client.translated_errors(spec, file.name):
         client = hub_client.client()
         url = client.hf_hub_url(spec.repo, file.name, revision=spec.revision)
         remote = client.get_hf_file_metadata(url, timeout=hub_client.answer_timeout())
+    if not remote.commit_hash or not remote.etag:
+        raise hub_client.not_the_hub(spec)
     # The ETag of a large file is its SHA-256; that of a small one is something else.
     sha256 = remote.etag if SHA256.fullmatch(remote.etag or "") else ""
     known = file.sha256 or cache.recorded_hash(spec, file)
-    difference = f"{remote.size} bytes instead of {file.size}" if file.size not in (None, remote.size) else ""
+    differs = None not in (file.size, remote.size) and file.size != remote.size
+    difference = f"{remote.size} bytes instead of {file.size}" if differs else ""
     if known and sha256 and known != sha256:
         difference = f"SHA-256 {sha256[:12]}... instead of {known[:12]}..."
     if difference:
         message = f"{file.name!r} of the model {spec.name!r} differs on the Hub: {difference}"
         raise ModelError(message, "it is not the known file: check models.toml, or use another model", model=spec.name)
-    return replace(file, size=remote.size, sha256=known or sha256)
+    return replace(file, size=remote.size or file.size, sha256=known or sha256)
 
 
 def _transfer(spec: ModelSpec, file: WeightFile, on_bytes: Callable[[int], None]) -> Path:

@@ -1,6 +1,7 @@
 """The Hugging Face Hub's client: its set-up, a quick check whether the Hub can be reached, and its errors as ours."""
 
 import errno
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -37,14 +38,16 @@ def answer_timeout() -> float:
     return _ANSWER_SECONDS if is_default else float(constants.HF_HUB_ETAG_TIMEOUT)
 
 
-def check_reachable(spec: ModelSpec) -> None:
+def check_reachable(spec: ModelSpec, *, damage: str = "", publishing: bool = False) -> None:
     """Check within two seconds whether the Hub, or the proxy to it, accepts connections.
 
     The client would wait for the resolver of a machine without a network for half a minute. The name is looked up in a
     thread, as that cannot be given a time-out.
 
     Args:
-        spec: The model that is to be downloaded, for the message.
+        spec: The model that is to be downloaded or published, for the message.
+        damage: What is wrong with the files that are here already.
+        publishing: Whether it is to be published.
 
     Raises:
         UnreachableError: There is no connection, or HF_HUB_OFFLINE is set.
@@ -54,11 +57,14 @@ def check_reachable(spec: ModelSpec) -> None:
 
     from huggingface_hub import constants
 
+    state, purpose = f"the model {spec.name!r} is not downloaded", f"to download the model {spec.name!r}"
+    instead = f", or use {registry.FALLBACK}, which is bundled with stemsplit"
+    if damage:
+        state, purpose = f"the model {spec.name!r} is damaged: {damage}", "to download it again"
+    if publishing:
+        state, purpose, instead = f"{spec.name!r} cannot be published", f"to publish {spec.name!r}", ""
     if constants.HF_HUB_OFFLINE:
-        hint = f"unset HF_HUB_OFFLINE, or use {registry.FALLBACK}, which is bundled with stemsplit"
-        raise UnreachableError(
-            f"the model {spec.name!r} is not downloaded, and HF_HUB_OFFLINE is set", hint, model=spec.name
-        )
+        raise UnreachableError(f"{state}, and HF_HUB_OFFLINE is set", f"unset HF_HUB_OFFLINE{instead}", model=spec.name)
     target = _parse_address(constants.ENDPOINT, "HF_ENDPOINT")
     scheme = urlsplit(constants.ENDPOINT).scheme
     proxies = getproxies()
@@ -79,10 +85,16 @@ def check_reachable(spec: ModelSpec) -> None:
     thread.join(_CONNECT_SECONDS)
     if outcome != [""]:
         reason = outcome[0] if outcome else f"no answer within {_CONNECT_SECONDS} s"
-        hint = f"check the network; {registry.FALLBACK} needs none: --model {registry.FALLBACK}"
-        raise UnreachableError(
-            f"cannot reach {target[0]} to download the model {spec.name!r}: {reason}", hint, model=spec.name
-        )
+        told = f"cannot reach {target[0]} {purpose}: {reason}"
+        raise UnreachableError(f"{state}; {told}" if damage else told, f"check the network{instead}", model=spec.name)
+
+
+def not_the_hub(spec: ModelSpec) -> UnreachableError:
+    """Return the error for an answer that the Hub would not give: the page of a network that wants a login, say."""
+    host = urlsplit(client().constants.ENDPOINT).hostname
+    message = f"what answers as {host} is not the Hub, so the model {spec.name!r} cannot be downloaded"
+    hint = "open a browser: does the network ask for a login? Else check HF_ENDPOINT and the proxy"
+    return UnreachableError(message, hint, model=spec.name)
 
 
 def _parse_address(url: str, what: str) -> tuple[str, int]:
@@ -109,6 +121,8 @@ def translated_errors(spec: ModelSpec, file: str) -> Iterator[None]:
     transport = errors.HfHubHTTPError.__bases__[0]  # of httpx or httpx2, whichever the client uses
     try:
         yield
+    except (json.JSONDecodeError, TypeError, LookupError, AttributeError) as error:
+        raise not_the_hub(spec) from error
     except (transport, errors.EntryNotFoundError, OSError, RuntimeError, ValueError, ImportError) as error:
         translated = _translate(error, spec, file, errors)
         translated.model = spec.name

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from stemsplit.errors import ModelError, UsageError
-from stemsplit.models import checkpoint, hub_client
+from stemsplit.models import checkpoint, headers, hub_client
 from stemsplit.models.checkpoint import Header
 from stemsplit.models.registry import REPO, WEIGHTS_NAME, ModelSpec
 from stemsplit.version import DISTRIBUTION, __version__
@@ -28,17 +28,17 @@ def push(path: Path, repo: str, *, license: str = "", private: bool = False) -> 
 
     Raises:
         UsageError: The name of the repository or of the license is invalid.
-        ModelError: The file is not such a model, or the Hub refuses it.
+        ModelError: The file is not a model that stemsplit has trained, or the Hub refuses it.
         UnreachableError: The Hub cannot be reached.
     """
     if not REPO.fullmatch(repo):
         raise UsageError(f"invalid repository name {repo!r}", "write OWNER/NAME")
-    header = checkpoint.load(path).header
-    spec = ModelSpec(name=repo, summary="", license=license, repo=repo, revision="main")
-    hub_client.check_reachable(spec)
-    client = hub_client.client()
     if license and not _LICENSE.fullmatch(license):
         raise UsageError(f"{license!r} is not a licence name on the Hub", "write mit, apache-2.0, cc-by-4.0, ...")
+    header = _read_own(path)
+    spec = ModelSpec(name=repo, summary="", license=license, repo=repo, revision="main")
+    hub_client.check_reachable(spec, publishing=True)
+    client = hub_client.client()
     client.get_session().timeout = _REQUEST_SECONDS
     with hub_client.translated_errors(spec, WEIGHTS_NAME):
         api = client.HfApi(library_name="stemsplit", library_version=__version__)
@@ -50,6 +50,21 @@ def push(path: Path, repo: str, *, license: str = "", private: bool = False) -> 
             files.append(client.CommitOperationAdd(CARD, model_card(header, repo, license).encode()))
         commit = api.create_commit(repo, files, commit_message=f"Upload a model trained with stemsplit {__version__}")
     return str(commit.oid)
+
+
+def _read_own(path: Path) -> Header:
+    """Return the header of a model that stemsplit has trained; other weights are not the user's to publish.
+
+    Raises:
+        ModelError: The file is not such a model.
+    """
+    with checkpoint.open_weights(path) as file:
+        is_own = headers.KEY in (file.metadata() or {})
+    header = checkpoint.load(path).header if is_own else None
+    if header is None or header.notes:  # where others' weights come from is noted when they are converted
+        message = f"{str(path)!r} was not trained by stemsplit, so its licence is not yours to give"
+        raise ModelError(message, "publish what  stemsplit train  has written", path=path)
+    return header
 
 
 def model_card(header: Header, repo: str, license: str) -> str:

@@ -5,7 +5,7 @@ The keys of a table are documented at the top of models.toml.
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +15,7 @@ from stemsplit.errors import ModelError, UsageError
 from stemsplit.files import parse_toml, read_toml
 from stemsplit.models import headers
 from stemsplit.networks.families import MASK_FAMILIES, families
-from stemsplit.wording import did_you_mean
+from stemsplit.wording import closest, did_you_mean
 
 FALLBACK = "mini"  # runs when nobody named a model and the default one cannot be downloaded
 SUFFIX = ".safetensors"
@@ -26,6 +26,17 @@ HUB = "hf://"
 WEIGHTS_NAME = "model.safetensors"  # how weights are published, and what an `hf://` repository is searched for first
 UNPINNED = "unpinned"
 ONNX_FAMILY = "spleeter"  # the only family whose weights come as ONNX files
+
+COMPLEMENT = "no_"  # prefix of a stem's name: the song without that stem
+_USUAL_ORDER = ("vocals", "drums", "bass", "other")
+_OTHER_NAMES = {
+    **dict.fromkeys("vocal voice voices vox singer singing acapella acappella a_cappella speech".split(), "vocals"),
+    **dict.fromkeys("instrumental instrumentals karaoke accompaniment backing minus_one".split(), "no_vocals"),
+    **dict.fromkeys("drum percussion beat kick".split(), "drums"),
+    **dict.fromkeys("bassline bass_guitar".split(), "bass"),
+    **dict.fromkeys("others rest melody".split(), "other"),
+}
+"""What people call stems, and what they are called here."""
 
 _PACKAGE = Path(__file__).parent.parent
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -88,6 +99,7 @@ class ModelSpec:
         sdr: Published SDR in dB by stem; empty if there is none.
         sdr_metric: How the SDR was measured.
         sdr_source: Who published it.
+        speed: Measured speed on two cores of a server, in times real time; None if it was not measured.
     """
 
     name: str
@@ -106,6 +118,7 @@ class ModelSpec:
     sdr: Mapping[str, float] = field(default_factory=dict)
     sdr_metric: str = ""
     sdr_source: str = ""
+    speed: float | None = None
 
     @property
     def needed_steps(self) -> tuple[Step, ...]:
@@ -139,20 +152,26 @@ class ModelSpec:
         sizes = [_size_on_disk(part) for part in self.parts]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
+    def has(self, stems: Iterable[str]) -> bool:
+        """Whether it gives all of these stems, or what the song without one of them needs."""
+        return all(stem in self.stems or stem.removeprefix(COMPLEMENT) in self.stems for stem in stems)
+
     def only(self, stems: Collection[str]) -> "ModelSpec":
         """Narrow the model to some of its stems and drop the files that only the others need.
 
         Args:
-            stems: Stems to keep; all if empty.
+            stems: Stems to keep; all if empty. `no_vocals` and the like, the song without a stem, need that stem.
 
         Raises:
             UsageError: The model has no such stem.
         """
         if not stems:
             return self
-        if unknown := [stem for stem in stems if stem not in self.stems]:
+        if unknown := [stem for stem in stems if not self.has([stem])]:
             message = f"the model {self.name!r} has no stem {unknown[0]!r}"
-            raise UsageError(message, f"its stems are {', '.join(self.stems)}", model=self.name, stem=unknown[0])
+            hint = _suggest_stem(unknown[0], self.stems)
+            raise UsageError(message, hint, model=self.name, stem=unknown[0])
+        stems = {stem if stem in self.stems else stem.removeprefix(COMPLEMENT) for stem in stems}
         files = [file for file in self.files if self.joint or not file.gives or set(file.gives) & set(stems)]
         return replace(self, stems=tuple(stem for stem in self.stems if stem in stems), files=tuple(files))
 
@@ -202,8 +221,8 @@ class Registry:
             stems: The requested stems; all if empty. Ignored while the model's stems are unknown.
 
         Raises:
-            ModelError: There is no such model, or the file is not one that can be run.
-            UsageError: The model has no such stem.
+            ModelError: The file is not one that can be run.
+            UsageError: There is no model of that name, or it has no such stem.
         """
         spec = self._find(name or self.default)
         return spec.only(stems) if spec.stems else spec
@@ -217,7 +236,7 @@ class Registry:
         if path.suffix in (*SUFFIXES, *PICKLES) or os.sep in name or os.path.exists(name):  # noqa: PTH110 (never raises)
             return read_spec(path, self.models)
         known = f"known models: {', '.join(self.models)}; or give {HUB}OWNER/NAME or a {SUFFIX} file"
-        raise ModelError(f"unknown model {name!r}", did_you_mean(name, self.models, known), model=name)
+        raise UsageError(f"unknown model {name!r}", did_you_mean(name, self.models, known), model=name)
 
     def extended(self, path: Path) -> "Registry":
         """Add the models of the user's file `path`, whose `default` takes precedence.
@@ -272,7 +291,8 @@ def read_spec(path: Path, known: Collection[str] = ()) -> ModelSpec:
         known: Names of models to suggest when there is no such file.
 
     Raises:
-        ModelError: There is no such file, or it is not one that can be run.
+        ModelError: It is not one that can be run.
+        UsageError: There is no such file.
     """
     name = str(path)
     if os.path.isdir(path):  # noqa: PTH112 (never raises)
@@ -288,18 +308,35 @@ def read_spec(path: Path, known: Collection[str] = ()) -> ModelSpec:
     try:
         header = headers.read_header(path)
     except FileNotFoundError as error:
-        raise ModelError(f"there is no model file {name!r}", f"known models: {', '.join(known)}", path=path) from error
+        raise UsageError(f"there is no model file {name!r}", f"known models: {', '.join(known)}", path=path) from error
     if header is None:
         raise ModelError(
             f"{name!r} has no stemsplit header", "only models saved by stemsplit can be run from a file", path=path
         )
     try:
-        family, stems = str(header["family"]), tuple(header["stems"])
+        family, stems = str(header["family"]), _in_usual_order(header["stems"])
         if not _are_stems(stems):
             raise ValueError(stems)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"invalid model header in {name!r}", "download the file again", path=path) from error
     return ModelSpec(name=name, summary="a file", family=family, stems=stems, license="see its author", path=path)
+
+
+def _in_usual_order(stems: Iterable[str]) -> tuple[str, ...]:
+    """Stems as models.toml lists them: a file has them in the order of the network's output."""
+    return tuple(
+        sorted(stems, key=lambda stem: _USUAL_ORDER.index(stem) if stem in _USUAL_ORDER else len(_USUAL_ORDER))
+    )
+
+
+def _suggest_stem(name: str, stems: Sequence[str]) -> str:
+    """A hint for a stem that a model lacks."""
+    others = [COMPLEMENT + stem for stem in stems]
+    guess = _OTHER_NAMES.get(name.lower(), name)
+    if guess not in (*stems, *others):
+        guess = closest(guess.lower(), [*stems, *others]) or ""
+    known = f"its stems are {', '.join(stems)}"
+    return f"did you mean {guess}? {known}" if guess else known
 
 
 def is_inside(name: str) -> bool:
@@ -428,12 +465,15 @@ def _parse_description(
     """What every kind of model has; `texts`, `others` and `optional` are its keys besides stems and sdr."""
     if not _NAME.fullmatch(name):
         raise ModelError(f"{where}: the name may contain letters, digits, '.', '_' and '-' only")
-    _check_keys(table, (*texts, "stems", *others), ("sdr", *optional), where)
+    _check_keys(table, (*texts, "stems", *others), ("sdr", "speed", *optional), where)
     for key in texts:
         if not isinstance(table[key], str) or not table[key]:
             raise ModelError(f"{where}: {key} must be text")
     stems = _parse_stems(table["stems"], f"{where}: stems")
     sdr, metric, source = _parse_sdr(table.get("sdr"), stems, f"{where}: sdr")
+    speed = table.get("speed")
+    if isinstance(speed, bool) or not (speed is None or (isinstance(speed, (int, float)) and speed > 0)):
+        raise ModelError(f"{where}: speed must be a positive number, in times real time")
     return ModelSpec(
         name=name,
         summary=table["summary"],
@@ -443,6 +483,7 @@ def _parse_description(
         sdr=sdr,
         sdr_metric=metric,
         sdr_source=source,
+        speed=speed,
     )
 
 
@@ -549,6 +590,6 @@ def _parse_address(address: str) -> ModelSpec:
     """A repository that the user named: `hf://owner/name[@revision]`."""
     repo, at, revision = address.removeprefix(HUB).partition("@")
     if not REPO.fullmatch(repo) or (at and not (_REVISION.fullmatch(revision) and is_inside(revision))):
-        raise ModelError(f"invalid Hub address {address!r}", f"write {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")
+        raise UsageError(f"invalid Hub address {address!r}", f"write {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")
     summary, license = "a repository that you named", "see https://huggingface.co/" + repo
     return ModelSpec(name=address, summary=summary, license=license, repo=repo, revision=revision or "main")

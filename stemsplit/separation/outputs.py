@@ -17,12 +17,12 @@ from stemsplit.audio.stem_file import StemFile
 from stemsplit.audio.tags import Tags
 from stemsplit.audio.writing import StemWriter
 from stemsplit.errors import UsageError
+from stemsplit.models.registry import COMPLEMENT
 from stemsplit.separation.streams import check_rate
 
 __all__ = ["COMPLEMENT", "MIXTURE", "STEM_FILE", "Clip", "Delivery", "Rows"]
 
 MIXTURE = "mixture"
-COMPLEMENT = "no_"  # prefix of a stem's name: the mixture without that stem
 Clip = Literal["clamp", "gain"]
 
 

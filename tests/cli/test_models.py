@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -102,7 +103,7 @@ def test_the_life_of_a_model(run: Run, own: Path, server: Hub, here: Path) -> No
     assert run("models", "path", *mine, model=False).code == 1
     code, out, err = run("models", "pull", *mine, model=False)
     assert code == 0
-    assert err.splitlines()[1:] == ["licence of its weights: MIT, as its author says", "mine is downloaded"]
+    assert err.splitlines()[2:] == ["licence of its weights: MIT, as its author says", "mine is downloaded"]
     path = Path(out.strip())
     assert path.read_bytes() == (here / "x.safetensors").read_bytes()
     assert run("models", "path", *mine, model=False).out == out
@@ -140,7 +141,7 @@ def test_all_models_are_pulled_and_one_failure_stops_none(run: Run, own: Path) -
         (["pull"], 2, "stemsplit: no model named"),
         (["remove"], 2, "stemsplit: no model named"),
         (["pull", "mini", "--all"], 2, "stemsplit: --all does not go with names of models"),
-        (["pull", "minni"], 1, "stemsplit: unknown model 'minni'\nhint: did you mean mini?"),
+        (["pull", "minni"], 2, "stemsplit: unknown model 'minni'\nhint: did you mean mini?"),
         (["info", "x.th"], 1, "stemsplit: 'x.th' is a pickle, which can run any program"),
         (["list", "--registry", "none.toml"], 1, "stemsplit: cannot read the models in 'none.toml'"),
         (["push", "none.safetensors", "me/new"], 1, "stemsplit: there is no model file 'none.safetensors'"),
@@ -200,6 +201,7 @@ def test_the_bundled_model_takes_the_place_of_the_default(
     assert code == 0
     assert len(out.splitlines()) == 8
     assert err.startswith(
+        "asking the Hub for mine ...\n"
         "warning: the model 'mine' is not downloaded, and HF_HUB_OFFLINE is set; "
         "using mini, which is bundled with stemsplit, instead\n"
         "hint: connect to the network once and run  stemsplit models pull mine\n"
@@ -213,12 +215,52 @@ def test_the_bundled_model_takes_the_place_of_the_default(
     assert run("a.wav", *use, "--overwrite", "--model", "mine", model=False).code == 1  # never, when it was named
 
 
-def test_a_hub_that_refuses_is_no_reason_for_another_model(run: Run, own: Path, server: Hub, here: Path) -> None:
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ({"portal": "page"}, "what answers as 127.0.0.1 is not the Hub, so the model 'mine' cannot be downloaded"),
+        ({"portal": "redirect"}, "what answers as 127.0.0.1 is not the Hub, so the model 'mine' cannot be downloaded"),
+        ({"status": 401}, "127.0.0.1 denies access to 'someone/mine' (401)"),
+        ({"status": 403}, "127.0.0.1 denies access to 'someone/mine' (403)"),
+        ({"status": 403, "code": "GatedRepo"}, "access to 'someone/mine' must be requested on its page"),
+        ({"status": 404}, "127.0.0.1: unexpected response (404) for 'w.safetensors' of 'someone/mine'"),
+        ({"status": 404, "code": "RepoNotFound"}, "127.0.0.1 has no repository 'someone/mine', or it is private"),
+        ({"status": 503}, "127.0.0.1: server error (503)"),
+        ({"size": 25}, "'w.safetensors' of the model 'mine' differs on the Hub: 25 bytes instead of "),
+        ({"corrupt": 2}, "the Hub sent a wrong file for the model 'mine': "),
+    ],
+    ids=str,
+)
+def test_the_default_is_replaced_whenever_it_is_not_to_be_had(
+    run: Run, own: Path, server: Hub, here: Path, fault: dict[str, Any], told: str
+) -> None:
     write_song(here / "song.wav")
-    server.faults.status, server.faults.code = 403, "GatedRepo"
-    code, out, err = run("song.wav", "--registry", str(own), model=False)
+    for name, value in fault.items():
+        setattr(server.faults, name, value)
+    code, out, err = run("song.wav", "--registry", str(own), "--device", "cpu", model=False)
+    assert code == 0
+    assert len(out.splitlines()) == 4
+    asked, *_, warning, hint, song, summary = err.splitlines()
+    assert asked == "asking the Hub for mine ..."
+    assert warning.startswith(f"warning: {told}")
+    assert warning.endswith("; using mini, which is bundled with stemsplit, instead")
+    assert hint.startswith("hint: ")
+    assert song.startswith("song.wav -> separated/song (")
+    assert summary == "separated with mini, not with mine"
+    named = run("song.wav", "--registry", str(own), "--model", "mine", "--overwrite", model=False)
+    assert named.code == (1 if fault != {"corrupt": 2} else 0)
+    assert run("song.wav", "--registry", str(own), "--stems", "drums", "--overwrite", model=False).code == 0
+
+
+@pytest.mark.full
+def test_what_the_bundled_model_does_not_give_is_not_replaced(run: Run, own: Path, server: Hub, here: Path) -> None:
+    write_song(here / "song.wav")
+    own.write_text(own.read_text().replace('"vocals"', '"guitar"'))
+    server.faults.status = 503
+    code, out, err = run("song.wav", "--registry", str(own), "--stems", "guitar", model=False)
     assert (code, out) == (1, "")
-    assert "must be requested on its page" in err
+    assert err.splitlines()[-2].startswith("stemsplit: 127.0.0.1: server error (503)")
 
 
 def test_a_network_that_this_version_does_not_have(run: Run, here: Path, server: Hub, cache: Path) -> None:

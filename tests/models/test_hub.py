@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
+from support.demucs_files import publish as publish_demucs
 from support.hub import CONTENT, REPO, point_to, write_registry
 from support.hub_server import COMMIT, Hub
 
@@ -24,7 +25,7 @@ from stemsplit.errors import ModelError, UnreachableError, UsageError
 from stemsplit.models import cache as store
 from stemsplit.models import checkpoint, hub, publish
 from stemsplit.models.checkpoint import Model
-from stemsplit.models.registry import ModelSpec, Registry, WeightFile
+from stemsplit.models.registry import ModelSpec, Registry, Step, WeightFile, read_bundled
 
 
 def left_in(cache: Path) -> list[str]:
@@ -221,6 +222,69 @@ def test_answers_of_the_hub(
     assert caught.value.model == "mine"
     assert server.asked("HEAD") == 1  # no retries behind the user's back
     assert left_in(cache) == []
+
+
+@pytest.mark.parametrize("portal", ["page", "redirect", "json"])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_network_that_wants_a_login(server: Hub, spec: ModelSpec, cache: Path, portal: str, named: bool) -> None:
+    server.faults.portal = portal
+    with pytest.raises(UnreachableError, match=r"what answers as 127\.0\.0\.1 is not the Hub") as caught:
+        hub.download(Registry({}, "").find(f"hf://{REPO}") if named else spec)
+    assert "does the network ask for a login?" in caught.value.hint
+    assert left_in(cache) == []
+
+
+def test_damage_is_not_called_absence(spec: ModelSpec, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = hub.download(spec).paths
+    paths[0].resolve().write_bytes(b"?")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    told = r"the model 'mine' is damaged: 'a\.safetensors' has 1 bytes instead of \d+, and HF_HUB_OFFLINE is set"
+    with pytest.raises(UnreachableError, match=told):
+        hub.download(spec)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    point_to("http://127.0.0.1:9", monkeypatch)
+    with pytest.raises(UnreachableError, match=r"is damaged: .* bytes instead of \d+; cannot reach 127\.0\.0\.1"):
+        hub.download(spec)
+
+
+def test_what_is_asked_and_fetched_of_a_chain_is_told_once(spec: ModelSpec, server: Hub) -> None:
+    first, second = (replace(spec, name=file.name, files=(file,), stems=file.gives) for file in spec.files)
+    chain = ModelSpec(
+        name="chain",
+        summary="",
+        license="MIT",
+        stems=("vocals", "kick"),
+        steps=(Step(first), Step(second, "vocals", {"drums": "kick"})),
+    )
+    told: list[object] = []
+    progress: list[tuple[int, int | None]] = []
+    local = hub.download(
+        replace(chain, stems=("kick",)),
+        on_ask=lambda spec: told.append(spec.name),
+        on_download=lambda spec, size: told.append((spec.name, size)),
+        on_progress=lambda *state: progress.append(state),
+    )
+    assert len(local.paths) == len(local.steps) == 2
+    assert told == ["chain", ("chain", spec.size)]
+    assert {total for _, total in progress} == {spec.size}
+    assert [done for done, _ in progress] == sorted(done for done, _ in progress)
+    assert progress[-1][0] == spec.size
+    hub.download(chain, on_ask=lambda spec: told.append("again"))
+    assert len(told) == 2
+
+
+def test_a_repository_that_was_downloaded_is_described(
+    server: Hub, cache: Path, tmp_path: Path, unet_model: Callable[..., Model]
+) -> None:
+    checkpoint.save(unet_model(stems=("bass", "vocals")), tmp_path / "x.safetensors")
+    server.add(REPO, "model.safetensors", (tmp_path / "x.safetensors").read_bytes())
+    named, told = Registry({}, "").find(f"hf://{REPO}"), []
+    assert store.described(named) == named
+    local = hub.download(named, on_ask=lambda spec: told.append(spec.name))
+    assert told == [f"hf://{REPO}"]
+    found = store.described(named)
+    assert (found.family, found.stems, found.revision) == ("unet", ("vocals", "bass"), COMMIT)  # in their usual order
+    assert found.size == local.paths[0].stat().st_size
 
 
 def test_no_network(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -509,6 +573,30 @@ def test_a_card_that_the_hub_does_not_like(
     server.faults.metadata = 400
     with pytest.raises(ModelError, match=r"the Hub's client rejects 'me/new'|unexpected response \(400\)"):
         publish.push(path, "me/new", license="unheard-of")
+
+
+def test_only_what_stemsplit_has_trained_is_published(tmp_path: Path, cache: Path, server: Hub) -> None:
+    demucs = publish_demucs("htdemucs", tmp_path / "955717e8.safetensors")
+    bundled = read_bundled().find("spleeter-2stems").path  # converted, by another program
+    assert bundled
+    for path in (demucs, bundled):
+        with pytest.raises(ModelError, match="was not trained by stemsplit, so its licence is not yours to give"):
+            publish.push(path, "me/new", license="mit")
+    assert server.requests == []
+
+
+def test_publishing_without_a_network(
+    tmp_path: Path, cache: Path, unet_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(unet_model(), tmp_path / "x.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UnreachableError, match="'me/new' cannot be published, and HF_HUB_OFFLINE is set") as caught:
+        publish.push(tmp_path / "x.safetensors", "me/new")
+    assert caught.value.hint == "unset HF_HUB_OFFLINE"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    point_to("http://127.0.0.1:9", monkeypatch)
+    with pytest.raises(UnreachableError, match=r"cannot reach 127\.0\.0\.1 to publish 'me/new': "):
+        publish.push(tmp_path / "x.safetensors", "me/new")
 
 
 def test_only_models_are_published(tmp_path: Path, cache: Path, server: Hub) -> None:

@@ -165,7 +165,7 @@ def test_a_family_is_no_path(tmp_path: Path) -> None:
         text = TABLE.replace('"unet"', f'"{family}"') if family else TABLE
         spec = registry.parse_registry(text, "m.toml").models["one"]
         assert registry.is_supported(spec) == (not family)
-    with pytest.raises(ModelError, match="unknown model"):
+    with pytest.raises(UsageError, match="unknown model"):
         OURS.find("m" * 5000)
     with pytest.raises(ModelError, match="cannot read the model"):
         OURS.find("m" * 5000 + ".safetensors")
@@ -188,10 +188,10 @@ def test_own_files_add_to_ours(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_suggests_a_known_one() -> None:
-    with pytest.raises(ModelError, match="unknown model 'minni'") as caught:
+    with pytest.raises(UsageError, match="unknown model 'minni'") as caught:
         OURS.find("minni")
     assert "did you mean mini?" in caught.value.hint
-    with pytest.raises(ModelError, match="unknown model 'quux'") as caught:
+    with pytest.raises(UsageError, match="unknown model 'quux'") as caught:
         OURS.find("quux")
     assert "did you mean" not in caught.value.hint
     assert "known models: mini" in caught.value.hint
@@ -209,7 +209,7 @@ def test_a_repository_is_a_model() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_repository_is_refused(address: str) -> None:
-    with pytest.raises(ModelError, match="invalid Hub address"):
+    with pytest.raises(UsageError, match="invalid Hub address"):
         OURS.find(address)
 
 
@@ -273,7 +273,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="there is no model file"):
+    with pytest.raises(UsageError, match="there is no model file"):
         OURS.find(str(tmp_path / "x.safetensors"))
     with pytest.raises(ModelError, match="is a folder, not a model") as caught:
         OURS.find(str(tmp_path))

@@ -35,6 +35,7 @@ class Faults:
         size: Size that HEAD states instead of the true one.
         commit: Commit that the server states.
         metadata: Status of the check of a model card.
+        portal: What a network that wants a login answers instead of the Hub: "page", "redirect", or "json".
     """
 
     status: int = 0
@@ -48,6 +49,7 @@ class Faults:
     size: int = 0
     commit: str = COMMIT
     metadata: int = 200
+    portal: str = ""
 
 
 SMALL = 1000  # bytes; smaller files are no LFS files
@@ -86,9 +88,12 @@ class _Handler(BaseHTTPRequestHandler):
     hub: Hub
 
     def do_HEAD(self) -> None:
-        self._resolve()
+        if not self._is_portal():
+            self._resolve()
 
     def do_GET(self) -> None:
+        if self._is_portal():
+            return
         if self.path.startswith("/cdn/"):
             self._send_file(*self._file(self.path.removeprefix("/cdn/")))
         elif self.path.startswith("/api/models/"):
@@ -97,6 +102,26 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(404, "")
         else:
             self._resolve()
+
+    def _is_portal(self) -> bool:
+        """Answer as a network that wants a login, if this is one."""
+        portal = self.hub.faults.portal
+        if portal == "redirect" and self.path != "/login":
+            self._note()
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.hub.port}/login")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif portal:
+            self._note()
+            body = b'["log in"]' if portal == "json" else b"<html>log in</html>"
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json" if portal == "json" else "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+        return bool(portal)
 
     def _describe_repository(self) -> None:
         """/api/models/{owner}/{name}, or that with /revision/{revision}"""
