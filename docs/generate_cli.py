@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import typer
 
+from stemsplit.cli.help import groups, metavar
 from stemsplit.cli.main import app
 
 _KINDS = {int: "N", float: "NUMBER", str: "TEXT"}
@@ -62,24 +63,24 @@ def commands(group: Any) -> Iterator[tuple[str, Any]]:
 def _section(name: str, command: Any) -> str:
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
-    usage = [name, "[OPTIONS]", *map(_argument, arguments)]
+    usage = [name, "[OPTIONS]", *map(metavar, arguments)]
     if hasattr(command, "commands"):
         usage.append(command.subcommand_metavar)
     lines = [f"## {name}", "", _text(command.help), "", f"    {' '.join(usage)}", ""]
     if arguments:
-        rows = [[f"`{_argument(argument)}`", _text(argument.help)] for argument in arguments]
+        rows = [[f"`{metavar(argument)}`", _text(argument.help)] for argument in arguments]
         lines += _table(["argument", "meaning"], rows)
-    header = ["option", "meaning", "default", "environment"]
-    rows = [[_option(option), _meaning(option), _default(option), _code(option.envvar)] for option in options]
-    filled = [column for column in range(4) if any(row[column] for row in rows)]
-    lines += _table([header[column] for column in filled], [[row[column] for column in filled] for row in rows])
+    for title, group in groups(options):
+        lines += [f"**{title}**", ""] if title != "Options" else []
+        lines += _table_of_options(group)
     return "\n".join(lines)
 
 
-def _argument(argument: Any) -> str:
-    name = (argument.metavar or argument.name.upper()).strip("[].")
-    text = f"{name}..." if argument.nargs < 0 else name
-    return text if argument.required else f"[{text}]"
+def _table_of_options(options: list[Any]) -> list[str]:
+    header = ["option", "meaning", "default", "environment"]
+    rows = [[_option(option), _meaning(option), _default(option), _code(option.envvar)] for option in options]
+    filled = [column for column in range(4) if any(row[column] for row in rows)]
+    return _table([header[column] for column in filled], [[row[column] for column in filled] for row in rows])
 
 
 def _option(option: Any) -> str:

@@ -8,7 +8,7 @@ python examples/evaluate_model.py DATA [MODEL]
 import sys
 from pathlib import Path
 
-from stemsplit import Separator
+from stemsplit import Separator, StemsplitError
 from stemsplit.evaluation.scoring import evaluate, find_scorable, mean_scores
 
 
@@ -25,4 +25,9 @@ def main(data: str, model: str = "mini") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if not 1 <= len(sys.argv) - 1 <= 2:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except StemsplitError as error:
+        sys.exit(f"{error} ({error.hint})")

@@ -10,14 +10,16 @@ from stemsplit import Separator, StemsplitError
 
 
 def main(song: str, folder: str, model: str = "mini") -> None:
-    try:
-        separator = Separator.load(model)
-        outputs = {stem: Path(folder) / f"{stem}.flac" for stem in separator.stems}
-        report = separator.separate_file(song, outputs)
-    except StemsplitError as error:
-        sys.exit(f"{error} ({error.hint})")
+    separator = Separator.load(model)
+    outputs = {stem: Path(folder) / f"{stem}.flac" for stem in separator.stems}
+    report = separator.separate_file(song, outputs)
     print(f"{report.length / report.rate:.1f} s at {report.rate} Hz, {report.clipped} samples clipped")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if not 2 <= len(sys.argv) - 1 <= 3:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except StemsplitError as error:
+        sys.exit(f"{error} ({error.hint})")

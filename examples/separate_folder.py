@@ -5,7 +5,7 @@ python examples/separate_folder.py FOLDER OUTPUT [MODEL]
 
 import sys
 
-from stemsplit import separate_batch
+from stemsplit import StemsplitError, separate_batch
 from stemsplit.batch.events import Done, Event, Skipped, SongProgress
 
 
@@ -27,4 +27,9 @@ def main(folder: str, output: str, model: str = "mini") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    if not 2 <= len(sys.argv) - 1 <= 3:
+        sys.exit(__doc__)
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except StemsplitError as error:
+        sys.exit(f"{error} ({error.hint})")

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from stemsplit import signals
 from stemsplit.errors import AudioError, StemsplitError, UsageError
-from stemsplit.wording import one_line
+from stemsplit.wording import one_line, size_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -189,7 +189,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         hint = "choose another name, or another folder with --output"
         raise AudioError(f"{str(path)!r} is a folder", hint, path=path)
     if not overwrite:
-        hint = "choose another folder with --output, or replace it with --overwrite"
+        hint = "skip what is complete with --skip-existing, replace it with --overwrite, or choose another --output"
         raise AudioError(f"{str(path)!r} exists already", hint, path=path)
 
 
@@ -205,13 +205,15 @@ def check_room(needed: int, folder: Path, *, replaced: Iterable[Iterable[Path]] 
         AudioError: There is too little room.
     """
     try:
-        free = shutil.disk_usage(nearest_folder(folder)).free
+        usage = shutil.disk_usage(nearest_folder(folder))
     except OSError:  # not known on some file systems
+        return
+    if not usage.total:  # not a disk, as /proc; that it cannot be written to is told when it is tried
         return
     old = [sum(map(_size, paths)) for paths in replaced]
     needed += max(old, default=0) - sum(old)
-    if needed > free:
-        message = f"the stems need about {_gigabytes(needed)}, and {str(folder)!r} has room for {_gigabytes(free)}"
+    if needed > usage.free:
+        message = f"the stems need about {size_of(needed)}, and {str(folder)!r} has room for {size_of(usage.free)}"
         hint = "make room, name another folder with --output, or choose a smaller --format"
         raise AudioError(message, hint, path=folder)
 
@@ -325,10 +327,6 @@ def _size(path: Path) -> int:
         return path.lstat().st_size
     except OSError:
         return 0
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.1f} MB"
 
 
 def _temporary_prefix(path: Path) -> str:

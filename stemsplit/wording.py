@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     )
 
 
+def told(error: BaseException) -> str:
+    """Return the sentence of an error with paths of Windows as they are: `repr` has doubled their backslashes."""
+    return str(error).replace("\\\\", "\\")
+
+
 def one_line(error: BaseException) -> str:
     """Return the reason for an error, on one line of at most 300 characters.
 
@@ -53,6 +58,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes}:{seconds:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{seconds:02} h"
+
+
+def size_of(count: int) -> str:
+    """Format a number of bytes: 1.2 GB, 3.4 MB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.1f} MB"
 
 
 def speed_of(length_seconds: float, took_seconds: float) -> str:

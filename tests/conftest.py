@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
@@ -25,7 +26,13 @@ from stemsplit.models.checkpoint import Header, Model, new_model
 from stemsplit.models.registry import ModelSpec
 
 torch.set_num_threads(1)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs of a shell inherit to ignore it
+# What the caller ignores, programs that the tests start would ignore as well: SIGINT in the background jobs of a shell,
+# SIGHUP under nohup. A handler of Python's is not inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
+hypothesis.settings.register_profile("any machine", deadline=None)  # how busy it is says nothing about the code
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

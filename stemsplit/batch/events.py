@@ -130,6 +130,7 @@ class BatchReport:
         results: The result of each song, in the order in which they were finished.
         model: The name of the model that ran.
         planned: After a dry run, the songs that would be separated.
+        planned_bytes: After a dry run, about how much room their stems would take; 0 if that is not known.
         fallback: If the bundled model replaced the default one: `instead_of` and `reason`.
         wall_seconds: Time from the first song to the last if several were separated at a time, else None.
     """
@@ -137,6 +138,7 @@ class BatchReport:
     results: Sequence[Result]
     model: str
     planned: Sequence[Planned] = ()
+    planned_bytes: int = 0
     fallback: Mapping[str, str] | None = None
     wall_seconds: float | None = None
 
@@ -154,6 +156,11 @@ class BatchReport:
     def failed(self) -> list[Failed]:
         """The inputs without stems."""
         return [result for result in self.results if isinstance(result, Failed)]
+
+    @property
+    def planned_seconds(self) -> float:
+        """The total length of the songs that a dry run would separate, as far as their headers state it."""
+        return sum(song.track.seconds or 0.0 for song in self.planned)
 
     @property
     def audio_seconds(self) -> float:

@@ -164,6 +164,33 @@ def record_run(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
         write_manifest(path, [*others, replace(run, stems=stems)])
 
 
+def discard_replaced(path: Path, outputs: Mapping[str, Path]) -> None:
+    """Delete what a manifest records of these stems in other formats, unless it was changed since.
+
+    Args:
+        path: The manifest, which forgets those files.
+        outputs: The files of the new stems, by name.
+
+    Raises:
+        OSError: A file cannot be deleted, or the manifest cannot be written.
+    """
+    runs = read_manifest(path)
+    kept: list[Run] = []
+    for run in runs:
+        stems = dict(run.stems)
+        for stem, (file, stamp) in run.stems.items():
+            old = outputs[stem].with_suffix(Path(file).suffix) if stem in outputs else None
+            # The path is made from that of the new file, and not taken from the manifest.
+            if old and old != outputs[stem] and _relative(old, path) == file:
+                if os.path.lexists(old) and stamp.matches(old, quickly=False):
+                    old.unlink()
+                if not os.path.lexists(old):
+                    del stems[stem]
+        kept += [replace(run, stems=stems)] if stems else []
+    if kept != runs:
+        write_manifest(path, kept)
+
+
 def check_stems(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Provenance) -> StemStatus:
     """Compare the existing stems of a song with the requested ones.
 

@@ -68,7 +68,7 @@ def separate_batch(
     player: bool = False,
     options: SeparationOptions | None = None,
     delivery: Delivery | None = None,
-    filename: str = templates.DEFAULT.text,
+    filename: str | Template = templates.DEFAULT,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     audio_stream: int = 1,
@@ -92,7 +92,7 @@ def separate_batch(
         output: The folder of all stems.
         model: A name from models.toml, `hf://OWNER/NAME[@REVISION]` or the path of a weights file; the default model of
             models.toml if None. It is never replaced by another.
-        stems: The requested stems; all by default.
+        stems: The requested stems, among them `no_vocals` and the like for the mixture without one; all by default.
         complement: Also write the mixture without the requested stem, as `no_vocals`; needs exactly one in `stems`.
         mixture: Write the song itself beside its stems.
         stem_file: Also write one file with all four stems for DJ software.
@@ -145,7 +145,7 @@ def separate_batch(
         on_event=on_event,
     )
     batch.check_request(model)
-    template = Template.parse(filename)
+    template = Template.parse(filename) if isinstance(filename, str) else filename
     with StandardInput() as stdin:  # its song is needed until the last one is done
         tracks, failed = find_tracks(
             [os.fspath(path) for path in inputs],
@@ -247,7 +247,9 @@ class _Batch:
         """Return the names of all files of a song; none until the stems of the model are known."""
         if not stems:
             return ()
-        names = [*stems, *(COMPLEMENT + stem for stem in stems if self.complement)]
+        wanted = set(self.stems) if self.stems and not self.complement else {*stems, *self.stems}
+        names = [stem for stem in stems if stem in wanted]
+        names += [COMPLEMENT + stem for stem in stems if self.complement or COMPLEMENT + stem in wanted]
         names += [MIXTURE] if self.mixture else []
         names += [STEM_FILE] if self.stem_file else []
         return tuple(dict.fromkeys(names))  # a model may have a stem of that name
@@ -257,7 +259,9 @@ class _Batch:
         planned = [Planned(track, track.outputs(self._names)) for track in ready]
         for event in planned:
             self._emit(event)
-        return BatchReport(self.results, spec.name, planned)
+        infos = [track.info for track in ready if track.info]
+        size = estimate_size(infos, len(self._names), self.delivery.format)
+        return BatchReport(self.results, spec.name, planned, planned_bytes=size)
 
     def run(
         self, ready: Sequence[Track], expected: ModelSpec, download: Callable[[ModelSpec], LocalModel]
@@ -478,7 +482,7 @@ def separate_track(
         return track.failure(error)
     warnings = [track.with_label(warning) for warning in report.warnings]
     if provenance and source:
-        warnings += _record(track, outputs, provenance, report, *source)
+        warnings += _record(track, outputs, provenance, report, *source, overwrite=overwrite)
     return Done(track, outputs, replace(report, warnings=tuple(warnings)), time.monotonic() - began)
 
 
@@ -503,8 +507,10 @@ def _record(
     report: "Report",
     source: FileStamp,
     before: FileStamp,
+    *,
+    overwrite: bool,
 ) -> list[str]:
-    """Write the manifest; return warnings."""
+    """Write the manifest, and delete stems in other formats if they are replaced; return warnings."""
     warnings = []
     try:
         changed = FileStamp.of(track.source, hashed=False) != before
@@ -523,6 +529,8 @@ def _record(
     )
     try:
         manifest.record_run(track.manifest, run, outputs)
+        if overwrite:
+            manifest.discard_replaced(track.manifest, outputs)
     except Exception as error:
         message = f"cannot write {str(track.manifest)!r}: {one_line(error)}"
         warnings.append(f"{message}; --skip-existing will not know that the stems of {track.label!r} are complete")

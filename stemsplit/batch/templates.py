@@ -54,10 +54,17 @@ class Template:
     Attributes:
         text: As typed.
         parts: The folders and, last, the name of the file, each a sequence of text and fields.
+        mirrors: Whether folders that are searched are mirrored below the output.
     """
 
     text: str
     parts: tuple[_Part, ...]
+    mirrors: bool = True
+
+    @classmethod
+    def of_one_file(cls, name: str) -> "Template":
+        """Return the template of the only stem of the only song, with a fixed name."""
+        return cls(name, ((name,),), mirrors=False)
 
     @classmethod
     def parse(cls, text: str) -> "Template":
@@ -104,12 +111,12 @@ class Template:
 
     def folder(self, values: Mapping[str, str | int], *, windows: bool = os.name == "nt") -> tuple[str, ...]:
         """Return the folder of a song; its stems may be in folders below it."""
-        count = next(number for number, part in enumerate(self.parts) if _is_of_stem(part))
+        count = next((number for number, part in enumerate(self.parts) if _is_of_stem(part)), len(self.parts))
         return self._fill(self.parts[: min(count, len(self.parts) - 1)], values, windows)
 
     def _fill(self, parts: Sequence[_Part], values: Mapping[str, str | int], windows: bool) -> tuple[str, ...]:
         names: list[str] = []
-        for part in parts if "folder" in self.fields else (_FOLDER, *parts):
+        for part in (_FOLDER, *parts) if self.mirrors and "folder" not in self.fields else parts:
             if part == _FOLDER:
                 folders = Path(str(values.get("folder", ""))).parts
                 names += [_safe(_cleaned(name, strictly=windows)) for name in folders]

@@ -142,8 +142,10 @@ def find_tracks(
     Raises:
         UsageError: `output` is a file, or songs would still share a file.
     """
-    if os.path.lexists(output) and not os.path.isdir(output):  # noqa: PTH112 (Path.is_dir raises)
-        raise UsageError(f"the output {str(output)!r} is a file", "name a folder with --output")
+    for folder in (output, *output.parents):
+        if os.path.lexists(folder) and not os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises)
+            what = "a file" if folder == output else f"below {str(folder)!r}, which is a file"
+            raise UsageError(f"the output {str(output)!r} is {what}", "name a folder with --output")
     songs, failed = inputs.find_input_files(names, output, include=include, exclude=exclude, stdin=stdin)
     tracks = []
     for index, song in enumerate(songs, start=1):
@@ -196,11 +198,18 @@ def _with_distinct_files(tracks: Sequence[Track], songs: Sequence[InputFile]) ->
 
 
 def _inseparable(first: Track, second: Track) -> UsageError:
+    if not first.template.mirrors:
+        return UsageError(f"{first.template.text!r} has room for one song", "name a folder with --output")
     both = f"the stems of {first.label!r} and {second.label!r}"
     if first.template == templates.DEFAULT:
         hint = "name the folder that holds both, or number them:  --filename '{index} {track}/{stem}.{ext}'"
         return UsageError(f"{both} would go to the same folder", hint)
-    hint = f"put {{index}} into --filename, or {{track}}: {first.template.text!r} does not tell them apart"
+    helpful = [
+        f"{{{name}}}"
+        for name in ("track", "folder", "index")
+        if name not in first.template.fields and first.values[name] != second.values[name]
+    ]
+    hint = f"put {' or '.join(helpful)} into --filename: {first.template.text!r} does not tell them apart"
     return UsageError(f"{both} would have the same names", hint)
 
 

@@ -27,6 +27,7 @@ from stemsplit.batch.tracks import Track
 from stemsplit.cli import console, reporting
 from stemsplit.cli.console import Messages, SongsProgress
 from stemsplit.errors import UsageError
+from stemsplit.models import speeds
 
 
 class BatchPrinter:
@@ -35,9 +36,10 @@ class BatchPrinter:
     Args:
         messages: Where notes and bars go.
         as_json: Write one JSON object for each event to standard output.
-        to_stdout: The only stem of the only song is written to standard output, so its path is not.
+        single: The place of the only stem of the only song: "standard output", or a file.
         player: Also write the path of the player page.
         dry_run: Only show what would be done.
+        end: What ends a path on standard output.
     """
 
     def __init__(
@@ -45,13 +47,15 @@ class BatchPrinter:
         messages: Messages,
         *,
         as_json: bool = False,
-        to_stdout: bool = False,
+        single: str = "",
         player: bool = False,
         dry_run: bool = False,
+        end: bytes = b"\n",
     ) -> None:
         self.count = 0
         self._messages = messages
-        self._as_json, self._to_stdout, self._player, self._dry_run = as_json, to_stdout, player, dry_run
+        self._as_json, self._single, self._player, self._dry_run = as_json, single, player, dry_run
+        self._end, self._to_stdout = end, single == "standard output"
         self._loading = ExitStack()
         self._bars = ExitStack()
         self._progress: SongsProgress | None = None
@@ -71,8 +75,8 @@ class BatchPrinter:
         match event:
             case TracksFound():
                 self.count = len(event.tracks)
-                if self._to_stdout and self.count > 1:
-                    raise UsageError("standard output has room for one song", "name a folder with --output")
+                if self._single and self.count > 1:
+                    raise UsageError(f"{self._single} has room for one song", "name a folder with --output")
             case Planned():
                 if self._as_json:
                     console.write_json_line(reporting.plan_event(event))
@@ -99,14 +103,16 @@ class BatchPrinter:
             rows = reporting.plan_rows(report, self._where)
             if rows and not self._as_json:
                 console.write_rows(reporting.PLAN_COLUMNS, rows)
+            if report.planned:
+                self._messages.note(reporting.plan_summary(report, speeds.read().get(report.model)))
         else:
             if self._as_json:
                 console.write_json_line(reporting.end_event(report))
             if len(report.results) > 1:
                 for kind, count, text in reporting.result_rows(report):
                     self._messages.note(f"{kind:<8} {count:>5}  {text}".rstrip())
-                if report.fallback:
-                    self._messages.note(f"separated with {report.model}, not with {report.fallback['instead_of']}")
+            if report.fallback and report.done:
+                self._messages.note(f"separated with {report.model}, not with {report.fallback['instead_of']}")
         if report.failed:
             raise typer.Exit(1)
 
@@ -140,15 +146,16 @@ class BatchPrinter:
             track = result.track
             self._messages.note(f"{track.name}: skipped, its stems in {track.folder} are complete")
         if self._as_json:
-            console.write_json_line(reporting.result_event(result))
+            console.write_json_line(reporting.result_event(result, player=self._player))
         elif isinstance(result, Done) and not self._to_stdout:
-            for path in result.outputs.values():
-                console.write(str(path))
-            if self._player:
-                console.write(str(result.track.player_page))
+            pages = [result.track.player_page] if self._player else []
+            # On a terminal the line above has said where the stems are.
+            told = console.is_terminal() and not self._messages.quiet
+            for path in pages if told else (*result.outputs.values(), *pages):
+                console.write_path(path, self._end)
 
     def _where(self, track: Track) -> str:
-        return "standard output" if self._to_stdout else str(track.folder)
+        return self._single.strip("'") or str(track.folder)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,7 +22,7 @@ from rich.text import Text
 from stemsplit import devices, signals
 from stemsplit.cli.progress import Bars
 from stemsplit.errors import StemsplitError
-from stemsplit.wording import decibels, duration, printable, speed_of, to_json
+from stemsplit.wording import decibels, duration, printable, speed_of, to_json, told
 
 if TYPE_CHECKING:
     from stemsplit.separation.render import Report
@@ -42,6 +43,7 @@ class Messages:
         on_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._live = bars and on_terminal and not self._console.is_dumb_terminal and not quiet
         self._warned: set[str] = set()
+        self._last_hint = ""
 
     def note(self, text: str) -> None:
         """Print a note on progress or results, unless `quiet`."""
@@ -90,8 +92,9 @@ class Messages:
             self._print(f"warning: {text}", hint)
 
     def error(self, error: StemsplitError) -> None:
-        """Print an error: its sentence on one line, its hint on another."""
-        self._print(f"stemsplit: {error}", error.hint)
+        """Print an error: its sentence on one line, its hint on another; a hint is not repeated for the next error."""
+        hint, self._last_hint = error.hint if error.hint != self._last_hint else "", error.hint
+        self._print(f"stemsplit: {told(error)}", hint)
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[int, int | None], None]]:
@@ -238,13 +241,29 @@ class TrainingProgress:
         self._bars.reset(self._epoch, description=f"epoch {epoch + 1}", total=self._steps, state="")
 
 
-def write(text: str) -> None:
-    """Write a line of results to standard output; a path is written as the bytes that it is on disk."""
+def is_terminal() -> bool:
+    """Return whether results go to a terminal, so to a person rather than a program."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def write_path(path: Path, end: bytes = b"\n") -> None:
+    """Write a path to standard output as the bytes that it is on disk; line breaks in it become `\\n` and `\\r`.
+
+    Args:
+        path: The path.
+        end: What ends it: a newline, or a NUL character, with which line breaks stay as they are.
+    """
+    text = str(path)
+    write(text.replace("\n", "\\n").replace("\r", "\\r") if end == b"\n" else text, end)
+
+
+def write(text: str, end: bytes = b"\n") -> None:
+    """Write a line of results to standard output."""
     if sys.stdout is None:  # the caller has closed it
         return
     try:
         sys.stdout.flush()
-        sys.stdout.buffer.write(os.fsencode(text) + b"\n")
+        sys.stdout.buffer.write(os.fsencode(text) + end)
         sys.stdout.buffer.flush()
     except OSError as error:
         # Python must not try to write the remaining bytes again when it exits.

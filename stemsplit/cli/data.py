@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from stemsplit.cli import help
 from stemsplit.cli.options import Json, Quiet
 from stemsplit.errors import UsageError
 from stemsplit.wording import duration, printable
 
 STEMS = "vocals,drums,bass,other"
 
-app = typer.Typer(help="Inspect datasets: songs whose stems are known.", no_args_is_help=True)
+app = help.Commands(help="Inspect datasets: songs whose stems are known.", no_args_is_help=True)
 
 
 @app.callback()
@@ -49,12 +50,13 @@ def check(
         report = inspect_dataset(folder, names, thorough=not quick, missing_ok=missing_ok, on_progress=on_progress)
     if as_json:
         rows = [{"song": issue.song, "kind": issue.kind, "told": issue.message} for issue in report.issues]
-        console.write_json({"songs": report.songs, "seconds": report.seconds, "faults": rows})
+        console.write_json({"found": report.found, "songs": report.songs, "seconds": report.seconds, "faults": rows})
     else:
         for issue in report.issues:
             console.write(printable(f"{issue.song}: {issue.message}"))
         affected = len({issue.song for issue in report.issues})
-        summary = f"{report.songs} songs, {duration(report.seconds)}"
+        unusable = f", {report.found - report.songs} of them unusable" if report.found > report.songs else ""
+        summary = f"{report.found} song{'s' if report.found != 1 else ''}{unusable}, {duration(report.seconds)}"
         messages.note(f"{summary}; {affected} with issues" if affected else f"{summary}; no issues found")
     if report.issues:
         raise typer.Exit(1)

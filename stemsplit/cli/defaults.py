@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from stemsplit import settings
-from stemsplit.cli import usage
+from stemsplit.cli import help, usage
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.wording import did_you_mean
 
@@ -21,8 +21,12 @@ HELP = (
     "overrules both."
 )
 _PRESETS = ", ".join(f"{preset} is {model}" for preset, model in settings.PRESETS.items())
-Preset = Annotated[settings.Preset | None, typer.Option("--preset", help=f"Instead of a model: {_PRESETS}.")]
+Preset = Annotated[
+    settings.Preset | None,
+    typer.Option("--preset", rich_help_panel=help.STEMS, help=f"Instead of a model: {_PRESETS}."),
+]
 
+_OF_ITS_OWN = {"evaluate": ("output",)}  # options of commands that are not the same as those of `separate`
 _SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")  # Typer's names, by precedence
 
 
@@ -70,16 +74,20 @@ def default_map(group: Any, context: Any) -> dict[str, Any]:
         return {name: value for name, value in invalid.items() if name != "doctor"}
 
 
+def check_names(group: Any) -> Iterator[UsageError]:
+    """Yield an error for each environment variable with our prefix that is no option: it would do nothing."""
+    known = {settings.variable(name) for name in options(group)}
+    for variable in settings.environment():
+        if variable not in known and variable != settings.CONFIG:
+            yield UsageError(f"unknown environment variable {variable}", did_you_mean(variable, known) or "unset it")
+
+
 def check_environment(group: Any, context: Any) -> Iterator[tuple[UsageError, bool]]:
     """Yield what is wrong with variables whose names start with our prefix, and whether that fails every run."""
     known = {settings.variable(name): parameter for name, parameter in options(group).items()}
+    yield from ((error, False) for error in check_names(group))
     for variable, value in settings.environment().items():
-        if variable == settings.CONFIG:
-            continue
-        if variable not in known:
-            hint = did_you_mean(variable, known) or "unset it"
-            yield UsageError(f"unknown environment variable {variable}", hint), False
-        elif problem := _refusal(known[variable], value, context):
+        if variable in known and (problem := _refusal(known[variable], value, context)):
             yield _wrong_variable(variable, problem), True
 
 
@@ -128,6 +136,12 @@ def prevailing(context: typer.Context, *names: str) -> str | None:
     return None
 
 
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter was given on the command line itself."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == _SOURCES[0]
+
+
 def choose_model(context: typer.Context, model: str | None, preset: settings.Preset | None) -> str | None:
     """Return the model that the parameters `model` and `preset` of a command select; None for the default."""
     if preset is not None and prevailing(context, "model", "preset") == "preset":
@@ -157,6 +171,8 @@ def _options_of(command: Any) -> dict[str, Any]:
     for parameter in command.params:
         long = next((name for name in parameter.opts if name.startswith("--")), None)
         if long is None or parameter.required or parameter.is_eager:
+            continue
+        if parameter.name in _OF_ITS_OWN.get(command.name, ()):
             continue
         if not parameter.is_flag or parameter.secondary_opts:
             options[long[2:].replace("-", "_")] = parameter

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stemsplit.cli.download import find_and_download
-from stemsplit.cli.options import Device, Json, ModelName, Overwrite, Quiet, RegistryFile
+from stemsplit.cli.options import Device, Json, ModelName, Quiet, RegistryFile
 from stemsplit.errors import UsageError
 from stemsplit.models.registry import LocalModel, read_registry
 from stemsplit.wording import to_json
@@ -45,7 +45,9 @@ def evaluate(
         typer.Option("--output", "-o", metavar="FOLDER", help="Where to write a report with box plots and all scores."),
     ] = None,
     device: Device = "auto",
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the report and the scores that are in FOLDER.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -56,15 +58,24 @@ def evaluate(
     """
     from stemsplit.cli import console
 
+    if output == Path("-"):
+        raise UsageError("a report is several files, which standard output cannot have", "name a folder, or use --json")
     messages = console.Messages(quiet=quiet)
     registry = read_registry(own)
-    models = [find_and_download(registry, name, messages) for name in (model, *([against] if against else []))]
+    wanted = (model, *([against] if against else []))
+    with messages.loading(f"looking at {data}"):  # before anything is downloaded for it
+        from stemsplit.evaluation import results, scoring
+
+        scoring.find_scorable(data, registry.find(model).stems or registry.find().stems)
+        if output:
+            results.check_folder(output, [registry.find(name).name for name in wanted], overwrite=overwrite)
+    models = [find_and_download(registry, name, messages) for name in wanted]
     names = [local.spec.name for local in models]
     _check_comparable(models)
     stems = models[0].spec.stems
     with messages.loading(f"loading {' and '.join(names)}"):
         from stemsplit import devices
-        from stemsplit.evaluation import results, score_tables, scoring
+        from stemsplit.evaluation import score_tables
         from stemsplit.models.ensemble import load_model
         from stemsplit.separation.separator import Separator
 

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from stemsplit import settings
-from stemsplit.cli import data, defaults, doctor, evaluate, models, separate, train, usage
+from stemsplit.cli import data, defaults, doctor, evaluate, help, models, separate, train, usage
 from stemsplit.devices import memory_error
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.version import __version__
 from stemsplit.wording import closest
 
 
-class Commands(TyperGroup):
+class Program(help.Group):
     """The commands; arguments that do not begin with the name of one belong to `separate`."""
 
     def __init__(self, **attributes: Any) -> None:
@@ -78,16 +77,20 @@ class Commands(TyperGroup):
         return (options, words) if options[-1:] != ["--"] else ([], [])  # what follows is no command
 
     def _check_surroundings(self, ctx: Any) -> None:
-        """Refuse to work in a folder that is gone; tell a user without a home where settings and caches are."""
+        """Refuse to work in a folder that is gone; tell of a missing home, and of misspelt variables."""
         try:
             Path.cwd()
         except OSError as error:
             raise StemsplitError("the current folder does not exist any more", "change to another one") from error
+        warnings = list(defaults.check_names(self)) if ctx.meta["given"][:1] != ("doctor",) else []  # which tells them
         if home := settings.temporary_home():
+            reason = f"there is no home folder: downloads are kept in {str(home)!r}, which may not stay"
+            warnings.append(UsageError(reason, "let the variable HOME name a folder that you may write to"))
+        if warnings:
             from stemsplit.cli.console import Messages
 
-            reason = f"there is no home folder: downloads are kept in {str(home)!r}, which may not stay"
-            Messages().warn(reason, "let the variable HOME name a folder that you may write to")
+            for warning in warnings:
+                Messages().warn(str(warning), warning.hint)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Complete the first word: to a command, a song, or an option of `separate`."""
@@ -113,9 +116,8 @@ def _is_simple(name: str, beginning: str) -> bool:
     return name.startswith(beginning) and not name.startswith(".") and shlex.quote(name) == name
 
 
-app = typer.Typer(
-    cls=Commands,
-    rich_markup_mode=None,
+app = help.Commands(
+    cls=Program,
     no_args_is_help=True,
     subcommand_metavar="COMMAND | SONG...",
     pretty_exceptions_enable=False,

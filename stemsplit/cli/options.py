@@ -5,10 +5,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from stemsplit.errors import StemsplitError
-from stemsplit.models.registry import Registry, read_registry
+from stemsplit.cli import help
+from stemsplit.errors import StemsplitError, UsageError
+from stemsplit.models.registry import FALLBACK, Registry, read_registry
 from stemsplit.separation import options
 from stemsplit.separation.options import MAX_OVERLAP
+from stemsplit.wording import did_you_mean
+
+FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a", "alac")  # as `audio.formats`, which imports more than help needs
+DEFAULT = "htdemucs"  # as models.toml says, for help pages
 
 
 def complete_model(context: typer.Context) -> list[tuple[str, str]]:
@@ -36,7 +41,15 @@ def _registry(context: typer.Context) -> Registry:
 
 
 Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the stems go; - is standard output.")
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        rich_help_panel=help.FILES,
+        help="Where the stems go; a name such as vocals.flac is the file of the only stem of one song; - is standard "
+        "output.",
+    ),
 ]
 OutputFolder = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the stems go.")]
 ModelName = Annotated[
@@ -46,15 +59,26 @@ ModelName = Annotated[
         "-m",
         metavar="MODEL",
         autocompletion=complete_model,
-        help="A model's name (see stemsplit models), hf://OWNER/NAME[@REVISION], or the path of a .safetensors file.",
+        rich_help_panel=help.STEMS,
+        help="A model's name (see stemsplit models), hf://OWNER/NAME[@REVISION], or the path of a .safetensors file; "
+        f"by default {DEFAULT}, or {FALLBACK} where that is not to be had.",
     ),
 ]
 RegistryFile = Annotated[
-    Path | None, typer.Option("--registry", metavar="FILE", help="Your own models.toml, added to the built-in one.")
+    Path | None,
+    typer.Option(
+        "--registry",
+        metavar="FILE",
+        rich_help_panel=help.STEMS,
+        help="A models.toml of your own, whose models are added to the list.",
+    ),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
-    typer.Option(help="Where the network runs; auto picks the fastest available."),
+    typer.Option(
+        rich_help_panel=help.QUALITY,
+        help="Where to compute: on the processor, an NVIDIA or AMD card (cuda), or an Apple one (mps).",
+    ),
 ]
 Stems = Annotated[
     str | None,
@@ -62,7 +86,38 @@ Stems = Annotated[
         "--stems",
         metavar="NAMES",
         autocompletion=complete_stems,
-        help="Only these stems, such as vocals,drums; only the weights they need are downloaded.",
+        rich_help_panel=help.STEMS,
+        help="Only these stems, such as vocals,drums; no_vocals is the song without vocals.",
+    ),
+]
+TwoStems = Annotated[
+    str | None,
+    typer.Option(
+        "--two-stems",
+        metavar="STEM",
+        autocompletion=complete_stems,
+        rich_help_panel=help.STEMS,
+        help="This stem and the song without it: vocals gives vocals and no_vocals.",
+    ),
+]
+Mixture = Annotated[
+    bool,
+    typer.Option("--mixture/--no-mixture", rich_help_panel=help.FILES, help="Write the song itself beside its stems."),
+]
+StemFile = Annotated[
+    bool,
+    typer.Option(
+        "--stem-file/--no-stem-file",
+        rich_help_panel=help.FILES,
+        help="Also write one .stem.mp4 with all four stems, for DJ software.",
+    ),
+]
+Player = Annotated[
+    bool,
+    typer.Option(
+        "--player/--no-player",
+        rich_help_panel=help.FILES,
+        help="Also write a page to listen to the stems in a browser.",
     ),
 ]
 Overlap = Annotated[
@@ -71,102 +126,191 @@ Overlap = Annotated[
         metavar="SHARE",
         min=0,
         max=MAX_OVERLAP,
-        help="Overlap of neighbouring windows, such as 0.25; by default the model's.",
+        rich_help_panel=help.QUALITY,
+        help="How much neighbouring windows overlap: more is smoother and slower, as 0.5 takes twice as long as 0; by "
+        "default as the model's author chose.",
     ),
 ]
 Shifts = Annotated[
     int,
-    typer.Option(metavar="N", min=0, help="Average N separations at random time shifts: better, N times slower."),
+    typer.Option(
+        metavar="N",
+        min=0,
+        rich_help_panel=help.QUALITY,
+        help="Separate N times, each a little shifted in time, and average: slightly better, N times as slow.",
+    ),
 ]
 Wiener = Annotated[
     int,
     typer.Option(
         metavar="N",
         min=0,
-        help="Refine the stems with N iterations of Wiener filtering; for models that estimate masks.",
+        rich_help_panel=help.QUALITY,
+        help="Refine the stems N times by a Wiener filter, which weighs them against one another; for mini and the "
+        "Spleeter models.",
     ),
 ]
 Precision = Annotated[
-    options.Precision, typer.Option(help="Compute in 32 bits, or in 16 where that is safe: faster on GPUs.")
+    options.Precision,
+    typer.Option(
+        rich_help_panel=help.QUALITY, help="half computes with 16 bits where that is safe: faster on graphics cards."
+    ),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Windows computed at a time; more are faster on a GPU.")
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        rich_help_panel=help.QUALITY,
+        help="How many windows to compute at a time: more are faster on a graphics card, and need more of its memory.",
+    ),
+]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        min=1,
+        rich_help_panel=help.QUALITY,
+        help="How many songs to separate at a time, on a processor with many cores.",
+    ),
 ]
 Filename = Annotated[
     str,
     typer.Option(
         "--filename",
         metavar="TEMPLATE",
-        help="Names of the output files, with {track}, {stem}, {ext}, {model}, {folder}, {index}, {title} and "
+        rich_help_panel=help.FILES,
+        help="Names of the files below FOLDER, with {track}, {stem}, {ext}, {model}, {folder}, {index}, {title} and "
         "{artist}.",
     ),
 ]
 Include = Annotated[
     list[str] | None,
-    typer.Option("--include", metavar="PATTERN", help="In folders, take only files like these, such as '*.flac'."),
+    typer.Option(
+        "--include",
+        metavar="PATTERN",
+        rich_help_panel=help.SONGS,
+        help="In folders, take only files like these, such as '*.flac'.",
+    ),
 ]
 Exclude = Annotated[
     list[str] | None,
-    typer.Option("--exclude", metavar="PATTERN", help="In folders, leave out files like these, such as 'live/*'."),
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        rich_help_panel=help.SONGS,
+        help="In folders, leave out files like these, such as 'live/*'.",
+    ),
 ]
 SoundTrack = Annotated[
-    int, typer.Option("--track", metavar="N", min=1, help="Which audio track of a video; the first by default.")
+    int,
+    typer.Option(
+        "--track", metavar="N", min=1, rich_help_panel=help.SONGS, help="Which audio track of a film to take."
+    ),
 ]
+
+
+def _parse_format(text: str) -> str:
+    """Return the name of a format as people may write it: WAV, .mp3."""
+    name = text.lower().removeprefix(".")
+    if name not in FORMATS:
+        known = f"it should be {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise UsageError(
+            f"--format cannot be {text!r}: {known}", did_you_mean(name, FORMATS, "see  stemsplit separate --help")
+        )
+    return name
+
+
 FormatName = Annotated[
-    Literal["wav", "flac", "mp3", "ogg", "opus", "m4a", "alac"],
-    typer.Option("--format", "-f", help="Output format; ogg is Vorbis, m4a is AAC, alac is lossless in an .m4a."),
+    str,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="|".join(FORMATS),
+        callback=_parse_format,
+        autocompletion=lambda: list(FORMATS),
+        rich_help_panel=help.FILES,
+        help="ogg is Vorbis, m4a is AAC, alac is lossless in an .m4a.",
+    ),
 ]
 Bits = Annotated[
     Literal["16", "24", "32f"] | None,
-    typer.Option("--bits", help="Bit depth of wav, flac and alac; 24 by default, 32f is float, 16 is dithered."),
+    typer.Option(
+        "--bits",
+        rich_help_panel=help.FILES,
+        help="Bit depth of wav, flac and alac: 24 by default, 16 with dither, 32f never clips (wav only).",
+    ),
 ]
 Bitrate = Annotated[
-    str | None, typer.Option("--bitrate", metavar="RATE", help="Bit rate of mp3, opus and m4a, such as 192k.")
+    str | None,
+    typer.Option(
+        "--bitrate", metavar="RATE", rich_help_panel=help.FILES, help="Bit rate of mp3, opus and m4a, such as 192k."
+    ),
 ]
 Quality = Annotated[
     float | None,
-    typer.Option("--quality", metavar="Q", help="Quality of mp3, from 0 (best) to 9, or of ogg, from 0 to 10 (best)."),
-]
-SampleRate = Annotated[
-    str, typer.Option("--sample-rate", metavar="RATE", help="Sample rate of the stems: song, model, or a number in Hz.")
-]
-TwoStems = Annotated[
-    str | None,
     typer.Option(
-        "--two-stems",
-        metavar="STEM",
-        autocompletion=complete_stems,
-        help="Write this stem and the rest of the song, such as vocals and no_vocals.",
+        "--quality",
+        metavar="Q",
+        rich_help_panel=help.FILES,
+        help="Quality of mp3, from 0 (best) to 9, or of ogg, from 0 to 10 (best).",
     ),
 ]
-Mixture = Annotated[bool, typer.Option("--mixture/--no-mixture", help="Write the song itself beside its stems, too.")]
-StemFile = Annotated[
-    bool, typer.Option("--stem-file/--no-stem-file", help="Write one .stem.mp4 for DJ software beside the stems.")
+SampleRate = Annotated[
+    str,
+    typer.Option(
+        "--sample-rate",
+        metavar="RATE",
+        rich_help_panel=help.FILES,
+        help="That of the song, of the model (song, model), or a number such as 48000 or 48k.",
+    ),
 ]
-Player = Annotated[bool, typer.Option("--player/--no-player", help="Write an HTML page to listen to the stems.")]
-Tags = Annotated[bool, typer.Option("--tags/--no-tags", help="Copy the tags and the cover of the song to its stems.")]
+Tags = Annotated[
+    bool,
+    typer.Option(
+        "--tags/--no-tags", rich_help_panel=help.FILES, help="Copy the tags and the cover of the song to its stems."
+    ),
+]
 Clip = Annotated[
     Literal["clamp", "gain"],
-    typer.Option(help="Beyond full scale: clip, or turn down all stems of the song by the same gain."),
+    typer.Option(
+        rich_help_panel=help.FILES,
+        help="If a stem is too loud for its file: clip its peaks, or turn down all stems of the song alike.",
+    ),
 ]
 Consistent = Annotated[
     bool | None,
     typer.Option(
         "--consistent/--no-consistent",
+        rich_help_panel=help.FILES,
         help="Make the stems add up to the song, by spreading what they lack over them in equal parts; by default if "
         "all stems are written.",
     ),
 ]
 SkipExisting = Annotated[
     bool,
-    typer.Option("--skip-existing/--no-skip-existing", help="Skip songs whose stems are complete and up to date."),
+    typer.Option(
+        "--skip-existing/--no-skip-existing",
+        rich_help_panel=help.SONGS,
+        help="Skip songs whose stems are complete and up to date, and go on with the others.",
+    ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
-Jobs = Annotated[
-    int,
-    typer.Option("--jobs", "-j", metavar="N", min=1, help="Songs separated at a time; for processors with many cores."),
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", rich_help_panel=help.MESSAGES, help="Show what would be done, and do nothing.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors only.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show details as well.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", rich_help_panel=help.SONGS, help="Replace existing files.")]
+Json = Annotated[bool, typer.Option("--json", rich_help_panel=help.MESSAGES, help="Write JSON to standard output.")]
+Print0 = Annotated[
+    bool,
+    typer.Option(
+        "--print0",
+        rich_help_panel=help.MESSAGES,
+        help="End the paths on standard output with a NUL character each, as xargs -0 reads them.",
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", rich_help_panel=help.MESSAGES, help="Show warnings and errors only.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", rich_help_panel=help.MESSAGES, help="Show details as well.")]

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from stemsplit.batch.events import BatchReport, Planned, Result, Skipped, SongProgress, SongStarted
+from stemsplit.batch.events import BatchReport, Done, Planned, Result, Skipped, SongProgress, SongStarted
 from stemsplit.batch.inputs import Failed
 from stemsplit.batch.tracks import Track
 from stemsplit.errors import StemsplitError
-from stemsplit.wording import duration, speed_of
+from stemsplit.wording import duration, size_of, speed_of, told
 
 PLAN_COLUMNS = ("song", "length", "what", "stems")
 
@@ -28,12 +28,26 @@ def plan_rows(
         what = f"separate again: {track.why}" if track.replaces else "separate"
         rows.append((track.name, length, what, where(track)))
     rows += [(song.track.name, "", "skip: complete", where(song.track)) for song in report.skipped]
-    rows += [(song.source, "", f"fail: {song.error}", "") for song in report.failed]
+    rows += [(song.source, "", f"fail: {told(song.error)}", "") for song in report.failed]
     return rows
 
 
+def plan_summary(report: BatchReport, speed: float | None) -> str:
+    """Return a sentence on what a dry run would do in all.
+
+    Args:
+        report: Of the dry run.
+        speed: Of the model on this machine, in times real time, if that was measured.
+    """
+    count, seconds = len(report.planned), report.planned_seconds
+    songs = f"{count} song{'s' if count > 1 else ''}, {duration(seconds)}, with {report.model}"
+    takes = f"about {duration(seconds / speed)}" if speed else "a time that  stemsplit doctor  can find out"
+    size = f", and {size_of(report.planned_bytes)} of stems" if report.planned_bytes else ""
+    return f"{songs}: {takes}{size}"
+
+
 def result_rows(report: BatchReport) -> list[tuple[str, str, str]]:
-    """Return what was done: how many songs, how much audio, how quickly; then every failure with its reason."""
+    """Return what was done: how many songs, how much audio, how quickly; then the failures that are out of sight."""
     rows = []
     if report.done:
         speed = speed_of(report.audio_seconds, report.elapsed_seconds)
@@ -43,7 +57,9 @@ def result_rows(report: BatchReport) -> list[tuple[str, str, str]]:
         rows.append(("skipped", str(len(report.skipped)), "complete before"))
     if report.failed:
         rows.append(("failed", str(len(report.failed)), ""))
-        rows += [("", "", str(failure.error)) for failure in report.failed]
+        last = max((number for number, result in enumerate(report.results) if isinstance(result, Done)), default=0)
+        # Those after the last song that was done have just been told.
+        rows += [("", "", told(result.error)) for result in report.results[:last] if isinstance(result, Failed)]
     return rows
 
 
@@ -75,11 +91,17 @@ def progress_event(progress: SongProgress) -> dict[str, Any]:
     return {"event": "progress", "song": progress.track.label, "done": progress.done, "length": progress.total}
 
 
-def result_event(result: Result) -> dict[str, Any]:
-    """Return the object for a song that is done, skipped or failed; `length` is in samples at `rate` Hz."""
+def result_event(result: Result, *, player: bool = False) -> dict[str, Any]:
+    """Return the object for a song that is done, skipped or failed; `length` is in samples at `rate` Hz.
+
+    Args:
+        result: The result.
+        player: Whether the song has a page, whose path is told.
+    """
     if isinstance(result, Failed):
-        return {"event": "failed", "song": result.source, "error": str(result.error), "hint": result.error.hint}
+        return {"event": "failed", "song": result.source, "error": told(result.error), "hint": result.error.hint}
     song = {"song": result.track.label, "stems": {stem: str(path) for stem, path in result.outputs.items()}}
+    song |= {"page": str(result.track.player_page)} if player else {}
     if isinstance(result, Skipped):
         return {"event": "skipped", **song, "skipped": True}
     report = result.report
@@ -114,7 +136,7 @@ def end_event(report: BatchReport) -> dict[str, Any]:
 
 def error_event(error: StemsplitError) -> dict[str, Any]:
     """Return the last object when nothing could be done at all."""
-    return {"event": "error", "error": str(error), "hint": error.hint}
+    return {"event": "error", "error": told(error), "hint": error.hint}
 
 
 class Throttle:

@@ -1,17 +1,21 @@
 """The commands `separate` and `demo`: they turn the options into one call of `separate_batch`."""
 
 import os
+import re
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stemsplit.cli.defaults import Preset, choose_model, prevailing
+from stemsplit.cli.defaults import Preset, choose_model, is_typed, prevailing
 from stemsplit.cli.options import (
+    FORMATS,
     BatchSize,
     Bitrate,
     Bits,
@@ -33,6 +37,7 @@ from stemsplit.cli.options import (
     Overwrite,
     Player,
     Precision,
+    Print0,
     Quality,
     Quiet,
     RegistryFile,
@@ -49,9 +54,12 @@ from stemsplit.cli.options import (
 )
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.files import make_temporary_folder
-from stemsplit.models.registry import FALLBACK, read_registry
+from stemsplit.models.registry import COMPLEMENT, FALLBACK, read_registry
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.signals import Stopped
+
+if TYPE_CHECKING:
+    from stemsplit.batch.templates import Template
 
 DEMO = Path(__file__).parent.parent / "demo.ogg"
 STDOUT = Path("-")
@@ -97,6 +105,7 @@ def separate(
     precision: Precision = "full",
     batch_size: BatchSize = None,
     as_json: Json = False,
+    print0: Print0 = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -114,25 +123,38 @@ def separate(
     from stemsplit.cli.download import download
     from stemsplit.separation.outputs import Delivery
 
-    to_stdout = output == STDOUT
-    context.meta["events"] = as_json and not to_stdout
+    registry = read_registry(own)
+    named = choose_model(context, model, preset)
+    spec = registry.find(named)
+    place = _Place.of(context, output, format)
+    context.meta["events"] = as_json and output != STDOUT
     bars = not (as_json and sys.stdout is not None and sys.stdout.isatty())  # both would go to the same terminal
-    messages, registry = Messages(quiet=quiet, verbose=verbose, bars=bars), read_registry(own)
+    messages = Messages(quiet=quiet, verbose=verbose, bars=bars)
     complement = prevailing(context, "stems", "two_stems") == "two_stems"
     delivery = Delivery(
-        Format.parse(format, bits=bits, bitrate=bitrate, quality=quality),
+        Format.parse(place.format, bits=bits, bitrate=bitrate, quality=quality),
         rate=_parse_rate(sample_rate),
         consistent=consistent,
         clip=clip,
         tags=tags,
     )
-    named, wanted = choose_model(context, model, preset), _parse_names(two_stems if complement else stems)
-    spec = registry.find(named, wanted)
-    fallback = None if named else registry.find(FALLBACK)
-    if to_stdout:
-        _check_stdout(one_stem=len(wanted) == 1 and not (complement or mixture or stem_file or player), json=as_json)
-    printer = BatchPrinter(messages, as_json=as_json, to_stdout=to_stdout, player=player, dry_run=dry_run)
-    with make_temporary_folder("a stem on standard output") if to_stdout else nullcontext(output) as folder:
+    wanted = _parse_names(two_stems if complement else stems, spec.stems)
+    if place.single:
+        if len(wanted) != 1 or mixture or stem_file or player:
+            hint = (
+                "name it, as in  --stems vocals,  and leave out --mixture, --stem-file and --player; or name a folder"
+            )
+            raise UsageError(f"{place.single} has room for one stem", hint)
+        complement = False  # the first of the two stems
+    if spec.stems:
+        spec = spec.only(wanted)
+    if output == STDOUT:
+        _check_stdout(json=as_json)
+    printer = BatchPrinter(
+        messages, as_json=as_json, single=place.single, player=player, dry_run=dry_run, end=b"\0" if print0 else b"\n"
+    )
+    temporary = make_temporary_folder("a stem on standard output") if output == STDOUT else nullcontext(place.folder)
+    with temporary as folder:
         try:
             with printer, messages.log_shown():
                 report = separate_batch(
@@ -148,17 +170,19 @@ def separate(
                         overlap=overlap, shifts=shifts, wiener=wiener, precision=precision, batch_size=batch_size
                     ),
                     delivery=delivery,
-                    filename=filename,
+                    filename=place.template(filename),
                     include=include or (),
                     exclude=exclude or (),
                     audio_stream=track,
                     device=device,
                     jobs=jobs,
-                    skip_existing=skip_existing and not to_stdout,
+                    skip_existing=skip_existing and not place.single,
                     overwrite=overwrite,
                     dry_run=dry_run,
-                    manifests=not to_stdout,
-                    download=partial(download, messages=messages, stems=wanted, fallback=fallback),
+                    manifests=not place.single,
+                    download=partial(
+                        download, messages=messages, stems=wanted, fallback=None if named else registry.find(FALLBACK)
+                    ),
                     on_event=printer,
                 )
         except Stopped as stop:
@@ -166,7 +190,7 @@ def separate(
                 stop.hint = "the same command with --skip-existing goes on with the songs that are left"
             raise
         printer.close(report)
-        if to_stdout:
+        if output == STDOUT:
             for song in report.done:
                 _write_out(*song.outputs.values())
 
@@ -189,38 +213,93 @@ def demo(
         raise UsageError("standard output has room for one stem, and the demo writes four", "name a folder")
     messages = Messages()
     printer = BatchPrinter(messages, player=player)
-    with printer:
+    with printer, messages.log_shown():
         report = separate_batch(
-            DEMO, output, model=FALLBACK, player=player, device=device, overwrite=overwrite, on_event=printer
+            DEMO,
+            output,
+            model=FALLBACK,
+            player=player,
+            device=device,
+            skip_existing=not overwrite,
+            overwrite=overwrite,
+            on_event=printer,
         )
     printer.close(report)
-    track = report.done[0].track
+    track = (report.done[0] if report.done else report.skipped[0]).track  # a failure has ended the program
     messages.note(f"The song is {DEMO}. Its stems are in {track.folder.absolute()}.")
     if player:
         messages.note(f"To listen to them, open {track.player_page.absolute()} in a browser.")
 
 
-def _parse_names(text: str | None) -> tuple[str, ...]:
-    """Split `"a, b"` into `("a", "b")`."""
-    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where stems go: a folder, or one place for the only stem of the only song.
+
+    Attributes:
+        folder: The folder; that of the file, if it is one.
+        format: Of the stems.
+        single: The name of the place in messages, if it has room for one stem; else empty.
+        file: The name of the file; empty if it is a folder or standard output.
+    """
+
+    folder: Path
+    format: str
+    single: str = ""
+    file: str = ""
+
+    @classmethod
+    def of(cls, context: typer.Context, output: Path, format: str) -> "_Place":
+        """Return the place that --output and --format name; a name that ends like an audio file is one, unless a folder
+        has it.
+
+        Raises:
+            UsageError: They contradict each other.
+        """
+        if output == STDOUT:
+            return cls(output, format, "standard output")
+        suffix = output.suffix.lower().removeprefix(".")
+        if suffix not in FORMATS or output.is_dir():
+            return cls(output, format)
+        if is_typed(context, "format"):
+            if format != suffix and (format, suffix) != ("alac", "m4a"):
+                raise UsageError(
+                    f"--format {format} and the name {str(output)!r} contradict each other", "leave one out"
+                )
+        else:
+            format = suffix
+        if is_typed(context, "filename"):
+            raise UsageError(f"--filename and the file {str(output)!r} contradict each other", "name a folder")
+        return cls(output.parent, format, repr(str(output)), output.name)
+
+    def template(self, text: str) -> "str | Template":
+        """Return how files are named: by a template as the user typed it, unless it is one file."""
+        from stemsplit.batch.templates import Template
+
+        return Template.of_one_file(self.file) if self.file else text
+
+
+def _parse_names(text: str | None, known: Sequence[str]) -> tuple[str, ...]:
+    """Split `"a, b"` into `("a", "b")`, spelt as the stems of the model, if these are known."""
+    spellings = {name.casefold(): name for name in (*(COMPLEMENT + stem for stem in known), *known)}
+    names = [name.strip() for name in text.split(",") if name.strip()] if text else []
+    return tuple(dict.fromkeys(spellings.get(name.casefold(), name) for name in names))
 
 
 def _parse_rate(text: str) -> int | Literal["model"] | None:
     """Return a rate in Hz, "model", or None for that of the song."""
-    if text == "song":
+    if text.lower() == "song":
         return None
-    if text == "model":
+    if text.lower() == "model":
         return "model"
-    if text.isascii() and text.isdigit() and 1_000 <= int(text) <= 768_000:
-        return int(text)
-    raise UsageError(f"invalid sample rate {text!r}", "write song, model, or a number of Hz such as 48000")
+    if number := re.fullmatch(r"(\d{1,7}(?:\.\d{1,3})?) ?(k?)(?:hz)?", text.strip().lower()):
+        rate = float(number[1]) * (1000 if number[2] else 1)
+        if rate.is_integer() and 1_000 <= rate <= 768_000:
+            return int(rate)
+    raise UsageError(f"invalid sample rate {text!r}", "write song, model, or a number of Hz such as 48000 or 48k")
 
 
-def _check_stdout(*, one_stem: bool, json: bool) -> None:
-    """Raise UsageError if the request cannot be written to standard output."""
-    if not one_stem:
-        hint = "name it, as in  --stems vocals,  and leave out --two-stems, --mixture, --stem-file and --player"
-        raise UsageError("standard output has room for one stem", hint)
+def _check_stdout(*, json: bool) -> None:
+    """Raise UsageError if a stem cannot be written to standard output."""
     if json:
         raise UsageError("standard output cannot have both a stem and JSON", "leave out --json, or name a folder")
     if sys.stdout is None or sys.stdout.isatty():

@@ -19,8 +19,9 @@ from stemsplit.datasets.multitracks import (
     read_multitrack,
     read_stems,
 )
-from stemsplit.datasets.stem_files import MIXTURE, Shape, is_packed, plural
+from stemsplit.datasets.stem_files import MIXTURE, Shape, is_packed, plural, unreadable
 from stemsplit.errors import DatasetError
+from stemsplit.wording import one_line
 
 SEGMENT = 2**14  # samples whose sum is compared at once
 BLOCK = 16 * SEGMENT  # samples read at a time
@@ -51,11 +52,13 @@ class DatasetReport:
     """What is in a dataset.
 
     Attributes:
+        found: Number of songs.
         songs: Number of songs that can be used.
         seconds: Total duration of the songs.
         issues: All problems, in the order of the songs.
     """
 
+    found: int
     songs: int
     seconds: float
     issues: tuple[Issue, ...]
@@ -97,7 +100,7 @@ def inspect_dataset(
     seconds = sum(song.length / song.rate for song in songs)
     order = {files.name: number for number, files in enumerate(found)}
     issues.sort(key=lambda issue: order[issue.song])
-    return DatasetReport(len([song for song in songs if song.name not in unusable]), seconds, tuple(issues))
+    return DatasetReport(len(found), len([song for song in songs if song.name not in unusable]), seconds, tuple(issues))
 
 
 def _read_headers(
@@ -105,10 +108,14 @@ def _read_headers(
 ) -> tuple[list[Multitrack], list[Issue]]:
     songs, issues = [], []
     for files in found:
+        if damaged := list(_unreadable(files, index)):
+            issues += damaged
+            continue
         try:
             songs.append(read_multitrack(files, index))
         except DatasetError as error:
-            issues.append(Issue(files.name, _kind_of_error(files, index), str(error)))
+            kind = "double" if any(len(paths) > 1 for paths in files.stems.values()) else "mismatch"
+            issues.append(Issue(files.name, kind, str(error)))
             continue
         if missing := [stem for stem in stems if stem not in files.stems]:
             issues.append(Issue(files.name, "missing", f"{_list(missing)} missing"))
@@ -117,15 +124,15 @@ def _read_headers(
     return songs, issues
 
 
-def _kind_of_error(files: MultitrackFiles, index: Index) -> str:
-    if any(len(paths) > 1 for paths in files.stems.values()):
-        return "double"
-    try:
-        for (path,) in files.stems.values():
+def _unreadable(files: MultitrackFiles, index: Index) -> Iterator[Issue]:
+    """All files of a song whose headers cannot be read."""
+    for path in dict.fromkeys(path for paths in files.stems.values() for path in paths):
+        try:
             index.shape(path)
-    except (DatasetError, OSError):
-        return "damaged"
-    return "mismatch"
+        except DatasetError as error:
+            yield Issue(files.name, "damaged", str(error))
+        except OSError as error:
+            yield Issue(files.name, "damaged", str(unreadable(path, one_line(error))))
 
 
 def _mixture_issues(files: MultitrackFiles, mixture: Path, song: Multitrack, index: Index) -> Iterator[Issue]:
@@ -165,7 +172,10 @@ def _sample_issues(song: Multitrack) -> list[Issue]:
                     audible, off = _compare(mixture, block.sum(0))
                     compared, bad = compared + audible, bad + off
     except DatasetError as error:
-        return [Issue(song.name, "damaged", str(error))]
+        reasons = [_damage_of(song, stem) for stem in stems]
+        return [Issue(song.name, "damaged", text) for text in dict.fromkeys(filter(None, reasons))] or [
+            Issue(song.name, "damaged", str(error))  # of the mixture
+        ]
     issues = []
     if not_finite := [stem for stem, peak in zip(stems, peaks, strict=True) if not np.isfinite(peak)]:
         message = f"{' and '.join(not_finite)} {'has' if len(not_finite) == 1 else 'have'} samples that are not finite"
@@ -176,6 +186,16 @@ def _sample_issues(song: Multitrack) -> list[Issue]:
         message = f"the stems do not add up to the {MIXTURE} in {bad / compared:.0%} of the song"
         issues.append(Issue(song.name, "sum", message))
     return issues
+
+
+def _damage_of(song: Multitrack, stem: str) -> str:
+    """What keeps the samples of a stem from being read; empty if nothing does."""
+    try:
+        for start in range(0, song.length, BLOCK):
+            read_stems(song, (stem,), start, min(BLOCK, song.length - start))
+    except DatasetError as error:
+        return str(error)
+    return ""
 
 
 def _compare(mixture: Block, total: Block) -> tuple[int, int]:

@@ -543,7 +543,7 @@ def test_standard_input_that_cannot_be_kept(temporary: Path, error: OSError, rea
 def test_no_room_for_standard_input_at_all(temporary: Path) -> None:
     temporary.rmdir()
     with StandardInput(io.BytesIO(b"x")) as stdin:
-        assert "cannot keep the song" in refusals("-", stdin=stdin)[0][1]
+        assert "needs a folder for temporary files, and there is none" in refusals("-", stdin=stdin)[0][1]
 
 
 def test_standard_input_that_is_a_terminal_or_closed(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:

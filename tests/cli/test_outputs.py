@@ -115,7 +115,16 @@ def test_standard_output_and_input(run: Run, here: Path) -> None:
     ("arguments", "message"),
     [
         (["song.wav", "-o", "-"], "standard output has room for one stem"),
-        (["song.wav", "-o", "-", "--two-stems", "vocals"], "standard output has room for one stem"),
+        (["song.wav", "-o", "x.flac"], "'x.flac' has room for one stem"),
+        (["song.wav", "-o", "x.flac", "--stems", "bass", "--player"], "'x.flac' has room for one stem"),
+        (["song.wav", "other.wav", "-o", "x.flac", "--stems", "bass"], "'x.flac' has room for one song"),
+        (["song.wav", "-o", "x.flac", "--stems", "bass", "-f", "mp3"], "--format mp3 and the name 'x.flac' contradict"),
+        (["song.wav", "-o", "x.wav", "--stems", "bass", "--filename", "{stem}"], "--filename and the file 'x.wav'"),
+        (["song.wav", "-o", "song.wav/sub"], "the output 'song.wav/sub' is below 'song.wav', which is a file"),
+        (["song.wav", "--stems", "vocal"], "hint: did you mean vocals? its stems are vocals, drums, bass, other"),
+        (["song.wav", "--stems", "instrumental"], "hint: did you mean no_vocals? its stems are"),
+        (["song.wav", "--two-stems", "karaoke"], "hint: did you mean no_vocals? its stems are"),
+        (["song.wav", "--stems", "Drum"], "hint: did you mean drums? its stems are"),
         (["song.wav", "other.wav", "-o", "-", "--stems", "bass"], "standard output has room for one song"),
         (["song.wav", "-o", "-", "--stems", "bass", "--json"], "cannot have both a stem and JSON"),
         (["song.wav", "--two-stems", "vocals,bass"], "--two-stems takes one stem"),
@@ -156,7 +165,96 @@ def test_a_plan_for_standard_output(run: Run, here: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("option", [["--stems", "Vocals"], ["--two-stems", "vocals"]])
+@pytest.mark.parametrize("name", ["voice.flac", "new/a {song}.WAV", "x.m4a", "x.opus"])
+def test_the_only_stem_of_a_song_as_one_file(run: Run, here: Path, option: list[str], name: str) -> None:
+    write_song(here / "album/sub/song.wav", rate=48_000)
+    outcome = run("album", *option, "-o", name)
+    assert (outcome.code, outcome.out) == (0, f"{name}\n"), outcome.err
+    assert files_in(here) == sorted([name, "album/sub/song.wav", "model.safetensors"])
+    with open_reader(here / name) as reader:
+        assert reader.rate == 48_000
+    again = run("album", *option, "-o", name, "--skip-existing")
+    assert (again.code, again.out) == (1, "")
+    assert f"{name!r} exists already" in again.err
+    assert run("album", *option, "-o", name, "--overwrite").code == 0
+
+
+def test_a_folder_whose_name_ends_like_a_song(run: Run, here: Path) -> None:
+    write_song(here / "song.wav")
+    (here / "live.wav").mkdir()
+    assert run("song.wav", "-o", "live.wav", "--stems", "bass").out == "live.wav/song/bass.wav\n"
+
+
+@pytest.mark.full
+def test_the_song_without_a_stem(run: Run, here: Path) -> None:
+    write_song(here / "song.wav")
+    both = run("song.wav", "--two-stems", "vocals", "--bits", "32f").out.split()
+    alone = run("song.wav", "--stems", "no_vocals", "--bits", "32f", "-o", "alone").out.split()
+    assert alone == ["alone/song/no_vocals.wav"]
+    assert (samples_of(alone[0]) == samples_of(both[1])).all()
+    mixed = run("song.wav", "--stems", "bass,NO_VOCALS", "-o", "mixed").out.split()
+    assert mixed == ["mixed/song/bass.wav", "mixed/song/no_vocals.wav"]
+    one = run("song.wav", "--stems", "no_vocals", "--bits", "32f", "-o", "one.wav").out
+    assert one == "one.wav\n"
+    assert (samples_of("one.wav") == samples_of(both[1])).all()
+
+
+@pytest.mark.parametrize(("typed", "extension"), [("FLAC", "flac"), (".Mp3", "mp3"), ("WAV", "wav")])
+def test_formats_as_people_write_them(run: Run, here: Path, typed: str, extension: str) -> None:
+    write_song(here / "song.wav")
+    assert run("song.wav", "--stems", "bass", "--format", typed).out == f"separated/song/bass.{extension}\n"
+
+
+@pytest.mark.parametrize("typed", ["16000", "16k", "16K", "16 kHz", "16000Hz", "16.0k"])
+def test_sample_rates_as_people_write_them(run: Run, here: Path, typed: str) -> None:
+    write_song(here / "song.wav")
+    assert run("song.wav", "--stems", "bass", "--sample-rate", typed).code == 0
+    with open_reader(here / "separated/song/bass.wav") as reader:
+        assert reader.rate == 16_000
+
+
+def test_a_line_break_in_a_name(run: Run, here: Path) -> None:
+    write_song(here / "a\nb.wav")
+    assert run("a\nb.wav", "--stems", "bass,drums").out.splitlines() == [
+        r"separated/a\nb/drums.wav",
+        r"separated/a\nb/bass.wav",
+    ]
+    exact = run("a\nb.wav", "--stems", "bass,drums", "--overwrite", "--print0").out
+    assert exact == "separated/a\nb/drums.wav\0separated/a\nb/bass.wav\0"
+
+
+def test_a_path_of_windows_is_shown_as_it_is(run: Run) -> None:
+    code, _, err = run(r"C:\Music\song.mp3")
+    assert code == 1
+    assert err.startswith(r"stemsplit: 'C:\Music\song.mp3' is a path of Windows")
+    events = run(r"C:\Music\song.mp3", "--json").out.splitlines()
+    assert json.loads(events[0])["error"] == r"'C:\Music\song.mp3' is a path of Windows"
+
+
 # Many songs
+
+
+@pytest.mark.full
+def test_a_batch_that_is_run_again_says_how_to_go_on(run: Run, here: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        write_song(here / name)
+    assert run("a.wav", "b.wav").code == 0
+    code, out, err = run("a.wav", "b.wav")
+    assert (code, out) == (1, "")
+    assert err.count("exists already") == 2
+    assert err.count("hint: skip what is complete with --skip-existing, replace it with --overwrite, or ") == 1
+    assert err.splitlines()[-1].split() == ["failed", "2"]
+    write_song(here / "c.wav")
+    err = run("a.wav", "b.wav", "c.wav").err  # told before a song was done, so perhaps out of sight
+    assert err.count("exists already") == 4
+
+
+def test_json_names_the_page(run: Run, here: Path) -> None:
+    write_song(here / "song.wav")
+    events = [json.loads(line) for line in run("song.wav", "--player", "--json").out.splitlines()]
+    (done,) = [event for event in events if event["event"] == "done"]
+    assert done["page"] == "separated/song/player.html"
 
 
 @pytest.mark.full

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from stemsplit import settings
 from stemsplit.cli import defaults
-from stemsplit.cli.main import Commands, app
+from stemsplit.cli.main import Program, app
 from stemsplit.errors import StemsplitError
 from stemsplit.models import registry
 
@@ -142,7 +142,7 @@ def test_another_file(run: Run, song: Path, config: Write, monkeypatch: pytest.M
 @pytest.fixture
 def other(config: Write, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """A function that runs a program with options of other kinds; it prints what it was given."""
-    program = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
+    program = typer.Typer(cls=Program, rich_markup_mode=None, pretty_exceptions_enable=False)
 
     @program.command()
     def separate(

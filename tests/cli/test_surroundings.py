@@ -65,10 +65,10 @@ def test_the_lack_of_a_home_is_told_once(run: Run, homeless: Path) -> None:
 
 @pytest.fixture
 def no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*arguments: Any, **options: Any) -> str:
+    def fails(**options: Any) -> str:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
 
-    monkeypatch.setattr(tempfile, "gettempdir", fails)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", fails)
 
 
 @pytest.mark.usefixtures("no_temporary_folder")
