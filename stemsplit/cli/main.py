@@ -182,7 +182,10 @@ def main() -> None:
 
 
 def _end(error: StemsplitError) -> NoReturn:
-    from stemsplit.cli.console import Messages
+    try:
+        from stemsplit.cli.console import Messages
 
-    Messages().error(error)
+        Messages().error(error)
+    except (MemoryError, ImportError, OSError):  # not even for this was there enough memory
+        print(f"stemsplit: {error}", f"hint: {error.hint}", sep="\n", file=sys.stderr)
     sys.exit(error.exit_code)

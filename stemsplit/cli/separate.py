@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from stemsplit import devices
 from stemsplit.cli.defaults import Preset, choose_model, is_typed, prevailing
 from stemsplit.cli.options import (
     FORMATS,
@@ -116,6 +117,7 @@ def separate(
     """
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other", "leave one of them out")
+    devices.check_limit()
     from stemsplit.audio.formats import Format
     from stemsplit.batch.run import separate_batch
     from stemsplit.cli.batch import BatchPrinter
@@ -205,6 +207,7 @@ def demo(
 
     Writes FOLDER/demo/<stem>.wav, with the model that comes with stemsplit as well.
     """
+    devices.check_limit()
     from stemsplit.batch.run import separate_batch
     from stemsplit.cli.batch import BatchPrinter
     from stemsplit.cli.console import Messages

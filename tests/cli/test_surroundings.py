@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ from stemsplit.models import cache
 
 
 @pytest.fixture
-def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A user without a home folder, and the folder for temporary files."""
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path.replace("~", os.environ.get("HOME", "~")))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     settings.temporary_home.cache_clear()
-    return tmp_path
+    yield tmp_path
+    settings.temporary_home.cache_clear()
 
 
 def test_a_user_without_a_home_gets_a_temporary_one(homeless: Path) -> None:
