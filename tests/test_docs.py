@@ -14,9 +14,13 @@ import pytest
 from support.program import write_song
 
 import stemsplit
+from stemsplit.audio import formats
+from stemsplit.cli import options
 from stemsplit.cli.main import app
 from stemsplit.cli.separate import DEMO
-from stemsplit.models import registry
+from stemsplit.models import publish, registry
+from stemsplit.models.checkpoint import Header
+from stemsplit.version import DISTRIBUTION
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -115,7 +119,36 @@ def test_the_description_of_the_wheel_has_no_relative_links() -> None:
     assert not re.search(r"\]\((?!https?:)", readme)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_installed_is_this_program(page: str) -> None:
+    """The name `stemsplit` on the public Python index belongs to another one."""
+    for name in re.findall(r"pipx? install (?:-\S+ )*'?(stemsplit[\w-]*)", PAGES[page]):
+        assert name == DISTRIBUTION
+
+
+def test_the_name_of_the_distribution() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] == DISTRIBUTION
+    assert project["scripts"] == {"stemsplit": "stemsplit.__main__:main"}
+    header = Header("unet", {}, ("vocals",), rate=8_000, channels=1, length=1, hop=1)
+    assert f"pipx install {DISTRIBUTION}\n" in publish.model_card(header, "me/mine", "")
+
+
+def test_help_names_the_default_model() -> None:
+    assert registry.read_bundled().default == options.DEFAULT
+    assert options.FORMATS == formats.FORMATS
+
+
 # Examples
+
+
+@pytest.mark.parametrize("name", ["separate_file.py", "separate_folder.py", "evaluate_model.py"])
+@pytest.mark.parametrize("arguments", [[], ["a", "b", "c", "d"], ["missing", "out", "no-model"], ["missing", "mini"]])
+def test_examples_refuse_what_makes_no_sense(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    assert ended.value.code not in (0, None)
 
 
 @pytest.mark.full

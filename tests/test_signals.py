@@ -257,6 +257,24 @@ def test_a_second_ctrl_c_ends_the_program(long_song: Path, here: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("module", ["typer", "stemsplit.cli.options", "stemsplit.cli.main"])
+def test_stopping_while_the_program_is_imported(module: str) -> None:
+    """Ctrl-C in the first tenths of a second is one line as well."""
+    body = f"""
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv[1:] = ["song.wav"]
+from stemsplit.__main__ import main
+main()
+"""
+    assert run_code(body, prelude="") == (130, "stemsplit: stopped by SIGINT\n")
+
+
+@pytest.mark.full
 def test_nohup(long_song: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

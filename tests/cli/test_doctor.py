@@ -20,9 +20,9 @@ from huggingface_hub import constants
 from support.hub import point_to, write_registry
 from support.program import Run
 
-from stemsplit import devices, settings
+from stemsplit import devices, doctor, settings
 from stemsplit.errors import StemsplitError
-from stemsplit.models import hub
+from stemsplit.models import hub, registry, speeds
 from stemsplit.models.registry import ModelSpec
 from stemsplit.separation.separator import Separator
 from stemsplit.version import __version__
@@ -41,6 +41,20 @@ def nothing_is_set(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
         unused.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{unused.getsockname()[1]}"
     point_to(address, monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def measured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The models whose speed was measured, which is only done where a test is about it."""
+    names: list[str] = []
+
+    def speed(spec: ModelSpec, device: str) -> float:
+        names.append(spec.name)
+        return 2.0
+
+    if "speed" not in request.node.name:
+        monkeypatch.setattr("stemsplit.doctor._speed_of", speed)
+    return names
 
 
 @pytest.fixture
@@ -114,6 +128,22 @@ def test_people_are_told_the_same(run: Run) -> None:
     assert re.search(r"^model +mini: downloaded, 48 MB", out, re.MULTILINE)
     assert re.search(r"^self-test +passed: a second of audio took [\d.]+ s on cpu", out, re.MULTILINE)
     assert out.splitlines()[-1] == "songs can be separated"
+
+
+@pytest.mark.full
+def test_the_time_of_a_song_is_told_for_each_model_that_is_here(run: Run, measured: list[str]) -> None:
+    out = run("doctor", "--device", "cpu", model=False).out
+    assert measured == ["mini", "mini-unet", "spleeter-2stems"]
+    assert re.search(r"^speed +mini: a song of 4 minutes takes about 2:00 min$", out, re.MULTILINE)
+    assert speeds.read() == dict.fromkeys(measured, 2.0)
+    rows = {row.split()[0]: row.split() for row in run("models", model=False).out.splitlines()}
+    assert rows["mini"][3] == "2"
+    assert run("models", "list", "--json", model=False).code == 0
+
+
+@pytest.mark.full
+def test_the_speed_that_is_measured() -> None:
+    assert 0.01 < doctor._speed_of(registry.read_bundled().find("mini-unet"), "cpu") < 10_000
 
 
 # Settings

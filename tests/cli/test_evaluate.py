@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
+from support.hub_server import Hub
 from support.museval import museval
 from support.program import Run
 from support.songs import STEMS
@@ -156,3 +157,29 @@ def test_a_song_without_a_second_for_bss_eval(run: Run, here: Path, make_song: M
     outcome = run("evaluate", "data", "--bss-eval")
     assert outcome.code == 0
     assert "warning: BSS Eval has no figures for 'a': there is no second in which all its stems sound" in outcome.err
+
+
+def test_songs_are_looked_for_before_a_model_is_downloaded(
+    run: Run, here: Path, cache: Path, server: Hub, data: Path
+) -> None:
+    (here / "empty").mkdir()
+    for folder in ("missing", "empty"):
+        assert run("evaluate", folder, "--model", "htdemucs", model=False).code == 1
+    (here / "scores").mkdir()
+    (here / "scores/report.html").touch()
+    assert run("evaluate", "data", "--model", "htdemucs", "-o", "scores", model=False).code == 1
+    assert server.requests == []
+
+
+@pytest.mark.full
+def test_the_output_of_stems_is_not_that_of_reports(run: Run, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMSPLIT_OUTPUT", "stems")
+    assert run("evaluate", "data", "--no-references").code == 0
+    assert not Path("stems").exists()
+
+
+def test_a_report_does_not_go_to_standard_output(run: Run, data: Path) -> None:
+    code, out, err = run("evaluate", "data", "-o", "-")
+    assert (code, out) == (2, "")
+    assert err.startswith("stemsplit: a report is several files, which standard output cannot have")
+    assert not Path("-").exists()

@@ -1,6 +1,7 @@
 """Models on the command line: listed, fetched, checked, removed, published, and replaced by the bundled one."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,16 @@ def test_the_list(run: Run, cache: Path) -> None:
     assert [row.split()[0] for row in rows] == ["model", *OURS]
     assert any(row.startswith("htdemucs *") for row in rows)
     assert err.startswith("* runs when no model is named")
-    assert "(" in rows[2]  # measured in another way
+    heads = rows[0].split()
+    marks = [head.removeprefix("SDR") for head in heads if head.startswith("SDR")]
+    scales = {spec.sdr_metric.replace("-HQ", "") for spec in OURS.values() if set(spec.sdr) == set(spec.stems)}
+    assert len(marks) == len(scales)  # figures of different scales are never in one column
+    assert [f"SDR{mark} in dB: " in err for mark in marks] == [True] * len(marks)
+    cells = {row.split()[0]: row for row in rows}
+    column = rows[0].index("SDR" + marks[-1])
+    assert cells["htdemucs"][column:].split()[:2] == ["8.8", "(3.8)"]
+    assert "for research only" in cells["htdemucs"]
+    assert cells["mini"].index("4.0") < column
     assert run("models", "list", model=False).out == out
     listed = json.loads(run("models", "--json", model=False).out)
     assert json.loads(run("models", "list", "--json", model=False).out) == listed
@@ -83,7 +93,7 @@ def test_what_other_stems_need_is_not_fetched(run: Run, ensemble: Path, server: 
     assert (code, out) == (0, "separated/song/drums.wav\n")
     assert {request.rsplit("/")[-1] for request in server.requests} == {"drums.safetensors"}
     alone = (here / "separated/song/drums.wav").read_bytes()
-    code, out, _ = run(*mine, "--overwrite", model=False)
+    code, out, _ = run(*mine, "--overwrite", "--no-consistent", model=False)
     assert (code, out.splitlines()) == (0, ["separated/song/vocals.wav", "separated/song/drums.wav"])
     assert (here / "separated/song/drums.wav").read_bytes() == alone
 
@@ -118,10 +128,61 @@ def test_the_life_of_a_model(run: Run, own: Path, server: Hub, here: Path) -> No
     assert (code, out) == (1, "")
     assert "the model 'mine' is damaged: 'w.safetensors' has 1 bytes instead of" in err
 
+    assert run("models", "info", *mine, "--json", model=False).out.count('"state": "damaged"') == 1
+    assert "damaged" in run("models", "list", "--registry", str(own), model=False).out.splitlines()[-1]
+
     assert run("models", "remove", *mine, model=False) == (0, "", "mine: freed 0 MB\n")
     assert not path.exists()
+    gone = "mine is not downloaded, so there is nothing to remove\n"
+    assert run("models", "remove", *mine, model=False) == (0, "", gone)
     assert run("models", "verify", "--registry", str(own), model=False) == (0, "", "there are no downloads to verify\n")
     assert run("models", "verify", *mine, model=False).code == 1
+
+
+@pytest.mark.full
+def test_damage_of_the_same_size_is_known_once_it_was_found(run: Run, own: Path) -> None:
+    mine = ("mine", "--registry", str(own))
+    path = Path(run("models", "pull", *mine, model=False).out.strip())
+    status = path.stat()
+    content = path.read_bytes()
+    path.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert run("models", "verify", *mine, model=False).code == 1
+    assert json.loads(run("models", "info", *mine, "--json", model=False).out)["state"] == "damaged"
+    path.resolve().write_bytes(content)
+    assert json.loads(run("models", "info", *mine, "--json", model=False).out)["state"] == "downloaded"
+
+
+@pytest.mark.full
+def test_a_repository_is_known_once_it_was_downloaded(run: Run, own: Path, here: Path) -> None:
+    address = f"hf://{REPO}"
+    assert "not known before it is downloaded" in run("models", "info", address, model=False).out
+    path = Path(run("models", "pull", address, model=False).out.strip())
+    told = json.loads(run("models", "info", address, "--json", model=False).out)
+    assert (told["family"], told["stems"], told["state"]) == ("unet", ["vocals", "drums"], "downloaded")
+    assert (told["size"], told["revision"], told["paths"]) == (path.stat().st_size, COMMIT, [str(path)])
+
+
+@pytest.mark.full
+def test_files_of_the_user_are_verified_by_loading_them(run: Run, here: Path, cache: Path) -> None:
+    assert run("models", "verify", "./model.safetensors", model=False)[:2] == (0, "model.safetensors is good\n")
+    assert run("models", "verify", "mini-unet", model=False)[:2] == (0, "mini-unet is good\n")
+    whole = (here / "model.safetensors").read_bytes()
+    (here / "cut.safetensors").write_bytes(whole[:-100])
+    code, out, err = run("models", "verify", "./cut.safetensors", model=False)
+    assert (code, out) == (1, "")
+    assert err.startswith("stemsplit: 'cut.safetensors' is not a readable safetensors file: ")
+    told = json.loads(run("models", "verify", "./cut.safetensors", "--json", model=False).out)
+    assert [file["good"] for file in told["files"]] == [False]
+
+
+def test_a_path_gives_its_stems_in_the_order_of_a_name(run: Run, here: Path, unet_model: Callable[..., Model]) -> None:
+    checkpoint.save(
+        unet_model(stems=("drums", "bass", "other", "vocals"), rate=8_000), here / "as-published.safetensors"
+    )
+    write_song(here / "song.wav")
+    out = run("song.wav", "--model", "as-published.safetensors", model=False).out
+    assert [Path(line).stem for line in out.splitlines()] == ["vocals", "drums", "bass", "other"]
 
 
 def test_all_models_are_pulled_and_one_failure_stops_none(run: Run, own: Path) -> None:

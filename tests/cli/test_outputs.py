@@ -16,6 +16,7 @@ from support.songs import STEMS
 
 from stemsplit.audio.formats import FORMATS
 from stemsplit.audio.reading import open_reader
+from stemsplit.models import speeds
 
 BASE = ["--model", "model.safetensors", "--device", "cpu"]
 
@@ -214,6 +215,28 @@ def test_sample_rates_as_people_write_them(run: Run, here: Path, typed: str) -> 
         assert reader.rate == 16_000
 
 
+def test_a_hint_for_names_that_collide_names_what_tells_them_apart(run: Run, here: Path) -> None:
+    for name in ("a/song.wav", "b/song.wav", "c.wav"):
+        write_song(here / "in" / name)
+    code, _, err = run("in", "--filename", "{model} {stem}", "--exclude", "b")
+    assert code == 2
+    assert err.splitlines()[1].startswith("hint: put {track} or {index} into --filename: ")
+    err = run("in/a/song.wav", "in/b/song.wav", "--filename", "{track} {stem}").err
+    assert err.splitlines()[1].startswith("hint: put {index} into --filename: ")
+
+
+def test_a_dry_run_says_how_much_there_is_to_do(run: Run, here: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        write_song(here / name, length=80_000)
+    unknown = run("a.wav", "b.wav", "--dry-run").err
+    assert unknown == (
+        "2 songs, 20.0 s, with model.safetensors: a time that  stemsplit doctor  can find out, and 3.9 MB of stems\n"
+    )
+    speeds.record({"model.safetensors": 4.0})
+    assert "with model.safetensors: about 5.0 s, and " in run("a.wav", "b.wav", "--dry-run").err
+    speeds.record({"model.safetensors": 1.0})
+
+
 def test_a_line_break_in_a_name(run: Run, here: Path) -> None:
     write_song(here / "a\nb.wav")
     assert run("a\nb.wav", "--stems", "bass,drums").out.splitlines() == [
@@ -308,6 +331,20 @@ def test_a_batch_goes_on_after_it_was_killed(run: Run, here: Path) -> None:
     assert edited.code == 1
     assert "was changed after stemsplit wrote it" in edited.err
     assert (here / "separated/0/bass.wav").read_text() == "mine"
+
+
+@pytest.mark.full
+def test_overwriting_in_another_format_leaves_no_old_stems(run: Run, here: Path) -> None:
+    write_song(here / "song.wav")
+    assert run("song.wav").code == 0
+    (here / "separated/song/bass.wav").write_text("edited")
+    (here / "separated/song/notes.txt").touch()
+    assert run("song.wav", "--format", "flac", "--overwrite", "--stems", "vocals,bass").code == 0
+    assert files_in(here / "separated/song") == sorted(
+        ["bass.flac", "bass.wav", "drums.wav", "notes.txt", "other.wav", "stemsplit.json", "vocals.flac"]
+    )
+    assert run("song.wav", "--format", "mp3").code == 0  # beside them, as it was not asked to replace anything
+    assert (here / "separated/song/vocals.flac").exists()
 
 
 @pytest.mark.full

@@ -309,7 +309,25 @@ def test_all_issues_are_reported_at_once(make_song: MakeSong, tmp_path: Path) ->
         damage(tmp_path / str(number))
     found = inspect_dataset(tmp_path, STEMS)
     assert [issue.kind for issue in found.issues] == ["mismatch", "missing", "damaged", "silent"]
-    assert (found.songs, found.seconds) == (2, 4.0)
+    assert (found.found, found.songs, found.seconds) == (4, 2, 4.0)
+
+
+@pytest.mark.parametrize("damage", [damage_header, damage_body])
+def test_all_damaged_files_of_a_song_are_reported(
+    run: Run, make_song: MakeSong, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    for name in ("good", "bad"):
+        make_song(tmp_path / "data" / name)
+    damage(tmp_path / "data/bad")
+    (broken,) = [issue.message for issue in inspect_dataset(tmp_path / "data", STEMS).issues]
+    for stem in STEMS:
+        if f"{stem}." not in broken:
+            (tmp_path / f"data/bad/{stem}.wav").write_bytes(b"no audio")
+    found = inspect_dataset(tmp_path / "data", STEMS)
+    assert len({issue.message for issue in found.issues}) >= 3
+    assert {issue.kind for issue in found.issues} == {"damaged"}
+    err = run("data", "check", "data", model=False).err
+    assert err == "2 songs, 1 of them unusable, 0:02 min; 1 with issues\n".replace("0:02 min", "2.0 s")
 
 
 def test_stems_that_differ_from_the_mixture_as_coding_does_add_up(packed: Path) -> None:

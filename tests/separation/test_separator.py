@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -382,3 +383,15 @@ def test_a_file_that_is_no_song(shares_model: MakeModel, tmp_path: Path) -> None
     with pytest.raises(AudioError, match=r"song\.wav"):
         Separator(shares_model()).separate_file(track, outputs_in(tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]
+
+
+@pytest.mark.parametrize("rate", ["44100", None, 0, -1, 44_100.5, float("nan")])
+def test_a_rate_that_is_none(shares_model: Callable[..., Model], rate: Any) -> None:
+    separator = Separator(shares_model())
+    with pytest.raises(UsageError, match="a sample rate must be a whole number of Hz"):
+        list(separator.separate([np.zeros((2, 100), np.float32)], rate))
+    with pytest.raises(UsageError, match="a sample rate must be a whole number of Hz"):
+        separator.separate_array(np.zeros((2, 100), np.float32), rate)
+    if rate is not None:  # that of the song
+        with pytest.raises(UsageError, match="a sample rate must be a whole number of Hz"):
+            Delivery(rate=rate)

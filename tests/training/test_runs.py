@@ -285,6 +285,22 @@ def test_a_batch_that_cannot_be_shared_out(
         train(tmp_path / "run", RECIPE, songs)
 
 
+def test_workers_that_cannot_be_started(
+    songs: list[Multitrack], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without shared memory, say: this process does their work."""
+    alone = list(Loader(Crops(songs, RECIPE), Ranks()).epoch(0))
+
+    def fails(*arguments: object, **options: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", fails)
+    batches = list(Loader(Crops(songs, RECIPE), Ranks(), workers=2).epoch(0))
+    assert all(torch.equal(*pair) for pair in zip(batches, alone, strict=True))
+    told = "cannot start worker processes: Read-only file system; this process reads the songs itself"
+    assert caplog.messages == [told]
+
+
 def test_workers_live_on_from_epoch_to_epoch(songs: list[Multitrack]) -> None:
     loader, alone = Loader(Crops(songs, RECIPE), Ranks(), workers=2), Loader(Crops(songs, RECIPE), Ranks())
     for epoch in (0, 1, 5):
