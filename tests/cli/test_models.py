@@ -317,7 +317,7 @@ def test_the_default_is_replaced_whenever_it_is_not_to_be_had(
 @pytest.mark.full
 def test_what_the_bundled_model_does_not_give_is_not_replaced(run: Run, own: Path, server: Hub, here: Path) -> None:
     write_song(here / "song.wav")
-    own.write_text(own.read_text().replace('"vocals"', '"guitar"'))
+    own.write_text(own.read_text().replace("'vocals'", "'guitar'"))
     server.faults.status = 503
     code, out, err = run("song.wav", "--registry", str(own), "--stems", "guitar", model=False)
     assert (code, out) == (1, "")
