@@ -20,11 +20,12 @@ PREFIX = "STEMSPLIT_"
 CONFIG = f"{PREFIX}CONFIG"  # the variable that names another file of settings
 _HINT = 'correct it, or rename the file; every line should be like  model = "htdemucs"'
 
-Preset = Literal["fast", "balanced", "best", "karaoke"]
+Preset = Literal["fast", "balanced", "best", "vocals", "karaoke"]
 PRESETS: Mapping[Preset, str] = {
     "fast": "spleeter",
     "balanced": "htdemucs",
-    "best": "htdemucs_ft",
+    "best": "kim_htdemucs_ft",
+    "vocals": "mel_roformer_kim",
     "karaoke": "spleeter-2stems",
 }
 """Models by what matters to the user."""

@@ -77,7 +77,7 @@ class StemStatus:
 
 
 def describe_model(spec: ModelSpec) -> dict[str, Any]:
-    """Return what identifies a model in a `Provenance`: a commit on the Hub, the hash of its file, or its steps.
+    """Return what identifies a model in a `Provenance`: a commit on the Hub, the hash of its file, or its models.
 
     Raises:
         ModelError: The file cannot be read.
@@ -88,6 +88,9 @@ def describe_model(spec: ModelSpec) -> dict[str, Any]:
             for step in spec.steps
         ]
         return {"name": spec.name, "steps": steps}
+    if spec.shares:
+        mean = [{**describe_model(share.model), "weight": share.weight} for share in spec.shares]
+        return {"name": spec.name, "mean": mean}
     if spec.path is None:
         known = {"name": spec.name, "repo": spec.repo, "revision": spec.revision}
         return known | ({"config": dict(spec.config)} if spec.config else {})

@@ -40,7 +40,7 @@ from stemsplit.batch.tracks import Track, find_tracks, with_model
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import FileStamp, check_free, check_room, sweep_folders
 from stemsplit.models import hub
-from stemsplit.models.registry import LocalModel, ModelSpec, check_masks, read_registry
+from stemsplit.models.registry import LocalModel, ModelSpec, check_masks, read_registry, resolve_complement
 from stemsplit.player.page import write_player
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.outputs import COMPLEMENT, MIXTURE, STEM_FILE, Delivery
@@ -93,7 +93,8 @@ def separate_batch(
         model: A name from models.toml, `hf://OWNER/NAME[@REVISION]` or the path of a weights file; the default model of
             models.toml if None. It is never replaced by another.
         stems: The requested stems, among them `no_vocals` and the like for the mixture without one; all by default.
-        complement: Also write the mixture without the requested stem, as `no_vocals`; needs exactly one in `stems`.
+        complement: Also write the mixture without the requested stem, as `no_vocals`, or by the name that the model has
+            for it, such as `instrumental`; needs exactly one in `stems`.
         mixture: Write the song itself beside its stems.
         stem_file: Also write one file with all four stems for DJ software.
         player: Write an HTML page on which to listen to the stems.
@@ -128,6 +129,7 @@ def separate_batch(
         inputs = [inputs]
     if not isinstance(model, ModelSpec):
         model = read_registry(registry).find(os.fspath(model) if model else None, stems)
+    model, stems, complement = resolve_complement(model, stems, complement)
     batch = _Batch(
         stems=stems,
         complement=complement,

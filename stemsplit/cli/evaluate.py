@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stemsplit.cli.download import find_and_download
-from stemsplit.cli.options import Device, Json, ModelName, Quiet, RegistryFile
+from stemsplit.cli.options import AcceptLicense, Device, Json, ModelName, Quiet, RegistryFile
 from stemsplit.errors import UsageError
 from stemsplit.models.registry import LocalModel, read_registry
 from stemsplit.wording import to_json
@@ -34,6 +34,7 @@ def evaluate(
         str | None, typer.Option(metavar="MODEL", help="Another model, to find out which of the two is better.")
     ] = None,
     own: RegistryFile = None,
+    accept_license: AcceptLicense = False,
     bss_eval: Annotated[
         bool, typer.Option("--bss-eval", help="Also measure what museval measures: SDR, SIR, ISR, SAR by the second.")
     ] = False,
@@ -69,7 +70,7 @@ def evaluate(
         scoring.find_scorable(data, registry.find(model).stems or registry.find().stems)
         if output:
             results.check_folder(output, [registry.find(name).name for name in wanted], overwrite=overwrite)
-    models = [find_and_download(registry, name, messages) for name in wanted]
+    models = [find_and_download(registry, name, messages, accept_license=accept_license) for name in wanted]
     names = [local.spec.name for local in models]
     _check_comparable(models)
     stems = models[0].spec.stems

@@ -9,10 +9,10 @@ import typer
 
 from stemsplit.cli import help
 from stemsplit.cli.download import download
-from stemsplit.cli.options import Json, Quiet, RegistryFile, complete_model
+from stemsplit.cli.options import AcceptLicense, Json, Quiet, RegistryFile, complete_model
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.models import cache, speeds
-from stemsplit.models.registry import HUB, ModelSpec, Registry, Step, is_supported, read_registry
+from stemsplit.models.registry import HUB, ModelSpec, Registry, Share, Step, is_supported, read_registry
 
 if TYPE_CHECKING:
     from stemsplit.cli.console import Messages
@@ -83,6 +83,7 @@ def info(model: Model, own: RegistryFile = None, as_json: Json = False) -> None:
         ["stems", " ".join(spec.stems) or "not known before it is downloaded"],
         *([["family", spec.family if is_supported(spec) else f"{spec.family}, not supported"]] if spec.family else []),
         *(["step", _describe_step(step)] for step in spec.steps),
+        *(["mean", _describe_share(share)] for share in spec.shares),
         ["licence", spec.license],
         *([["SDR in dB", sdr], ["", spec.sdr_metric], ["", spec.sdr_source]] if sdr else []),
         ["size", _megabytes(spec)],
@@ -99,6 +100,7 @@ def pull(
     models: Models = None,
     everything: All = False,
     own: RegistryFile = None,
+    accept_license: AcceptLicense = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -110,7 +112,7 @@ def pull(
     results: list[dict[str, Any]] = []
     for spec in chosen:
         try:
-            paths = download(spec, messages).paths
+            paths = download(spec, messages, accept_license=accept_license).paths
         except ModelError as error:
             messages.error(error)
             results.append({"model": spec.name, "error": str(error), "hint": error.hint})
@@ -304,6 +306,11 @@ def _describe_step(step: Step) -> str:
     return f"{step.model.name}{f' on the {step.of}' if step.of else ''}{renamed}; {step.model.license}"
 
 
+def _describe_share(share: Share) -> str:
+    weight = f", with weight {share.weight:g}" if share.weight != 1 else ""
+    return f"{share.model.name}{weight}; {share.model.license}"
+
+
 def _mean_sdr(spec: ModelSpec) -> str:
     """The mean SDR, if it is published for all stems."""
     if not spec.sdr or set(spec.sdr) != set(spec.stems):
@@ -343,8 +350,10 @@ def _describe(spec: ModelSpec) -> dict[str, Any]:
         "runs": not spec.family or is_supported(spec),
         "stems": spec.stems,
         "steps": [{"model": step.model.name, "of": step.of or None, "as": dict(step.rename)} for step in spec.steps],
+        "mean": [{"model": share.model.name, "weight": share.weight} for share in spec.shares],
         "license": spec.license,
         "speed": spec.speed,
+        "confirm": any(part.confirm for part in spec.parts),
         "sdr": {**spec.sdr, "metric": spec.sdr_metric, "source": spec.sdr_source} if spec.sdr else None,
         "repo": spec.repo or None,
         "revision": spec.revision or None,

@@ -73,6 +73,14 @@ RegistryFile = Annotated[
         help="A models.toml of your own, whose models are added to the list.",
     ),
 ]
+AcceptLicense = Annotated[
+    bool,
+    typer.Option(
+        "--accept-license",
+        rich_help_panel=help.STEMS,
+        help="Accept the licence of a model that asks for it before its first download.",
+    ),
+]
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
     typer.Option(

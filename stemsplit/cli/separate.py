@@ -17,6 +17,7 @@ from stemsplit import devices
 from stemsplit.cli.defaults import Preset, choose_model, is_typed, prevailing
 from stemsplit.cli.options import (
     FORMATS,
+    AcceptLicense,
     BatchSize,
     Bitrate,
     Bits,
@@ -55,7 +56,7 @@ from stemsplit.cli.options import (
 )
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.files import make_temporary_folder
-from stemsplit.models.registry import COMPLEMENT, FALLBACK, read_registry
+from stemsplit.models.registry import COMPLEMENT, FALLBACK, read_registry, resolve_complement
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.signals import Stopped
 
@@ -78,6 +79,7 @@ def separate(
     model: ModelName = None,
     preset: Preset = None,
     own: RegistryFile = None,
+    accept_license: AcceptLicense = False,
     stems: Stems = None,
     two_stems: TwoStems = None,
     mixture: Mixture = False,
@@ -149,7 +151,7 @@ def separate(
             raise UsageError(f"{place.single} has room for one stem", hint)
         complement = False  # the first of the two stems
     if spec.stems:
-        spec = spec.only(wanted)
+        spec, wanted, complement = resolve_complement(spec.only(wanted), wanted, complement)
     if output == STDOUT:
         _check_stdout(json=as_json)
     printer = BatchPrinter(
@@ -183,7 +185,11 @@ def separate(
                     dry_run=dry_run,
                     manifests=not place.single,
                     download=partial(
-                        download, messages=messages, stems=wanted, fallback=None if named else registry.find(FALLBACK)
+                        download,
+                        messages=messages,
+                        stems=wanted,
+                        accept_license=accept_license,
+                        fallback=None if named else registry.find(FALLBACK),
                     ),
                     on_event=printer,
                 )

@@ -13,7 +13,7 @@ import typer
 
 from stemsplit import signals
 from stemsplit.cli.download import find_and_download
-from stemsplit.cli.options import Device, RegistryFile
+from stemsplit.cli.options import AcceptLicense, Device, RegistryFile
 from stemsplit.models.registry import read_registry
 from stemsplit.signals import Stopped
 
@@ -34,6 +34,7 @@ def train(
         ),
     ] = None,
     own: RegistryFile = None,
+    accept_license: AcceptLicense = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last epoch in FOLDER.")] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="How many epochs in all, instead of the recipe's.")] = None,
     device: Device = "auto",
@@ -52,7 +53,7 @@ def train(
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started; it reports for all
     messages = console.Messages(quiet=not first)
-    local = find_and_download(read_registry(own), start, messages) if start else None
+    local = find_and_download(read_registry(own), start, messages, accept_license=accept_license) if start else None
     with messages.loading("starting"):
         from stemsplit import devices
         from stemsplit.datasets.multitracks import find_songs

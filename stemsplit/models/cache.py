@@ -99,7 +99,7 @@ def described(spec: ModelSpec, path: Path | None = None) -> ModelSpec:
     Raises:
         ModelError: The file is damaged, or has no header.
     """
-    if spec.stems or spec.path or spec.steps or not (path := path or find_weights(spec)):
+    if spec.stems or spec.path or spec.components or not (path := path or find_weights(spec)):
         return spec
     header = registry.read_spec(path)
     files = spec.files or (WeightFile(path.name, path.stat().st_size, recorded_hash(spec, WeightFile(path.name))),)
@@ -109,7 +109,7 @@ def described(spec: ModelSpec, path: Path | None = None) -> ModelSpec:
 
 def find_files(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
     """Find all downloaded files of a model, verified or not."""
-    if spec.steps:
+    if spec.components:
         return [found for part in spec.parts for found in find_files(part)]
     if spec.path:
         return []
@@ -193,7 +193,7 @@ def converted_path(sources: Sequence[Path], header: str) -> Path:
 
 def find_converted(spec: ModelSpec) -> list[tuple[WeightFile, Path]]:
     """Find what has been converted from the downloads of a model, for it or for another model of the same downloads."""
-    if spec.steps:
+    if spec.components:
         return [converted for part in spec.parts for converted in find_converted(part)]
     if not any(file.name.endswith(ONNX) for file in spec.files):
         return []

@@ -102,13 +102,16 @@ def build_network(header: Header, weights: Mapping[str, Tensor]) -> nn.Module:
     with torch.device("meta"):
         network = new_model(header).network
     wanted = network.state_dict()
-    # Not by `empty_like`, which for the meta device imports a compiler, for half a second.
-    laid_out = {
-        name: torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(weights[name])
-        for name, tensor in wanted.items()
-    }
-    network.load_state_dict(laid_out, assign=True)
+    network.load_state_dict({name: _laid_out(weights[name], like) for name, like in wanted.items()}, assign=True)
     return network
+
+
+def _laid_out(weights: Tensor, like: Tensor) -> Tensor:
+    """Weights in the type and layout of a network; those of the file itself if they are so already."""
+    if (weights.dtype, weights.stride()) == (like.dtype, like.stride()):
+        return weights
+    # Not by `empty_like`, which for the meta device imports a compiler, for half a second.
+    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).copy_(weights)
 
 
 def save(model: Model, path: Path) -> None:
@@ -168,13 +171,14 @@ def read_header(path: Path) -> Header:
         return parse_header(file.metadata() or {})
 
 
-def read_weights(path: Path, header: Header, prefix: str = "") -> dict[str, Tensor]:
+def read_weights(path: Path, header: Header, prefix: str = "", hint: str = "") -> dict[str, Tensor]:
     """Read the weights of a network, in the precision of the file.
 
     Args:
         path: File of weights.
         header: The network that they are for.
         prefix: Of their names in the file.
+        hint: What to do if the file does not fit the network; by default to download it again.
 
     Returns:
         The weights by name, without the prefix.
@@ -184,7 +188,11 @@ def read_weights(path: Path, header: Header, prefix: str = "") -> dict[str, Tens
     """
     with open_weights(path) as file:
         names = {key.removeprefix(prefix): key for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
-        _check_weights(header, {name: file.get_slice(key) for name, key in names.items()})
+        try:
+            _check_weights(header, {name: file.get_slice(key) for name, key in names.items()})
+        except ModelError as error:
+            error.hint = error.hint or hint
+            raise
         weights = {name: file.get_tensor(key) for name, key in names.items()}
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise ModelError("its weights are not all finite numbers")

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from stemsplit.errors import ModelError, UsageError
 from stemsplit.models import checkpoint, headers, spleeter_onnx
 from stemsplit.models.checkpoint import Header, Model
-from stemsplit.models.registry import ONNX, LocalModel
-from stemsplit.networks.families import input_length, is_standardized
+from stemsplit.models.registry import ONNX, LocalModel, ModelSpec
+from stemsplit.networks.families import input_length, is_standardized, selects_stems
 from stemsplit.networks.masking import MaskNetwork
 
 MAX_GAIN = 1e6
@@ -46,7 +46,7 @@ class EnsembleMember:
         contributions: The stems that it contributes to.
         length: Window, samples.
         weights: Weights to load into the network before it runs, if other members share the network; else None.
-        needed: Indices of the stems that a mask network should compute; None for all.
+        needed: Indices of the stems that the network should compute, if it can leave out others; None for all.
     """
 
     network: nn.Module
@@ -93,6 +93,14 @@ class Ensemble:
         """Whether its networks expect songs of zero mean and unit deviation."""
         return all(is_standardized(member.network) for member in self.members)
 
+    @property
+    def remainder(self) -> str:
+        """The stem that is the mixture minus all others; empty if there is none."""
+        member = self.members[0]
+        if not self.complete or len(self.members) > 1 or not getattr(member.network, "remainder", False):
+            return ""
+        return self.header.stems[max(member.contributions, key=lambda share: share.output).stem]
+
     def input_length(self, length: int) -> int:
         """Return how many samples its networks need, at most, to separate `length` of them."""
         return max(member.input_length(length) for member in self.members)
@@ -111,16 +119,50 @@ class Ensemble:
 
 
 @dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean of models that may have different windows: each stem is the weighted mean of those that they give.
+
+    Attributes:
+        header: Rate and channels of all models, and the stems of the mean; the windows are those of the first model.
+        ensembles: The models.
+        weights: Their weights.
+    """
+
+    header: Header
+    ensembles: tuple[Ensemble, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the mean gives all stems of its networks."""
+        return all(ensemble.complete for ensemble in self.ensembles)
+
+    @property
+    def standardized(self) -> bool:
+        """Whether one of its networks expects songs of zero mean and unit deviation."""
+        return any(ensemble.standardized for ensemble in self.ensembles)
+
+    def check_wiener(self, iterations: int) -> None:
+        """Check whether the networks' output can be refined by Wiener filtering, as `Ensemble.check_wiener` does.
+
+        Raises:
+            UsageError: A network does not estimate masks.
+        """
+        for ensemble in self.ensembles:
+            ensemble.check_wiener(iterations)
+
+
+@dataclass(frozen=True, slots=True)
 class ChainStep:
     """A model in a chain.
 
     Attributes:
-        ensemble: Its networks.
+        ensemble: Its networks, or a mean of several models.
         of: The stem of an earlier step that it separates; empty for the mixture.
         rename: Names of its stems in the chain, where they differ.
     """
 
-    ensemble: Ensemble
+    ensemble: Ensemble | Mean
     of: str = ""
     rename: Mapping[str, str] = field(default_factory=dict)
 
@@ -150,6 +192,12 @@ class Chain:
             names = names - {step.of} | set(step.stems)
         return names <= set(self.header.stems) and all(step.ensemble.complete for step in self.steps)
 
+    @property
+    def remainder(self) -> str:
+        """The stem that is the mixture minus all others; empty if there is none."""
+        ensemble = self.steps[0].ensemble
+        return ensemble.remainder if len(self.steps) == 1 and isinstance(ensemble, Ensemble) else ""
+
     def check_wiener(self, iterations: int) -> None:
         """Check whether the networks' output can be refined by Wiener filtering.
 
@@ -169,11 +217,11 @@ def ensemble_of(model: Model) -> Ensemble:
     return Ensemble(model.header, (EnsembleMember(model.network, contributions, model.header.length),))
 
 
-def chain_of(model: Model | Ensemble | Chain) -> Chain:
+def chain_of(model: Model | Ensemble | Mean | Chain) -> Chain:
     """Make a chain of one step of anything but a chain."""
     if isinstance(model, Chain):
         return model
-    ensemble = model if isinstance(model, Ensemble) else ensemble_of(model)
+    ensemble = ensemble_of(model) if isinstance(model, Model) else model
     return Chain(ensemble.header, (ChainStep(ensemble),))
 
 
@@ -189,19 +237,33 @@ def load_model(model: LocalModel, *, device: str = "cpu", reuse_networks: bool =
         ModelError: As for `load_ensemble`, and when the steps of a chain have different channels.
         UsageError: No network gives a stem that is wanted.
     """
-    if not model.steps:
-        return chain_of(load_ensemble(model, device=device, reuse_networks=reuse_networks))
+    if not model.spec.steps:
+        return chain_of(_load_step(model, device, reuse_networks))
     steps = []
-    for step, local in zip(model.spec.needed_steps, model.steps, strict=True):
-        ensemble = load_ensemble(local, device=device, reuse_networks=reuse_networks)
-        steps.append(ChainStep(ensemble, step.of, step.rename))
+    for step, local in zip(model.spec.needed_steps, model.components, strict=True):
+        steps.append(ChainStep(_load_step(local, device, reuse_networks), step.of, step.rename))
     header = steps[0].ensemble.header
-    for loaded, local in zip(steps, model.steps, strict=True):
+    for loaded, local in zip(steps, model.components, strict=True):
         if loaded.ensemble.header.channels != header.channels:
-            first, name = model.steps[0].spec.name, local.spec.name
+            first, name = model.components[0].spec.name, local.spec.name
             message = f"the steps {first!r} and {name!r} of {model.spec.name!r} have different numbers of channels"
             raise ModelError(message, "chain models of mono, or models of stereo", model=model.spec.name)
     return Chain(replace(header, stems=model.spec.stems), tuple(steps))
+
+
+def _load_step(model: LocalModel, device: str, reuse_networks: bool) -> Ensemble | Mean:
+    """Load a model that is not a chain."""
+    if not model.components:
+        return load_ensemble(model, device=device, reuse_networks=reuse_networks)
+    ensembles = [load_ensemble(part, device=device, reuse_networks=reuse_networks) for part in model.components]
+    first = ensembles[0].header
+    for ensemble, part in zip(ensembles, model.components, strict=True):
+        if (ensemble.header.rate, ensemble.header.channels) != (first.rate, first.channels):
+            names = f"{model.components[0].spec.name!r} and {part.spec.name!r}"
+            message = f"the models {names} of {model.spec.name!r} differ in sample rate or channels"
+            raise ModelError(message, "average models of the same kind", model=model.spec.name)
+    weights = tuple(share.weight for share in model.spec.needed_shares)
+    return Mean(replace(first, stems=model.spec.stems), tuple(ensembles), weights)
 
 
 def load_ensemble(model: LocalModel, *, device: str = "cpu", reuse_networks: bool = True) -> Ensemble:
@@ -221,7 +283,7 @@ def load_ensemble(model: LocalModel, *, device: str = "cpu", reuse_networks: boo
     paths, gives = model.paths, model.gives
     if any(path.suffix == ONNX for path in paths):
         paths, gives = (spleeter_onnx.convert(paths, gives, spec.config),), [()]
-    parts = [part for path, names in zip(paths, gives, strict=True) for part in _read_parts(path, names)]
+    parts = [part for path, names in zip(paths, gives, strict=True) for part in _read_parts(path, names, spec)]
     first = parts[0].header
     for part in parts:
         same = replace(part.header, family=first.family, config=first.config, stems=first.stems, notes=first.notes)
@@ -248,6 +310,7 @@ class _Part:
     header: Header
     gains: Mapping[str, float]
     prefix: str = ""
+    hint: str = ""  # if the file does not fit
 
     @property
     def shape(self) -> str:
@@ -255,9 +318,14 @@ class _Part:
         return json.dumps([self.header.family, self.header.config, len(self.header.stems)])
 
 
-def _read_parts(path: Path, gives: Sequence[str]) -> list[_Part]:
-    """The networks in a file."""
+def _read_parts(path: Path, gives: Sequence[str], spec: ModelSpec) -> list[_Part]:
+    """The networks in a file of a model."""
     with checkpoint.open_weights(path) as file:
+        if spec.header:
+            hint = f"compare config and stems of {spec.name!r} in models.toml with the file"
+            return [
+                _Part(path, checkpoint.make_header(spec.header), dict.fromkeys(spec.header["stems"], 1.0), "", hint)
+            ]
         metadata = file.metadata() or {}
         if "signatures" not in metadata:
             header = checkpoint.parse_header(metadata)
@@ -304,16 +372,16 @@ def _load_members(parts: Sequence[_Part], wanted: Sequence[str], device: str, re
         )
         is_reused = reuse and shapes.count(part.shape) > 1
         network = networks.get(part.shape) if is_reused else None
-        weights = checkpoint.read_weights(part.path, part.header, part.prefix)
+        weights = checkpoint.read_weights(part.path, part.header, part.prefix, part.hint)
         if network is None:
             network = networks[part.shape] = checkpoint.build_network(part.header, weights).to(device).eval()
         member = EnsembleMember(network, contributions, part.header.length, weights if is_reused else None)
-        members.append(_only_needed(member) if isinstance(network, MaskNetwork) else member)
+        members.append(_only_needed(member) if selects_stems(network) else member)
     return members
 
 
 def _only_needed(member: EnsembleMember) -> EnsembleMember:
-    """Let a mask network compute only the stems that contribute to one of the ensemble's."""
+    """Let a network compute only the stems that contribute to one of the ensemble's."""
     needed = tuple(sorted({contribution.output for contribution in member.contributions}))
     contributions = tuple(share._replace(output=needed.index(share.output)) for share in member.contributions)
     return replace(member, contributions=contributions, needed=needed)

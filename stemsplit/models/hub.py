@@ -28,6 +28,8 @@ OnAsk = Callable[[ModelSpec], None]
 """Called before the Hub is asked about a model, which may take seconds; with the model."""
 OnDownload = Callable[[ModelSpec, int | None], None]
 """Called once before a download starts, with the model and its size in bytes, if known."""
+AcceptLicense = Callable[[ModelSpec], bool]
+"""Called before the first download of a model whose licence must be accepted; returns whether it is."""
 OnProgress = Callable[[int, int | None], None]
 """Called with the bytes downloaded so far and their total, if known, over all files of a model."""
 
@@ -37,6 +39,7 @@ def download_model(
     *,
     stems: Sequence[str] = (),
     registry: Path | None = None,
+    accept_license: bool = False,
     on_download: OnDownload = lambda spec, size: None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> LocalModel:
@@ -46,6 +49,7 @@ def download_model(
         name: A model's name, `hf://OWNER/NAME[@REVISION]`, or the path of a file; the default model if None.
         stems: Stems that are wanted; all if empty. Files that only others need are not downloaded.
         registry: A models.toml to add to the built-in list and to the one in the user's configuration folder.
+        accept_license: Accept the licence of a model that asks for it before its first download, see `ModelSpec`.
         on_download: Called once before a download starts.
         on_progress: Called after each chunk.
 
@@ -59,13 +63,16 @@ def download_model(
         UsageError: The model has no such stem.
     """
     spec = read_registry(registry).find(os.fspath(name) if name else None, stems)
-    return download(spec, stems, on_download=on_download, on_progress=on_progress)
+    return download(
+        spec, stems, accept_license=lambda spec: accept_license, on_download=on_download, on_progress=on_progress
+    )
 
 
 def download(
     spec: ModelSpec,
     stems: Sequence[str] = (),
     *,
+    accept_license: AcceptLicense = lambda spec: False,
     on_ask: OnAsk = lambda spec: None,
     on_download: OnDownload = lambda spec, size: None,
     on_progress: OnProgress = lambda done, total: None,
@@ -75,6 +82,7 @@ def download(
     Args:
         spec: The model, from `Registry.find`.
         stems: The requested stems, for a model whose stems are known only after the download; all if empty.
+        accept_license: Called before the first download of a model whose licence must be accepted.
         on_ask: Called once before the Hub is asked, unless everything is cached.
         on_download: Called once before a download starts.
         on_progress: Called after each chunk.
@@ -84,28 +92,33 @@ def download(
 
     Raises:
         UnreachableError: The files are not cached, and the Hub cannot be reached.
-        ModelError: The Hub has no such model, this version cannot run it, its files are not the expected ones, or they
-            cannot be stored.
+        ModelError: The Hub has no such model, this version cannot run it, its files are not the expected ones, they
+            cannot be stored, or its licence was not accepted.
         UsageError: The model has no such stem.
     """
     check_family(spec)
-    if spec.steps:
+    if spec.components:
         spec = spec.only(stems)
     parts = [_resolve(part, on_ask) if part.repo and not part.files else part for part in spec.parts]
     files = [(part, file) for part in parts for file in part.files]
     problems = [_problem(part, file) for part, file in files]
     if missing := [each for each, problem in zip(files, problems, strict=True) if problem is not None]:
-        if spec.files or spec.steps:  # a repository that had to be looked up was announced then
+        for part in (part for part, file in missing if part.confirm and cache.find_file(part, file) is None):
+            if not accept_license(part):
+                message = f"the licence of the model {part.name!r} was not accepted: {part.license}"
+                hint = f"if it suits you, call  download_model({part.name!r}, accept_license=True)  once"
+                raise ModelError(message, hint, model=part.name)
+        if spec.files or spec.components:  # a repository that had to be looked up was announced then
             on_ask(spec)
         _download_files(spec, missing, "; ".join(filter(None, problems)), on_download, on_progress)
-    if spec.steps:
-        steps = tuple(_local(part) for part in parts)
-        return LocalModel(spec, tuple(path for step in steps for path in step.paths), steps=steps)
-    return _local(parts[0], stems)
+    return _local(spec if spec.components else parts[0], stems)
 
 
 def _local(spec: ModelSpec, stems: Sequence[str] = ()) -> LocalModel:
     """A model whose files are here, narrowed to `stems`."""
+    if spec.components:
+        components = tuple(_local(part) for part in spec.components)
+        return LocalModel(spec, tuple(path for part in components for path in part.paths), components=components)
     paths = (spec.path,) if spec.path else tuple(_path_of(spec, file) for file in spec.files)
     if not spec.stems:
         spec = cache.described(spec, paths[0])

@@ -78,6 +78,19 @@ class Step:
     rename: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A model in a mean of several.
+
+    Attributes:
+        model: The model.
+        weight: Its weight in the mean of each stem that it gives, above 0.
+    """
+
+    model: "ModelSpec"
+    weight: float = 1.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """What is known about a model before its weights are loaded.
@@ -93,8 +106,12 @@ class ModelSpec:
         revision: Commit, or the branch or tag that the user named until it has been resolved.
         files: Files in the repository; empty until the repository has been looked up.
         steps: The steps of a chain of models, for which all fields about files and networks are empty.
+        shares: The models of a mean of several, for which all fields about files and networks are empty.
         joint: Whether all files together make one network, so that none can be left out.
         config: Network settings that differ from the defaults, where the files do not state them.
+        header: All that the files would state of the network if they had a header, by the fields of
+            `checkpoint.Header`; empty if they have one.
+        confirm: Whether its licence must be accepted before the first download.
         branch: Branch or tag that `revision` was resolved from.
         sdr: Published SDR in dB by stem; empty if there is none.
         sdr_metric: How the SDR was measured.
@@ -112,8 +129,11 @@ class ModelSpec:
     revision: str = ""
     files: tuple[WeightFile, ...] = ()
     steps: tuple[Step, ...] = ()
+    shares: tuple[Share, ...] = ()
     joint: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
+    header: Mapping[str, Any] = field(default_factory=dict)
+    confirm: bool = False
     branch: str = ""
     sdr: Mapping[str, float] = field(default_factory=dict)
     sdr_metric: str = ""
@@ -131,9 +151,30 @@ class ModelSpec:
         return tuple(reversed(needed))
 
     @property
+    def needed_shares(self) -> tuple[Share, ...]:
+        """The models of a mean that give one of its `stems`, narrowed to these."""
+        owns = [(share, [stem for stem in share.model.stems if stem in self.stems]) for share in self.shares]
+        return tuple(replace(share, model=share.model.only(own)) for share, own in owns if own)
+
+    @property
+    def components(self) -> "tuple[ModelSpec, ...]":
+        """The models that a chain or a mean is made of, as far as its `stems` need them; none for other models."""
+        return (*(step.model for step in self.needed_steps), *(share.model for share in self.needed_shares))
+
+    @property
     def parts(self) -> "tuple[ModelSpec, ...]":
-        """The models that have files: those of the steps of a chain, or else this one."""
-        return tuple(step.model for step in self.needed_steps) or (self,)
+        """The models that have files: those that a chain or a mean is made of in the end, or else this one."""
+        return tuple(part for component in self.components for part in component.parts) or (self,)
+
+    def complement_of(self, stem: str) -> str:
+        """Return the stem that is the mixture without another one; empty if there is none with a name of its own.
+
+        Where a network estimates one stem, and the other is what that leaves of the mixture, each is the complement.
+        """
+        pair = list(self.header.get("stems", ()))
+        if not self.config.get("remainder") or len(pair) != 2 or stem not in pair:
+            return ""
+        return str(pair[1 - pair.index(stem)])
 
     @property
     def is_local(self) -> bool:
@@ -182,16 +223,16 @@ class LocalModel:
 
     Attributes:
         spec: The model; family, stems and files are known.
-        paths: Its files of weights, in the order of `spec.files`; of a chain, those of all steps.
+        paths: Its files of weights, in the order of `spec.files`; of a chain or a mean, those of all its models.
         fallback: Set when it replaces a default model that could not be downloaded: `instead_of` is the name of that
             model, `reason` says why.
-        steps: The models of `spec.needed_steps`.
+        components: The models of `spec.components`.
     """
 
     spec: ModelSpec
     paths: tuple[Path, ...]
     fallback: Mapping[str, str] | None = None
-    steps: "tuple[LocalModel, ...]" = ()
+    components: "tuple[LocalModel, ...]" = ()
 
     @property
     def gives(self) -> list[tuple[str, ...]]:
@@ -374,6 +415,26 @@ def check_masks(spec: ModelSpec) -> None:
         raise UsageError(message, "leave --wiener out, or choose mini, spleeter or spleeter-16k", model=spec.name)
 
 
+def resolve_complement(
+    spec: ModelSpec, stems: Sequence[str], complement: bool
+) -> tuple[ModelSpec, tuple[str, ...], bool]:
+    """Turn the wish for a stem and the mixture without it into one for two stems, if the model has both by name.
+
+    Args:
+        spec: The model, narrowed to `stems`.
+        stems: The requested stems; all if empty.
+        complement: Whether the mixture without the stem is requested, too.
+
+    Returns:
+        The same three, as they apply to this model.
+    """
+    other = spec.complement_of(stems[0]) if complement and len(stems) == 1 else ""
+    if not other:
+        return spec, tuple(stems), complement
+    pair = (stems[0], other)
+    return replace(spec, stems=tuple(stem for stem in spec.header["stems"] if stem in pair)), pair, False
+
+
 def parse_registry(text: str, source: str, *, known: Mapping[str, ModelSpec] | None = None) -> Registry:
     """Parse a models.toml.
 
@@ -390,29 +451,32 @@ def parse_registry(text: str, source: str, *, known: Mapping[str, ModelSpec] | N
 
 def _parse_tables(tables: dict[str, Any], source: str, *, known: Mapping[str, ModelSpec] | None = None) -> Registry:
     default, known = tables.pop("default", ""), known or {}
-    chains = {name for name, table in tables.items() if isinstance(table, dict) and "steps" in table}
     models: dict[str, ModelSpec] = {}
-    for name, table in sorted(tables.items(), key=lambda item: item[0] in chains):  # they are made of the others
+    for name, table in sorted(tables.items(), key=lambda item: _rank(item[1])):
         where = f"{source}, [{name}]"
         if name in known:
             raise ModelError(f"{where}: a model of that name exists already", "choose another name")
-        if name in chains:
-            models[name] = _parse_chain(name, table, {**known, **models}, where)
-        else:
-            models[name] = _parse_spec(name, table, where)
+        parse = (_parse_spec, _parse_mean, _parse_chain)[_rank(table)]
+        models[name] = parse(name, table, {**known, **models}, where)
     if default not in ("", *known, *models):
         raise ModelError(f"{source}: default = {default!r} is none of the models", f"known: {', '.join(models)}")
     return Registry({name: models[name] for name in tables}, default)
 
 
-def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
+def _rank(table: Any) -> int:
+    """0 for a model with files, 1 for a mean of such models, 2 for a chain, which is made of both."""
+    return 0 if not isinstance(table, dict) else 2 if "steps" in table else int("mean" in table)
+
+
+def _parse_spec(name: str, table: Any, models: Mapping[str, ModelSpec], where: str) -> ModelSpec:
     if not isinstance(table, dict):
         raise ModelError(f"{where}: not a table", f"{name} should be a model; see the top of models.toml")
     if "bundled" in table:
         spec = _parse_description(name, table, ("summary", "family", "license", "bundled"), (), (), where)
         return replace(spec, path=_PACKAGE / table["bundled"])
     texts = ("summary", "family", "license", "repo", "revision")
-    spec = _parse_description(name, table, texts, ("files",), ("joint", "config"), where)
+    optional = ("joint", "config", "windows", "confirm")
+    spec = _parse_description(name, table, texts, ("files",), optional, where)
     if not REPO.fullmatch(table["repo"]):
         raise ModelError(f"{where}: repo must be 'owner/name'")
     if not COMMIT.fullmatch(table["revision"]):
@@ -420,21 +484,64 @@ def _parse_spec(name: str, table: Any, where: str) -> ModelSpec:
     if not isinstance(table["files"], list) or not table["files"]:
         raise ModelError(f"{where}: files must be a list of tables")
     files = [_parse_file(file, spec.stems, f"{where}: files[{i}]") for i, file in enumerate(table["files"])]
-    joint = table.get("joint", False)
-    if type(joint) is not bool:
-        raise ModelError(f"{where}: joint must be true or false")
+    flags = {key: table.get(key, False) for key in ("joint", "confirm")}
+    for key, flag in flags.items():
+        if type(flag) is not bool:
+            raise ModelError(f"{where}: {key} must be true or false")
     config = _parse_config(table.get("config", {}), f"{where}: config")
+    spec = replace(spec, repo=table["repo"], revision=table["revision"], files=tuple(files), config=config, **flags)
     if any(file.name.endswith(ONNX) for file in files):
-        _check_onnx(spec, files, joint, where)
-    elif config:
-        raise ModelError(f"{where}: config is for {ONNX} files only", f"a {SUFFIX} file states its settings itself")
-    return replace(spec, repo=table["repo"], revision=table["revision"], files=tuple(files), joint=joint, config=config)
+        _check_onnx(spec, files, spec.joint, where)
+    elif config and "windows" not in table:
+        hint = f"a {SUFFIX} file states its settings itself; one that does not needs windows as well"
+        raise ModelError(f"{where}: config is for {ONNX} files, and for files without settings of their own", hint)
+    if "windows" not in table:
+        return spec
+    windows = _parse_windows(table["windows"], f"{where}: windows")
+    return replace(spec, header={"family": spec.family, "config": config, "stems": list(spec.stems), **windows})
+
+
+def _parse_windows(table: Any, where: str) -> dict[str, int]:
+    """Rate (Hz), channels, and length and hop (samples) of the windows that networks were trained for."""
+    if not isinstance(table, dict):
+        raise ModelError(f"{where}: not a table")
+    keys = ("rate", "channels", "length", "hop")
+    _check_keys(table, keys, (), where)
+    if not all(type(table[key]) is int and table[key] > 0 for key in keys) or table["hop"] > table["length"]:
+        raise ModelError(f"{where}: {', '.join(keys)} must be whole numbers above 0, and hop not above length")
+    return dict(table)
 
 
 def _size_on_disk(spec: ModelSpec) -> int | None:
     if spec.path:
         return spec.path.stat().st_size if spec.path.exists() else None
     return spec.size if spec.files else None
+
+
+def _parse_mean(name: str, table: Mapping[str, Any], models: Mapping[str, ModelSpec], where: str) -> ModelSpec:
+    """A mean of other models, which are given."""
+    spec = _parse_description(name, table, ("summary", "license"), ("mean",), (), where)
+    if not isinstance(table["mean"], list) or len(table["mean"]) < 2:
+        raise ModelError(f"{where}: mean must be a list of two tables or more")
+    shares = [_parse_share(entry, models, f"{where}: mean[{i}]") for i, entry in enumerate(table["mean"])]
+    known = [stem for share in shares for stem in share.model.stems]
+    if missing := [stem for stem in spec.stems if stem not in known]:
+        raise ModelError(f"{where}: none of the models gives {missing[0]}")
+    return replace(spec, shares=tuple(shares))
+
+
+def _parse_share(table: Any, models: Mapping[str, ModelSpec], where: str) -> Share:
+    if not isinstance(table, dict):
+        raise ModelError(f"{where}: not a table")
+    _check_keys(table, ("model",), ("weight",), where)
+    name, weight = table["model"], table.get("weight", 1)
+    if not isinstance(name, str) or name not in models:
+        raise ModelError(f"{where}: unknown model {name!r}", did_you_mean(str(name), models))
+    if models[name].components:
+        raise ModelError(f"{where}: {name!r} is made of several models itself", "list these instead")
+    if type(weight) not in (int, float) or not 0 < weight < float("inf"):
+        raise ModelError(f"{where}: weight must be a number above 0")
+    return Share(models[name], float(weight))
 
 
 def _parse_chain(name: str, table: Mapping[str, Any], models: Mapping[str, ModelSpec], where: str) -> ModelSpec:

@@ -43,6 +43,7 @@ class RoformerConfig:
         head_width: Features of a head, even.
         mask_layers: Linear layers of the networks that estimate the masks.
         mask_expansion: How many times wider than a token these are inside.
+        remainder: Whether the last stem has no mask, but is what the others leave of the mixture.
         zero_dc: Whether the stems have no energy in the lowest bin, below 11 Hz at the default sizes.
 
     Raises:
@@ -57,6 +58,7 @@ class RoformerConfig:
     head_width: int = 64
     mask_layers: int = 2
     mask_expansion: int = 4
+    remainder: bool = False
     zero_dc: bool = True
 
     def __post_init__(self) -> None:
@@ -73,7 +75,7 @@ class RoformerConfig:
                 "mask_expansion": (1, 16),
             },
         )
-        check_flags(self, "zero_dc")
+        check_flags(self, "remainder", "zero_dc")
         if self.head_width % 2:
             raise ValueError(f"head_width must be even, not {self.head_width}")
 
@@ -97,7 +99,9 @@ class RoformerNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.stft = Stft(config.n_fft, config.hop)
-        self.head_width, self.zero_dc = config.head_width, config.zero_dc
+        self.head_width, self.zero_dc, self.remainder = config.head_width, config.zero_dc, config.remainder
+        if stems == 1 and config.remainder:
+            raise ValueError("a network that gives the remainder of the mixture needs another stem besides")
         bins = torch.tensor([index for band in bands for index in band], device="cpu")
         counts = torch.bincount(bins, minlength=self.stft.bins)
         if len(counts) > self.stft.bins or not counts.all():
@@ -111,7 +115,7 @@ class RoformerNetwork(nn.Module):
         )
         self.final_norm = nn.Identity() if norm_each else RmsNorm(config.width)
         self.band_split = _BandSplit(values, config.width)
-        self.mask_estimators = nn.ModuleList(_MaskEstimator(values, config) for _ in range(stems))
+        self.mask_estimators = nn.ModuleList(_MaskEstimator(values, config) for _ in range(stems - config.remainder))
 
     def forward(self, mix: Tensor, stem_indices: Sequence[int] | None = None) -> Tensor:
         """Separate a mixture.
@@ -123,11 +127,18 @@ class RoformerNetwork(nn.Module):
         Returns:
             Stems `(B, S, C, N)`, in ascending order of their indices.
         """
+        masked = range(len(self.mask_estimators))
+        wanted = range(len(masked) + self.remainder) if stem_indices is None else sorted(stem_indices)
+        needed = masked if len(masked) in wanted else wanted
         spectrum = self.stft(mix)
         tokens = self._tokens(spectrum)
-        indices = range(len(self.mask_estimators)) if stem_indices is None else sorted(stem_indices)
-        stems = (self._masked(self.mask_estimators[index](tokens), spectrum) for index in indices)
-        return torch.stack([self.stft.inverse(stem, mix.shape[-1]) for stem in stems], dim=1)
+        stems = {}
+        for index in needed:
+            estimate = self._masked(self.mask_estimators[index](tokens), spectrum)
+            stems[index] = self.stft.inverse(estimate, mix.shape[-1])
+        if len(masked) in wanted:
+            stems[len(masked)] = mix - sum(stems.values())
+        return torch.stack([stems[index] for index in wanted], dim=1)
 
     def _tokens(self, spectrum: Tensor) -> Tensor:
         """`(B, C, F, T)` complex -> `(K, B, T, D)`, the features of K bands."""

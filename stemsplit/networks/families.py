@@ -16,6 +16,10 @@ between calls. The input is not modified.
 Files are checked against a network built under `torch.device("meta")`, and their weights are then assigned to it. A
 buffer that is not saved (`persistent=False`) must hold its values even then: compute it with `device="cpu"`.
 
+A network that can leave out stems takes `stem_indices` as a second argument, as `masking.MaskNetwork` does: the indices
+of those to return, in ascending order. One whose last stem is what the others leave of the mixture has an attribute
+`remainder` that is true.
+
 A network that needs context around a window, or that takes certain lengths only, has a method `input_length(n)`: the
 samples that it needs to separate n of them, which are in their centre. It is non-decreasing. A result below n means
 that the network cannot take n samples at once; a model with such windows is refused.
@@ -36,6 +40,7 @@ Adding a family
 """
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import fields
@@ -83,6 +88,11 @@ def build(family: str, config: Mapping[str, Any], *, stems: int, channels: int) 
     except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise ModelError(f"network family {family!r} cannot be built with these settings: {error}") from error
     return network  # type: ignore[no-any-return]
+
+
+def selects_stems(network: "nn.Module") -> bool:
+    """Whether a network can compute only some of its stems."""
+    return "stem_indices" in inspect.signature(network.forward).parameters
 
 
 def input_length(network: "nn.Module", length: int, default: int) -> int:

@@ -44,7 +44,7 @@ class Config:
         kernel: Frames that they see.
         layers: Pairs of LSTMs, an even number.
         expansion: How many times wider than the feature maps the LSTMs are.
-        normalize: Whether to standardize the mixture, and to scale the stems back.
+        standardized: Whether songs are standardized as a whole, as for the weights of SCNet's authors.
 
     Raises:
         ValueError: A setting is impossible.
@@ -61,12 +61,12 @@ class Config:
     kernel: int = 3
     layers: int = 6
     expansion: int = 1
-    normalize: bool = False
+    standardized: bool = False
 
     def __post_init__(self) -> None:
         limits = {"n_fft": (16, 16384), "hop": (1, 16384), "compress": (1, 64), "kernel": (1, 99), "layers": (1, 64)}
         check_sizes(self, {**limits, "expansion": (1, 8)})
-        check_flags(self, "normalize")
+        check_flags(self, "standardized")
         for name in ("widths", "shares", "strides", "kernels", "depths"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, high in (("widths", 4096), ("strides", 64), ("kernels", 64), ("depths", 16)):
@@ -110,7 +110,7 @@ class Network(nn.Module):
     def __init__(self, config: Config, *, stems: int, channels: int) -> None:
         super().__init__()
         self.stft = Stft(config.n_fft, config.hop, window=torch.ones(config.n_fft, device="cpu"))
-        self.stems, self.normalize = stems, config.normalize
+        self.stems, self.standardized = stems, config.standardized
         widths = (2 * channels, *config.widths)  # real and imaginary parts
         self.encoder = nn.ModuleList(_EncoderLayer(before, after, config) for before, after in pairwise(widths))
         outputs = (2 * channels * stems, *config.widths)
@@ -130,13 +130,8 @@ class Network(nn.Module):
             Stems `(B, S, C, N)`.
         """
         b, channels, length = mix.shape
-        x = mix
-        if self.normalize:
-            mono = mix.mean(dim=1, keepdim=True)
-            deviation, mean = torch.std_mean(mono, dim=2, correction=int(length > 1), keepdim=True)
-            x = (mix - mean) / (deviation + 1e-5)
         missing = self._padded_length(length) - length
-        spectrum = self.stft(functional.pad(x, (0, missing))) / self.stft.n_fft**0.5
+        spectrum = self.stft(functional.pad(mix, (0, missing))) / self.stft.n_fft**0.5
         bins, frames = spectrum.shape[-2:]
         x = torch.view_as_real(spectrum).permute(0, 1, 4, 2, 3).flatten(1, 2)
         skips, sizes = [], []
@@ -150,8 +145,7 @@ class Network(nn.Module):
         planes = x.float().view(b, self.stems, channels, 2, bins, frames).permute(0, 1, 2, 5, 4, 3).contiguous()
         spectra = torch.view_as_complex(planes).transpose(-1, -2) * self.stft.n_fft**0.5
         # By itself the network may make something of nothing, as it gives spectra and not masks.
-        stems = self.stft.inverse(spectra, length) * (mix != 0).flatten(1).any(1).view(b, 1, 1, 1)
-        return torch.addcmul(mean.unsqueeze(1), stems, deviation.unsqueeze(1)) if self.normalize else stems
+        return self.stft.inverse(spectra, length) * (mix != 0).flatten(1).any(1).view(b, 1, 1, 1)
 
     def _padded_length(self, length: int) -> int:
         """Samples with which there is at least one more hop, an even number of frames, and enough to reflect."""

@@ -7,13 +7,13 @@ import numpy as np
 from stemsplit.audio.decoding import Block, Stems
 from stemsplit.dsp.level import Level
 from stemsplit.models.ensemble import Chain, ChainStep
-from stemsplit.separation.runner import EnsembleRunner
+from stemsplit.separation.runner import EnsembleRunner, MeanRunner
 from stemsplit.separation.streams import MixtureTap, match_input, match_length
 
 
 def run_chain(
     chain: Chain,
-    runners: Sequence[EnsembleRunner],
+    runners: Sequence[EnsembleRunner | MeanRunner],
     blocks: Iterable[Block],
     rate: int,
     level: Level | None = None,
@@ -47,7 +47,7 @@ def run_chain(
 
 
 def _separate_stem(
-    stems: Iterable[Stems], names: Sequence[str], step: ChainStep, runner: EnsembleRunner, chain: Chain
+    stems: Iterable[Stems], names: Sequence[str], step: ChainStep, runner: EnsembleRunner | MeanRunner, chain: Chain
 ) -> Iterator[Stems]:
     """Replace one of the stems in blocks `(S, C, n)`, called `names`, by the stems that a step separates it into."""
     tap = MixtureTap(stems, keep=True)

@@ -68,7 +68,9 @@ class Delivery:
 class Rows:
     """The rows that are written of a song, each a weighted sum of the model's stems and the mixture."""
 
-    def __init__(self, outputs: Mapping[str, Path], stems: Sequence[str], *, consistent: bool = False) -> None:
+    def __init__(
+        self, outputs: Mapping[str, Path], stems: Sequence[str], *, consistent: bool = False, remainder: str = ""
+    ) -> None:
         """Choose the rows.
 
         Args:
@@ -76,6 +78,7 @@ class Rows:
                 stem, or `stem_file` for all stems in one file.
             stems: Of the model.
             consistent: Make the stems add up to the mixture.
+            remainder: The stem that is the mixture minus all others; empty if there is none.
 
         Raises:
             UsageError: A name is none of these, or a stem file lacks stems.
@@ -88,7 +91,10 @@ class Rows:
         missing_mixture = self.stem_file is not None and MIXTURE not in self.paths
         self.names = [*self.paths, *([MIXTURE] if missing_mixture else [])]
         weights = np.eye(len(stems), len(stems) + 1, dtype=np.float32)
-        if consistent:
+        if remainder:  # with what the song has above the model's rate, so that the stems always add up
+            row = stems.index(remainder)
+            weights[row] = [*(0 if stem == remainder else -1 for stem in stems), 1]
+        elif consistent:
             # Each stem gets the same share of the difference: the least-squares projection onto consistent stems.
             # Wisdom et al., "Differentiable Consistency Constraints for Improved Deep Speech Enhancement" (2019),
             # section 3.2.

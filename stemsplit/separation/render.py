@@ -56,6 +56,7 @@ def write_stems(
     delivery: Delivery,
     *,
     consistent: bool,
+    remainder: str,
     overwrite: bool,
     on_progress: OnProgress,
 ) -> Report:
@@ -68,6 +69,7 @@ def write_stems(
         outputs: The file of each row, by name.
         delivery: How they are written.
         consistent: Make the stems add up to the mixture.
+        remainder: The stem that is the mixture minus all others; empty if there is none.
         overwrite: Replace files that exist.
         on_progress: Called with the samples of the song done so far, and their number if the header states it.
 
@@ -75,7 +77,7 @@ def write_stems(
         AudioError: The song cannot be read, or a stem cannot be written.
         UsageError: The outputs contradict the model or `delivery`.
     """
-    rows = Rows(outputs, header.stems, consistent=consistent)
+    rows = Rows(outputs, header.stems, consistent=consistent, remainder=remainder)
     rate = delivery.rate_for(reader.rate, header.rate)
     scale = rate / reader.rate
     expected = None if reader.length is None else round(reader.length * scale)

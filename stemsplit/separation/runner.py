@@ -3,7 +3,7 @@
 import logging
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import chain, groupby, islice, tee
 
@@ -17,9 +17,9 @@ from stemsplit.audio.reading import match_channels
 from stemsplit.audio.resampling import resample
 from stemsplit.dsp.level import Level
 from stemsplit.dsp.overlap_add import Window, WindowPlan, cut, overlap_add
-from stemsplit.models.ensemble import Ensemble
+from stemsplit.models.ensemble import Ensemble, Mean
 from stemsplit.separation.options import SeparationOptions
-from stemsplit.separation.streams import mean
+from stemsplit.separation.streams import aligned, mean
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +66,11 @@ class EnsembleRunner:
             windows.hop / header.rate,
             self.batch_size,
         )
+
+    @property
+    def runners(self) -> "list[EnsembleRunner]":
+        """Itself: a single model has one runner."""
+        return [self]
 
     def separate(self, blocks: Iterable[Block], rate: int, level: Level | None = None) -> Iterator[Stems]:
         """Separate a stream. Memory does not depend on its length.
@@ -175,3 +180,47 @@ class EnsembleRunner:
         if self._options.precision == "full":
             return nullcontext()
         return torch.autocast(self._device, torch.bfloat16 if self._device == "cpu" else torch.float16)
+
+
+class MeanRunner:
+    """Runs a mean of models on streams.
+
+    Attributes:
+        ensemble: The models.
+        runners: Of each of them.
+    """
+
+    def __init__(
+        self, ensemble: Mean, options: SeparationOptions, *, device: str, warnings: list[str] | None = None
+    ) -> None:
+        self.ensemble = ensemble
+        self.runners = [EnsembleRunner(each, options, device=device, warnings=warnings) for each in ensemble.ensembles]
+        stems = ensemble.header.stems
+        weights = np.zeros((len(self.runners), len(stems)), np.float32)
+        for row, each, weight in zip(weights, ensemble.ensembles, ensemble.weights, strict=True):
+            row[[stems.index(stem) for stem in each.header.stems]] = weight
+        self._weights = weights / weights.sum(0)
+
+    def separate(self, blocks: Iterable[Block], rate: int, level: Level | None = None) -> Iterator[Stems]:
+        """Separate a stream, as `EnsembleRunner.separate` does; memory grows with the longest window only."""
+        copies = tee(blocks, len(self.runners))
+        streams = [runner.separate(copy, rate, level) for runner, copy in zip(self.runners, copies, strict=True)]
+        for estimates in aligned(streams):
+            yield self._mean(estimates)
+
+    def _mean(self, estimates: Sequence[Stems]) -> Stems:
+        stems = self.ensemble.header.stems
+        total = np.zeros((len(stems), *estimates[0].shape[1:]), np.float32)
+        for estimate, each, weights in zip(estimates, self.ensemble.ensembles, self._weights, strict=True):
+            for signal, stem in zip(estimate, each.header.stems, strict=True):
+                total[stems.index(stem)] += weights[stems.index(stem)] * signal
+        return total
+
+
+def runner_of(
+    model: Ensemble | Mean, options: SeparationOptions, *, device: str, warnings: list[str] | None = None
+) -> EnsembleRunner | MeanRunner:
+    """Make the runner of a model that is not a chain; it adds to `warnings`."""
+    if isinstance(model, Mean):
+        return MeanRunner(model, options, device=device, warnings=warnings)
+    return EnsembleRunner(model, options, device=device, warnings=warnings)

@@ -21,13 +21,13 @@ from stemsplit.dsp.level import Level
 from stemsplit.errors import UsageError
 from stemsplit.models import hub
 from stemsplit.models.checkpoint import Model
-from stemsplit.models.ensemble import Chain, Ensemble, chain_of, load_model
+from stemsplit.models.ensemble import Chain, Ensemble, Mean, chain_of, load_model
 from stemsplit.models.registry import check_masks, read_registry
 from stemsplit.separation.chain import run_chain
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.outputs import STEM_FILE, Delivery
 from stemsplit.separation.render import OnProgress, Report, write_stems
-from stemsplit.separation.runner import EnsembleRunner
+from stemsplit.separation.runner import runner_of
 from stemsplit.separation.streams import blocks_of, check_array, check_rate, join, match_input
 
 
@@ -36,19 +36,19 @@ class Separator:
 
     Attributes:
         chain: The models, most often one.
-        runners: Run the networks of each step of the chain.
+        runners: Run the networks: of the first step of the chain, then of the next.
         device: "cpu", "cuda" or "mps", where they are.
         options: How to separate.
         warnings: Sentences about problems that did not stop the separation, in the order in which they occurred.
     """
 
     def __init__(
-        self, model: Model | Ensemble | Chain, options: SeparationOptions | None = None, *, device: str = "cpu"
+        self, model: Model | Ensemble | Mean | Chain, options: SeparationOptions | None = None, *, device: str = "cpu"
     ) -> None:
         """Make a separator of a loaded model.
 
         Args:
-            model: One network, several that make a model together, or a chain of models.
+            model: One network, several that make a model together, a mean of models, or a chain of models.
             options: How to separate; by default as the model's author intended.
             device: "cpu", "cuda" or "mps", where the model is.
 
@@ -60,10 +60,10 @@ class Separator:
         self.device = device
         self.chain.check_wiener(self.options.wiener)
         self.warnings: list[str] = []
-        self.runners = [
-            EnsembleRunner(step.ensemble, self.options, device=device, warnings=self.warnings)
-            for step in self.chain.steps
+        self._steps = [
+            runner_of(step.ensemble, self.options, device=device, warnings=self.warnings) for step in self.chain.steps
         ]
+        self.runners = [runner for step in self._steps for runner in step.runners]
 
     @classmethod
     def load(
@@ -74,6 +74,7 @@ class Separator:
         stems: Sequence[str] = (),
         device: str = "auto",
         registry: Path | None = None,
+        accept_license: bool = False,
         on_download: hub.OnDownload = lambda spec, size: None,
         on_progress: hub.OnProgress = lambda done, total: None,
     ) -> "Separator":
@@ -86,6 +87,7 @@ class Separator:
             stems: The requested stems; all by default. Weights that only other stems need are not downloaded.
             device: "cpu", "cuda", "mps", or "auto" for the fastest that is available.
             registry: A models.toml that adds to the bundled one and to the one in the user's configuration folder.
+            accept_license: Accept the licence of a model that asks for it before its first download.
             on_download: Called once before a download, with its size in bytes or None if that is unknown.
             on_progress: Called with the bytes downloaded so far and their total, or None if that is unknown.
 
@@ -100,7 +102,9 @@ class Separator:
         spec = read_registry(registry).find(os.fspath(model) if model else None, stems)
         if options.wiener:
             check_masks(spec)
-        local_model = hub.download(spec, stems, on_download=on_download, on_progress=on_progress)
+        local_model = hub.download(
+            spec, stems, accept_license=lambda spec: accept_license, on_download=on_download, on_progress=on_progress
+        )
         return cls(load_model(local_model, device=chosen), options, device=chosen)
 
     @property
@@ -149,7 +153,7 @@ class Separator:
             UsageError: The rate is not a whole number of Hz.
         """
         check_rate(rate)
-        yield from run_chain(self.chain, self.runners, blocks, rate, level)
+        yield from run_chain(self.chain, self._steps, blocks, rate, level)
 
     def separate_array(
         self,
@@ -182,7 +186,11 @@ class Separator:
         matched = match_input(stems, len(self.stems), self.chain.header, rate, channels)
         joined = join(matched, (len(self.stems), channels, length), on_progress)
         if consistent:
-            joined += (samples - joined.sum(0)) / len(joined)
+            missing = samples - joined.sum(0)
+            if self.chain.remainder:
+                joined[self.stems.index(self.chain.remainder)] += missing
+            else:
+                joined += missing / len(joined)
         return dict(zip(self.stems, joined, strict=True))
 
     def separate_file(
@@ -255,6 +263,7 @@ class Separator:
             paths,
             delivery,
             consistent=self._check_consistent(delivery.consistent, paths),
+            remainder=self.chain.remainder,
             overwrite=overwrite,
             on_progress=on_progress,
         )

@@ -1,8 +1,8 @@
 """Streams of samples and stems: averaged, counted, fitted to the rate and channels of the song, and joined."""
 
 import numbers
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from stemsplit.errors import UsageError
 from stemsplit.models.checkpoint import Header
 
 _BLOCK_SAMPLES = 65_536
+_Samples = TypeVar("_Samples", Tensor, Stems)
 
 
 def mean(streams: list[Iterator[Tensor]]) -> Iterator[Tensor]:
@@ -22,11 +23,17 @@ def mean(streams: list[Iterator[Tensor]]) -> Iterator[Tensor]:
     if len(streams) == 1:
         yield from streams[0]
         return
+    for blocks in aligned(streams):
+        yield torch.stack(blocks).mean(0)
+
+
+def aligned(streams: Sequence[Iterator[_Samples]]) -> Iterator[list[_Samples]]:
+    """Cut streams that are equally long in the same places: yield lists of a block `(..., n)` of each."""
     heads = [next(stream, None) for stream in streams]
     while all(block is not None for block in heads):
         blocks = [block for block in heads if block is not None]
         ready = min(block.shape[-1] for block in blocks)
-        yield torch.stack([block[..., :ready] for block in blocks]).mean(0)
+        yield [block[..., :ready] for block in blocks]
         for number, (block, stream) in enumerate(zip(blocks, streams, strict=True)):
             heads[number] = block[..., ready:] if ready < block.shape[-1] else next(stream, None)
     assert not any(block is not None for block in heads)

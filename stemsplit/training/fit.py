@@ -173,9 +173,9 @@ def load_start(local: LocalModel) -> Model:
         UsageError: The model has several networks.
     """
     name = local.spec.name
-    if local.steps:
-        steps = [step.spec.name for step in local.steps]
-        raise UsageError(f"{name!r} is a chain of models", f"begin with one of them: {', '.join(steps)}", model=name)
+    if local.components:
+        parts, kind = [part.spec.name for part in local.components], "chain" if local.spec.steps else "mean"
+        raise UsageError(f"{name!r} is a {kind} of models", f"begin with one of them: {', '.join(parts)}", model=name)
     ensemble = load_ensemble(local)
     if len(ensemble.members) > 1:
         message = f"{name!r} has {len(ensemble.members)} networks, and only one network can be trained"

@@ -301,8 +301,8 @@ def test_an_error_says_where_a_value_comes_from(
 
 def test_presets_are_models_of_the_list() -> None:
     assert get_args(settings.Preset) == tuple(settings.PRESETS)
-    models = {"fast": "spleeter", "balanced": "htdemucs", "best": "htdemucs_ft", "karaoke": "spleeter-2stems"}
-    assert models == settings.PRESETS
+    models = {"fast": "spleeter", "balanced": "htdemucs", "best": "kim_htdemucs_ft", "vocals": "mel_roformer_kim"}
+    assert {**models, "karaoke": "spleeter-2stems"} == settings.PRESETS
     assert set(settings.PRESETS.values()) <= set(registry.read_bundled().models)
 
 
@@ -310,7 +310,7 @@ def test_a_preset_is_a_model(run: Run, song: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     code, out, err = run("song.wav", "--preset", "best", model=False)
     assert (code, out) == (1, "")
-    assert "'htdemucs_ft'" in err  # named, so nothing takes its place
+    assert "'mel_roformer_kim'" in err  # named, so nothing takes its place
 
 
 @pytest.fixture

@@ -264,7 +264,7 @@ def test_what_is_asked_and_fetched_of_a_chain_is_told_once(spec: ModelSpec, serv
         on_download=lambda spec, size: told.append((spec.name, size)),
         on_progress=lambda *state: progress.append(state),
     )
-    assert len(local.paths) == len(local.steps) == 2
+    assert len(local.paths) == len(local.components) == 2
     assert told == ["chain", ("chain", spec.size)]
     assert {total for _, total in progress} == {spec.size}
     assert [done for done, _ in progress] == sorted(done for done, _ in progress)

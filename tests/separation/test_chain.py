@@ -96,7 +96,7 @@ def test_only_the_steps_that_are_needed_run(stems: list[str], needed: list[str])
     assert [part.name for part in spec.parts] == needed
     local = download(spec)
     chain = load_model(local)
-    assert [part.spec.name for part in local.steps] == needed
+    assert [part.spec.name for part in local.components] == needed
     assert chain.header.stems == tuple(stems)
     assert not chain.complete
 
