@@ -88,7 +88,7 @@ def info(model: Model, own: RegistryFile = None, as_json: Json = False) -> None:
         *([["SDR in dB", sdr], ["", spec.sdr_metric], ["", spec.sdr_source]] if sdr else []),
         ["size", _megabytes(spec)],
         ["state", _state(spec)],
-        *([["from", f"https://huggingface.co/{spec.repo}/tree/{spec.revision}"]] if spec.repo else []),
+        *(["from", f"https://huggingface.co/{part.repo}/tree/{part.revision}"] for part in spec.parts if part.repo),
         *(["file", f"{file.name}  SHA-256 {file.sha256 or 'unpinned'}"] for part in spec.parts for file in part.files),
         *(["path", str(path)] for path in _paths(spec)),
     ]

@@ -67,7 +67,9 @@ def test_info(run: Run, cache: Path, name: str) -> None:
     assert all(stem in out for stem in spec.stems)
     assert all(part.license in out for part in spec.parts)
     assert all(file.name in out and file.sha256 in out for part in spec.parts for file in part.files)
-    assert f"{spec.repo}/tree/{spec.revision}" in out if spec.repo else all(str(p.path) in out for p in spec.parts)
+    assert all(
+        f"{part.repo}/tree/{part.revision}" in out if part.repo else str(part.path) in out for part in spec.parts
+    )
     told = json.loads(run("models", "info", name, "--json", model=False).out)
     assert (told["license"], told["revision"]) == (spec.license, spec.revision or None)
 
