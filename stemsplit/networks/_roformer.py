@@ -308,7 +308,7 @@ class _BandSplit(nn.Module):
             biases = torch.stack([layer.bias for layer in layers])
             tokens.append(torch.baddbmm(biases.unsqueeze(1), bands.transpose(0, 1), weights))
             done, first = done + count * size, first + count
-        return torch.cat(tokens).view(len(self.values), b, frames, -1)
+        return torch.cat(tokens).float().view(len(self.values), b, frames, -1)  # single precision even in autocast
 
 
 class _MaskEstimator(nn.Module):

@@ -11,6 +11,7 @@ The spectrogram has no window, in neither direction: its frames are cut out as t
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -257,9 +258,11 @@ class _LstmPair(nn.Module):
 
     @staticmethod
     def _recur(x: Tensor, norm: nn.Module, lstm: nn.Module, linear: nn.Module, *, transpose: bool) -> Tensor:
-        x = norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = norm(x.float().permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         x = (x.transpose(1, 2) if transpose else x).contiguous()
-        y = _in_parts(lambda sequences: linear(lstm(sequences)[0]), x.flatten(0, 1)).view_as(x)
+        # In single precision on a CPU even where products are in half: not every processor has such LSTMs.
+        with torch.autocast(x.device.type, enabled=False) if x.device.type == "cpu" else nullcontext():
+            y = _in_parts(lambda sequences: linear(lstm(sequences)[0]), x.flatten(0, 1)).view_as(x)
         return y.transpose(1, 2) if transpose else y
 
 

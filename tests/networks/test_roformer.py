@@ -176,6 +176,17 @@ def test_mel_bands_of_the_published_network() -> None:
     assert {index for band in bands for index in band} == set(range(1025))
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_half_precision(name: str) -> None:
+    """As `--precision half` computes on a CPU: only products are in bfloat16."""
+    network, mix = small(name), noise(1, 2, 5000)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = network(mix)
+    assert difference(result, network(mix)) < 0.1
+
+
 IMPOSSIBLE: list[tuple[str, dict[str, Any], str]] = [
     *[
         (family, {"width": value}, "width")

@@ -101,6 +101,18 @@ def test_standardized_songs_are_for_the_weights_of_the_authors() -> None:
             assert is_standardized(network) == wanted
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_half_precision(name: str) -> None:
+    """As `--precision half` computes on a CPU: only products are in bfloat16."""
+    torch.manual_seed(0)
+    network, mix = build(*SMALL[name], stems=2, channels=2).eval(), noise(1, 2, 5000)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = network(mix)
+    assert difference(result, network(mix)) < 0.1
+
+
 IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"n_fft": 8}, "n_fft must be a whole number"),
     ({"hop": 4096}, "hop must be in 1..1365"),
