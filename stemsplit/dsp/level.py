@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-_SMALLEST = 1e-8
+SMALLEST_DEVIATION = 1e-8  # added to that of a mixture
 
 Samples = TypeVar("Samples", npt.NDArray[np.float32], Tensor)
 
@@ -42,21 +42,10 @@ class Level:
         Args:
             blocks: `(C, n)`, of any sizes; their channels are averaged.
         """
-        count, total, squares, offset = 0, 0.0, 0.0, None
+        meter = LevelMeter()
         for block in blocks:
-            if not block.size:
-                continue
-            mono = block.mean(axis=0, dtype=np.float64)
-            if offset is None:
-                offset = float(mono[0])  # near the mean, so that its square does not swamp a small variance
-            mono -= offset
-            count += len(mono)
-            total += float(mono.sum())
-            squares += float(mono @ mono)
-        if offset is None:
-            return cls()
-        variance = (squares - total**2 / count) / (count - 1) if count > 1 else 0.0
-        return cls(offset + total / count, max(0.0, variance) ** 0.5)
+            meter.add(block)
+        return meter.level
 
     def standardize(self, mixture: Samples) -> Samples:
         """Give a mixture of this level zero mean and unit deviation; a constant one becomes silence."""
@@ -68,4 +57,31 @@ class Level:
 
     @property
     def _scale(self) -> float:
-        return self.deviation + _SMALLEST
+        return self.deviation + SMALLEST_DEVIATION
+
+
+class LevelMeter:
+    """Measures a signal block by block."""
+
+    def __init__(self) -> None:
+        self._count, self._total, self._squares, self._offset = 0, 0.0, 0.0, 0.0
+
+    def add(self, block: npt.NDArray[np.float32]) -> None:
+        """Measure the next block `(C, n)`; its channels are averaged."""
+        if not block.size:
+            return
+        mono = block.mean(axis=0, dtype=np.float64)
+        if not self._count:
+            self._offset = float(mono[0])  # near the mean, so that its square does not swamp a small variance
+        mono -= self._offset
+        self._count += len(mono)
+        self._total += float(mono.sum())
+        self._squares += float(mono @ mono)
+
+    @property
+    def level(self) -> Level:
+        """The level of all blocks so far."""
+        if not self._count:
+            return Level()
+        variance = (self._squares - self._total**2 / self._count) / max(1, self._count - 1)
+        return Level(self._offset + self._total / self._count, max(0.0, variance) ** 0.5)

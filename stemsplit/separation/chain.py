@@ -21,7 +21,7 @@ def run_chain(
     """Separate a stream with all steps of a chain. Memory does not depend on its length.
 
     What the steps after the first one separate exists only as a stream, so those whose networks expect it standardized
-    do that by window.
+    go by its level so far.
 
     Args:
         chain: The steps.

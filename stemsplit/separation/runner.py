@@ -15,7 +15,7 @@ from stemsplit import signals
 from stemsplit.audio.decoding import Block, Stems
 from stemsplit.audio.reading import match_channels
 from stemsplit.audio.resampling import resample
-from stemsplit.dsp.level import Level
+from stemsplit.dsp.level import Level, LevelMeter
 from stemsplit.dsp.overlap_add import Window, WindowPlan, cut, overlap_add
 from stemsplit.models.ensemble import Ensemble, Mean
 from stemsplit.separation.options import SeparationOptions
@@ -79,7 +79,7 @@ class EnsembleRunner:
             blocks: The mixture, in blocks `(C, n)` of any sizes, mono or stereo.
             rate: Of the mixture, Hz.
             level: Of the whole mixture, for networks that expect it standardized; None to standardize each window by
-                its own level.
+                the level up to its end.
 
         Yields:
             Blocks `(S, C, n)` of the stems, with the rate and channels of the networks; together they are as long as
@@ -94,39 +94,43 @@ class EnsembleRunner:
             blocks = map(level.standardize, blocks)
         copies = tee(map(torch.from_numpy, blocks), len(self.shift_offsets))
         delays = zip(copies, self.shift_offsets, strict=True)
-        by_window = self.ensemble.standardized and not level
-        delayed_separations = [self._separate_once(copy, delay, by_window) for copy, delay in delays]
+        as_it_comes = self.ensemble.standardized and not level
+        delayed_separations = [self._separate_once(copy, delay, as_it_comes) for copy, delay in delays]
         for stems in mean(delayed_separations):
             estimate = stems.numpy()
             yield level.restore(estimate) if level and self.ensemble.standardized else estimate
 
-    def _separate_once(self, blocks: Iterable[Tensor], delay: int, by_window: bool) -> Iterator[Tensor]:
+    def _separate_once(self, blocks: Iterable[Tensor], delay: int, as_it_comes: bool) -> Iterator[Tensor]:
         """Separate blocks `(C, n)`, delayed by `delay` samples, into `(S, C, n)` without the delay."""
         channels = self.ensemble.header.channels
         delayed = chain([torch.zeros(channels, delay)], blocks) if delay else blocks
         windows = cut(delayed, self.plan, channels=channels, input_length=self.ensemble.input_length)
         to_skip = delay
-        estimates = self._estimate_standardized(windows) if by_window else self._estimate(windows)
+        estimates = self._estimate_standardized(windows, delay) if as_it_comes else self._estimate(windows)
         for stems in overlap_add(estimates, self.plan):
             skipped = min(to_skip, stems.shape[-1])
             to_skip -= skipped
             if skipped < stems.shape[-1]:
                 yield stems[..., skipped:]
 
-    def _estimate_standardized(self, windows: Iterable[Window]) -> Iterator[Window]:
-        """Run the networks on windows, each of which is standardized by its own level, without its context."""
+    def _estimate_standardized(self, windows: Iterable[Window], delay: int) -> Iterator[Window]:
+        """Run the networks on windows, each of which is standardized by the level of the stream up to its end."""
         levels: deque[Level] = deque()
 
         def standardized() -> Iterator[Window]:
-            for number, window in enumerate(windows):
-                level = Level.of([window.center_crop(window.length).numpy()])
-                levels.append(level)
-                samples = level.standardize(window.samples)
+            meter, start, measured = LevelMeter(), 0, delay  # in samples of the delayed stream
+            for window in windows:
+                end = start + window.length
+                meter.add(window.center_crop(window.length)[..., max(0, measured - start) :].numpy())
+                measured = max(measured, end)
+                levels.append(meter.level)
+                samples = levels[-1].standardize(window.samples)
                 # Beyond the ends of the stream there is silence, not its offset.
                 before = (samples.shape[-1] - window.length) // 2
-                samples[..., : max(0, before - number * self.plan.hop)] = 0
+                samples[..., : max(0, before + delay - start)] = 0
                 if window.length < self.plan.length:
                     samples[..., before + window.length :] = 0
+                start += self.plan.hop
                 yield Window(samples, window.length)
 
         for stems, length in self._estimate(standardized()):

@@ -142,8 +142,8 @@ class Separator:
             blocks: The mixture, in blocks `(C, n)` of any sizes, mono or stereo.
             rate: Of the mixture, Hz.
             level: Of the whole mixture, from `measure`. Some models (those of Demucs) expect songs of zero mean and
-                unit deviation. Without a level, as of a live stream, that is done to each window by itself, which is
-                not quite what their author does.
+                unit deviation. Without a level, as of a live stream, each window is standardized by the level of the
+                stream up to its end, which is not quite what their author does.
 
         Yields:
             Blocks `(S, C, n)` of the stems, with the rate and channels of the model; together they are as long as the

@@ -6,7 +6,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from stemsplit.dsp.level import SMALLEST_DEVIATION
 from stemsplit.dsp.stft import energy, squared_magnitude
+from stemsplit.networks.families import is_standardized
 from stemsplit.networks.masking import MaskNetwork
 
 RESOLUTIONS = (2048, 1024, 512)  # samples of a frame, for the loss at several
@@ -62,8 +64,15 @@ class Prediction:
         """Estimated stems `(B, S, C, N)`, of any family."""
         if isinstance(self.network, MaskNetwork):
             return self.network.stft.inverse(self.masks * self.mix.unsqueeze(1), self.stems.shape[-1])
-        estimate: Tensor = self.network(self.mixture)
-        return estimate.float()
+        if not is_standardized(self.network):
+            estimate: Tensor = self.network(self.mixture)
+            return estimate.float()
+        # As in separation, though by the level of the crop and not of the song; see `stemsplit.dsp.level`.
+        mono = self.mixture.mean(1, keepdim=True)
+        scale, mean = torch.std_mean(mono, dim=2, keepdim=True)
+        scale = scale + SMALLEST_DEVIATION
+        estimate = self.network((self.mixture - mean) / scale)
+        return torch.addcmul(mean.unsqueeze(1), estimate.float(), scale.unsqueeze(1))
 
 
 def magnitude(prediction: Prediction) -> Tensor:

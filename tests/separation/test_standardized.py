@@ -1,4 +1,4 @@
-"""Models whose author standardizes songs: whole songs are as from the author's program, streams go by window."""
+"""Models whose author standardizes songs: whole songs are as from his program, streams go by their level so far."""
 
 import importlib
 from collections.abc import Callable
@@ -139,7 +139,9 @@ def test_music_through_the_published_size_is(tmp_path: Path, song: str) -> None:
     gain, offset = SONGS[song]
     mix = gain * soundfile.read(DEMO, 400_000, dtype="float32", always_2d=True)[0].T + np.float32(offset)
     ours = separate_file(Separator(Model(header, model.network.eval())), tmp_path, mix)
-    assert difference(ours, as_the_author_does(theirs, mix)) <= TOLERANCE
+    error = difference(ours, as_the_author_does(theirs, mix))
+    print(f"{song}: {error:.1e} of the peak")
+    assert error <= TOLERANCE
 
 
 @pytest.mark.full
@@ -207,11 +209,13 @@ def test_songs_that_are_read_ahead_can_be_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", ["htdemucs", "hdemucs", "demucs"])
-@pytest.mark.parametrize("gain", [1e-2, 1e-3])
-def test_streams_do_not_depend_on_their_level(demucs: Callable[[str], Separator], name: str, gain: float) -> None:
+@pytest.mark.parametrize(("gain", "tolerance"), [(1e-2, TOLERANCE), (1e-3, 3e-4)])  # 1e-8 is added to the deviation
+def test_streams_do_not_depend_on_their_level(
+    demucs: Callable[[str], Separator], name: str, gain: float, tolerance: float
+) -> None:
     separator, mix = demucs(name), coloured(20_001)
     expected = separate_stream(separator, mix)
-    assert difference(separate_stream(separator, gain * mix) / gain, expected) <= TOLERANCE
+    assert difference(separate_stream(separator, gain * mix) / gain, expected) <= tolerance
 
 
 @pytest.mark.full
@@ -219,6 +223,15 @@ def test_streams_keep_their_offset_and_end_in_silence(demucs: Callable[[str], Se
     separator, mix = demucs("htdemucs"), coloured(20_001)
     expected = separate_stream(separator, mix)
     assert difference(separate_stream(separator, mix + np.float32(0.25)) - 0.25, expected) <= TOLERANCE
+
+
+@pytest.mark.full
+def test_streams_come_closer_to_the_authors_program(demucs: Callable[[str], Separator]) -> None:
+    separator, mix = demucs("htdemucs"), 1e-3 * np.tile(coloured(12_000), 8) + np.float32(3e-3)
+    expected = as_the_author_does(reference("htdemucs"), mix)
+    stems = separate_stream(separator, mix)
+    errors = [difference(stems[..., part], expected[..., part]) for part in (slice(12_000), slice(84_000, None))]
+    assert errors[1] < 0.2 * errors[0]
 
 
 @pytest.mark.full
@@ -237,7 +250,7 @@ def test_silence_stays_silent(demucs: Callable[[str], Separator], tmp_path: Path
 
 
 @pytest.mark.full
-def test_later_steps_of_a_chain_go_by_window(
+def test_later_steps_of_a_chain_go_by_their_level_so_far(
     shares_model: Callable[..., Model], demucs: Callable[[str], Separator], tmp_path: Path
 ) -> None:
     first, second = shares_model(shares=(0.75, 0.25), rate=RATE), demucs("htdemucs").chain

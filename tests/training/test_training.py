@@ -360,6 +360,31 @@ def test_losses_of_silence_have_finite_gradients(loss: str) -> None:
         assert parameter.grad.isfinite().all(), name
 
 
+class Listens(nn.Module):
+    """Gives its input as each of two stems, and keeps it."""
+
+    def __init__(self, standardized: bool) -> None:
+        super().__init__()
+        self.standardized, self.heard = standardized, torch.zeros(0)
+
+    def forward(self, mix: Tensor) -> Tensor:
+        self.heard = mix
+        return torch.stack([mix, mix], dim=1)
+
+
+def test_networks_learn_from_what_they_are_given_in_separation() -> None:
+    mix = 1e-3 * torch.randn(3, 2, 5000, generator=torch.Generator().manual_seed(0)) + 0.02
+    mix[2] = 0.1
+    stems = torch.stack([mix, 0 * mix], dim=1)
+    listens, as_it_is = Listens(True), Listens(False)
+    losses = [compute("waveform", network, stems).item() for network in (listens, as_it_is)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # what comes out is as loud as before
+    torch.testing.assert_close(as_it_is.heard, mix)
+    mono = listens.heard.mean(1)
+    torch.testing.assert_close(mono.mean(1), torch.zeros(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(mono[:2].std(1), torch.ones(2), atol=1e-3, rtol=0)
+
+
 def test_the_loss_on_spectra_sees_the_phase() -> None:
     """Two stems that cancel in part: magnitudes alone would want masks that are too large."""
     generator = torch.Generator().manual_seed(0)
