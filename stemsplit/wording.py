@@ -27,7 +27,7 @@ def one_line(error: BaseException) -> str:
     For an `OSError` this is the system's reason without its number and path; for an error without text, its class.
     """
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return (" ".join(text.split()) or type(error).__name__)[:_LONGEST_REASON]
+    return printable(" ".join(text.split()) or type(error).__name__)[:_LONGEST_REASON]
 
 
 def closest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile  # type: ignore[import-untyped]
 
-from stemsplit.audio import vorbis_comments
+from stemsplit.audio import id3, vorbis_comments
 from stemsplit.audio.decoding import Stems
 from stemsplit.audio.formats import Format
 from stemsplit.audio.tags import Tags
@@ -159,8 +159,10 @@ class SndfileEncoder:
             self._sound.close()
         if self._format.sample_bytes:
             check_size(self._files[0], length * self._channels * self._format.sample_bytes)
+            file = self._open(self.paths[0], "r+b")
             if self._format.bits == "32f":
-                _clear_timestamp(self._open(self.paths[0], "r+b"))
+                _clear_timestamp(file)
+            append_id3(file, id3.pack(self._tags))
         else:
             self._retag()
         for file in self._files:
@@ -249,6 +251,26 @@ def check_size(file: BinaryIO, least: int) -> None:
     """Raise OSError if a file has fewer bytes than were written to it."""
     if os.fstat(file.fileno()).st_size < least:
         raise OSError(errno.ENOSPC, "the file is shorter than what was written to it")
+
+
+def append_id3(file: BinaryIO, tag: bytes) -> None:
+    """Append a tag to a complete WAV or RF64, as a chunk.
+
+    Args:
+        file: Opened for reading and writing.
+        tag: An ID3 tag; nothing is appended if it is empty.
+    """
+    if not tag:
+        return
+    end = file.seek(0, os.SEEK_END)
+    file.write(bytes(end % 2) + b"id3 " + struct.pack("<I", len(tag)) + tag + bytes(len(tag) % 2))
+    size = file.tell() - 8
+    file.seek(0)
+    if file.read(4) == b"RF64":
+        file.seek(20)  # in the chunk "ds64", which comes first (EBU Tech 3306)
+        file.write(struct.pack("<Q", size))
+    else:
+        file.write(struct.pack("<I", size))
 
 
 def _clear_timestamp(file: BinaryIO) -> None:

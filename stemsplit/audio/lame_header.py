@@ -1,7 +1,10 @@
 """The Xing or Info header of an MP3, which states the number of frames and the encoder's delay and padding."""
 
+import io
 import re
 from typing import BinaryIO
+
+from stemsplit.audio.foreign_tags import ID3_HEADER, id3_size
 
 # Offsets in an "Info" or "Xing" header by LAME, in bytes: 4 bytes of the name, 4 of flags, the number of frames, the
 # size, a seek table of 100 bytes, the quality, 9 bytes of the encoder's name, and so on.
@@ -10,11 +13,15 @@ _DELAY = 141
 _CHECKSUM = 154
 _SEARCHED = 512  # bytes of the first frame to search for the header
 _HIGHEST_PADDING = 2**12 - 1
+LONGEST_PADDING = 2 * _HIGHEST_PADDING
+"""Samples of delay and padding at most."""
 _LONGEST_FRAME = 1_441  # bytes, of MPEG-1 layer III at 320 kbit/s and 32 kHz
 # The header of a frame, then as much as the side information would take up in this version of MPEG for one or two
 # channels, then the name; the lowest bit of the flags says that a count of frames follows.
 _FRAME_COUNT = re.compile(
-    rb"\xff[\xe0-\xff]..(?:(?:.{9}|.{17}|.{32})(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|.{32}VBRI)", re.DOTALL
+    rb"\xff[\xe0-\xff]..(?:(?:.{9}|.{17}|.{32})(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](.{4})"
+    rb"|.{32}VBRI.{10}(.{4}))",
+    re.DOTALL,
 )
 
 
@@ -31,7 +38,7 @@ def write_padding(file: BinaryIO, length: int) -> None:
         ValueError: There is no such header, or the length does not fit the number of frames.
     """
     file.seek(0)
-    start = _after_id3(file.read(10))
+    start = id3_size(file.read(ID3_HEADER))
     file.seek(start)
     head = bytearray(file.read(_SEARCHED))
     match = re.search(rb"Info|Xing", head)
@@ -50,18 +57,22 @@ def write_padding(file: BinaryIO, length: int) -> None:
     file.write(head)
 
 
-def has_frame_count(file: BinaryIO, start: int) -> bool:
-    """Return whether an MP3 has a Xing, Info or VBRI header with its number of frames, from which its length is known.
+def count_samples(file: BinaryIO | io.RawIOBase, start: int) -> int:
+    """Return the number of samples, with delay and padding, that an MP3 has according to its Xing, Info or VBRI header.
 
     Args:
         file: The MP3; its position is kept.
         start: Where its first frame with sound begins, in bytes. The header is the frame before.
+
+    Returns:
+        Samples, or 0 if there is no such header.
     """
     position = file.tell()
     file.seek(max(0, start - _LONGEST_FRAME))
-    before = file.read(min(start, _LONGEST_FRAME))
+    before = file.read(min(start, _LONGEST_FRAME)) or b""
     file.seek(position)
-    return _FRAME_COUNT.search(before) is not None
+    match = _FRAME_COUNT.search(before)
+    return int.from_bytes(match[1] or match[2], "big") * _samples_per_frame(match[0]) if match else 0
 
 
 def checksum(data: bytes | bytearray) -> int:
@@ -72,16 +83,6 @@ def checksum(data: bytes | bytearray) -> int:
         for _ in range(8):
             crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
     return crc
-
-
-def _after_id3(start: bytes) -> int:
-    """Return the size of the ID3v2 tag with these first 10 bytes; it is stored as 7 bits a byte."""
-    if start[:3] != b"ID3":
-        return 0
-    size = 0
-    for byte in start[6:10]:
-        size = size << 7 | byte
-    return 10 + size
 
 
 def _samples_per_frame(head: bytes | bytearray) -> int:

@@ -40,6 +40,7 @@ class PrefetchReader(Reader):
         reader = self._ready.get()
         if isinstance(reader, BaseException):
             raise reader
+        self._reader, self.incomplete = reader, False
         self.rate, self.channels, self.length = reader.rate, reader.channels, reader.length
         self.downmixed_from, self.warnings = reader.downmixed_from, reader.warnings
         return self
@@ -63,6 +64,7 @@ class PrefetchReader(Reader):
             if isinstance(item, BaseException):
                 raise item
             yield item
+        self.incomplete = self._reader.incomplete
 
     def _run(self) -> None:
         try:

@@ -1,11 +1,11 @@
 """Reading a song: `open_reader` gives a `Reader`, which decodes files of any format block by block.
 
-This is the entry to the package for everything that reads audio. The decoders behind it are in `decoding`; memory does
-not grow with the length of the song.
+This is the entry to the package for everything that reads audio. The decoders behind it are chosen in `sources`; memory
+does not grow with the length of the song.
 """
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,11 +14,15 @@ from typing import BinaryIO
 import numpy as np
 
 from stemsplit import signals
-from stemsplit.audio.decoding import Block, FFmpegSource, SndfileSource, open_source, undecodable
+from stemsplit.audio.decoding import Block, Source, undecodable
+from stemsplit.audio.sources import open_source
 from stemsplit.errors import AudioError
-from stemsplit.wording import one_line
+from stemsplit.wording import duration, one_line
 
-_EARLY_SECONDS = 0.5  # warn about a file that ends this much earlier than its header says
+# +96 dBFS: no recording is louder, not even if its samples are scaled like integers of 16 bits.
+_LOUDEST = 2.0**16
+_NEXT_TO_NOTHING = 0.05  # of a song: what is left is not worth separating, and may well be noise
+_MOST_INVALID = 0.5  # of the samples: what is left is no sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,10 @@ class Reader:
         downmixed_from: Number of channels in the file if it was more than two, else None.
         length: Samples, an estimate for progress bars only, or None.
         warnings: Sentences about what is downmixed, damaged or left out; complete when `blocks` is exhausted.
+        incomplete: Whether part of the song could not be decoded; known when `blocks` is exhausted.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, source: SndfileSource | FFmpegSource, audio_stream: int = 1) -> None:
+    def __init__(self, path: Path, file: BinaryIO, source: Source, audio_stream: int = 1) -> None:
         self.path = path
         self.rate: int = source.rate
         self.channels: int = source.channels
@@ -56,12 +61,11 @@ class Reader:
         self.length: int | None = source.estimated_length
         self.warnings: list[str] = []
         self._audio_stream = audio_stream
+        self.incomplete = False
         self._file = file
         self._source = source
         if source.downmixed_from:
             self._warn(f"has {source.downmixed_from} channels, which are downmixed to {source.channels}")
-        if source.chained:
-            self._warn("contains several recordings; only the first one is read")
 
     def __enter__(self) -> "Reader":
         return self
@@ -81,8 +85,8 @@ class Reader:
     def blocks(self, size: int = 65_536) -> Iterator[Block]:
         """Yield the song once, from start to end; an empty song gives no block.
 
-        Samples beyond +-1 are kept. Samples that are not finite become 0, with a warning. A truncated or damaged file
-        is decoded as far as possible, with a warning.
+        Samples beyond +-1 are kept. Samples that are not finite, or louder than any sound, become 0, with a warning. A
+        truncated or damaged file is decoded as far as possible, with a warning; what is lost in the middle is silent.
 
         Args:
             size: Samples in a block.
@@ -91,30 +95,50 @@ class Reader:
             `(channels, size)`, float32; the last block may be shorter.
 
         Raises:
-            AudioError: Nothing could be decoded, or the file cannot be read any further.
+            AudioError: Nothing, or next to nothing, could be decoded, or the file cannot be read any further.
         """
-        decoded = invalid = 0
+        length = invalid = 0
         try:
             for block in _regroup(self._source.blocks(), size):
                 signals.check()
-                finite = np.isfinite(block)
-                if not finite.all():
-                    invalid += block.size - int(np.count_nonzero(finite))
-                    block = np.where(finite, block, np.float32(0))
-                decoded += block.shape[1]
+                valid = np.abs(block) <= _LOUDEST  # NaN is not
+                if not valid.all():
+                    invalid += block.size - int(np.count_nonzero(valid))
+                    block = np.where(valid, block, np.float32(0))
+                length += block.shape[1]
                 yield block
+            if self._source.error:
+                raise self._source.error
         except OSError as error:
             raise _unreadable(self.path, error) from error
-        missing = (self._source.stated_length or 0) - decoded
-        ends_early = missing > _EARLY_SECONDS * self.rate
-        if decoded == 0 and (ends_early or self._source.failures):
+        self._judge(length, invalid)
+
+    def _judge(self, length: int, invalid: int) -> None:
+        """Refuse the song, or warn of what is wrong with it, after `length` samples of which some were invalid."""
+        damage, stated = self._source.damage, self._source.stated_length or 0
+        decoded = length - damage.silence
+        missing = stated - length
+        ends_early = missing > self._source.tolerance * self.rate
+        if decoded == 0 and (ends_early or damage.failures):
             raise undecodable(self.path)
+        if damage.failures > damage.successes or (ends_early and decoded < _NEXT_TO_NOTHING * stated):
+            lengths = f"of {duration(stated / self.rate)}" if stated else "of it"
+            raise undecodable(self.path, f"only {duration(decoded / self.rate)} {lengths} can be decoded")
+        if invalid > _MOST_INVALID * length * self.channels:
+            raise undecodable(self.path, "most of its samples are infinite, not a number, or louder than any sound")
+        if damage.holes:
+            self._warn(f"is damaged: {_describe_holes(damage.holes, self.rate)} could not be decoded and is silent")
+        elif damage.failures and not ends_early:
+            self._warn(f"is damaged: {damage.failures} block(s) could not be decoded and were skipped")
         if ends_early:
-            self._warn(f"ends early: the last {missing / self.rate:.1f} s could not be decoded")
-        elif self._source.failures:
-            self._warn(f"is damaged: {self._source.failures} block(s) could not be decoded and were skipped")
+            seconds = missing / self.rate
+            self._warn(f"ends early: the last {seconds:.{1 if seconds >= 0.1 else 2}f} s could not be decoded")
+        elif damage.is_cut_off:
+            self._warn("ends early: the file was cut off")
         if invalid:
-            self._warn(f"has {invalid} sample(s) that are infinite or not a number; they were replaced by silence")
+            what = "infinite, not a number, or louder than any sound"
+            self._warn(f"has {invalid} sample(s) that are {what}; they were replaced by silence")
+        self.incomplete = bool(damage.holes or damage.failures or ends_early or damage.is_cut_off)
 
     def exact_length(self) -> int:
         """Return the number of samples: from the header if it is exact, else by decoding the whole song.
@@ -126,8 +150,9 @@ class Reader:
         if known is not None:
             return known
         length: int = sum(block.shape[1] for block in self._source.blocks())
-        if self._source.failures:
-            raise undecodable(self.path, f"{self._source.failures} block(s) are damaged")
+        damage = self._source.damage
+        if damage.failures or damage.holes:
+            raise undecodable(self.path, f"{max(damage.failures, len(damage.holes))} block(s) are damaged")
         return length
 
     def excerpt(self, start: int, length: int) -> Block:
@@ -169,30 +194,6 @@ def open_reader(path: Path, audio_stream: int = 1, *, random_access: bool = Fals
         raise
 
 
-def match_channels(blocks: Iterable[Block], channels: int) -> Iterator[Block]:
-    """Convert mono to stereo, by repeating it, or stereo to mono, by averaging.
-
-    Args:
-        blocks: `(C, n)`, C being 1 or 2.
-        channels: 1 or 2; blocks that already have this many are passed on.
-
-    Yields:
-        `(channels, n)`.
-
-    Raises:
-        ValueError: Another number of channels.
-    """
-    for block in blocks:
-        if block.shape[0] == channels:
-            yield block
-        elif (block.shape[0], channels) == (1, 2):
-            yield np.repeat(block, 2, axis=0)
-        elif (block.shape[0], channels) == (2, 1):
-            yield block.mean(axis=0, keepdims=True, dtype=np.float32)
-        else:
-            raise ValueError(f"cannot turn {block.shape[0]} channels into {channels}")
-
-
 def _regroup(blocks: Iterable[Block], size: int) -> Iterator[Block]:
     """Cut blocks of any sizes into blocks of `size`; the last one may be shorter."""
     buffered: list[Block] = []
@@ -209,6 +210,13 @@ def _regroup(blocks: Iterable[Block], size: int) -> Iterator[Block]:
             count -= ready
     if count:
         yield np.ascontiguousarray(np.concatenate(buffered, axis=1))
+
+
+def _describe_holes(holes: Sequence[tuple[int, int]], rate: int) -> str:
+    total = sum(length for _, length in holes) / rate
+    amount = f"{total:.1f} s" if total >= 1 else f"{total * 1000:.0f} ms"
+    first = duration(holes[0][0] / rate)
+    return f"{amount} at {first}" if len(holes) == 1 else f"{amount} in {len(holes)} places, the first at {first},"
 
 
 def _open_file(path: Path) -> BinaryIO:

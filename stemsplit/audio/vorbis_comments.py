@@ -2,11 +2,11 @@
 
 import base64
 import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from stemsplit.audio.ogg_pages import checksum
 from stemsplit.audio.tags import Picture, Tags
 
 FIELDS = {
@@ -31,7 +31,6 @@ _HEADER = struct.Struct("<4sBBqIIIB")  # RFC 3533, section 6: magic to count of 
 _CONTINUED = 1  # flag of a page that begins with the rest of a packet
 _MOST_SEGMENTS = 255
 _SERIAL = 1  # libsndfile's is random, but the same song should give the same file
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def picture_comment(picture: Picture) -> str:
@@ -77,13 +76,6 @@ def retag(source: BinaryIO, target: BinaryIO, new: Mapping[str, str]) -> None:
     for page in pages:  # audio starts on a new page (Vorbis I specification, section A.2)
         number += 1
         target.write(page.packed(number))
-
-
-def checksum(page: bytes) -> int:
-    """The CRC of a page whose own checksum is zero: polynomial 0x04c11db7, most significant bit first, from zero."""
-    # zlib's has the same polynomial, but bits in the other order, and is inverted before and after.
-    mirrored = zlib.crc32(page.translate(_REVERSED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
-    return int.from_bytes(mirrored.to_bytes(4, "little").translate(_REVERSED), "big")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from stemsplit.audio.tags import Tags
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import beside, check_free, sweep
 
-# The largest WAV, in bytes: its sizes have 32 bits, and libsndfile does not notice an overflow. RF64 (EBU Tech 3306)
-# has sizes of 64 bits, but not every player reads it.
-WAV_LIMIT = 2**32 - 2**16
+# The samples of the largest WAV, in bytes: its sizes have 32 bits, and libsndfile does not notice an overflow; its tags
+# need some room. RF64 (EBU Tech 3306) has sizes of 64 bits, but not every player reads it.
+WAV_LIMIT = 2**32 - 2**24
 LENGTH_MARGIN = 1.01  # expected lengths are estimates
 
 # By any writer of this process: if several that share a folder fail, the last one removes it.

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from stemsplit.audio.decoding import Block, Stems, open_container
+from stemsplit.audio.decoding import Block, Stems
+from stemsplit.audio.ffmpeg_source import open_container
 from stemsplit.audio.reading import Reader, open_reader
+from stemsplit.audio.splice import Splice, whole
 from stemsplit.errors import AudioError, DatasetError
 from stemsplit.wording import one_line
 
@@ -157,7 +159,7 @@ def _open_packed(path: Path) -> Iterator["InputContainer"]:
     import av  # 0.1 s, and only packed songs need it
 
     try:
-        with path.open("rb") as file, open_container(file) as container:
+        with path.open("rb", buffering=0) as file, open_container(Splice(file, whole(file))) as container:
             yield container
     except (av.FFmpegError, OSError) as error:
         raise unreadable(path, one_line(error)) from error

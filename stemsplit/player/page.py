@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stemsplit import pages
+from stemsplit.audio.channels import match_channels
 from stemsplit.audio.decoding import Block
-from stemsplit.audio.reading import Reader, match_channels, open_reader
+from stemsplit.audio.reading import Reader, open_reader
 from stemsplit.audio.resampling import resample
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import check_free, replacing

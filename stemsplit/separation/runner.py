@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from stemsplit import signals
+from stemsplit.audio.channels import match_channels
 from stemsplit.audio.decoding import Block, Stems
-from stemsplit.audio.reading import match_channels
 from stemsplit.audio.resampling import resample
 from stemsplit.dsp.level import Level, LevelMeter
 from stemsplit.dsp.overlap_add import Window, WindowPlan, cut, overlap_add

@@ -1,6 +1,5 @@
 """Every format: right rate, right length, right place, right loudspeaker."""
 
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -8,71 +7,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile  # type: ignore[import-untyped]
+from support.sounds import LENGTH, RATE, bursts, encode, lag, read
 
-from stemsplit.audio.decoding import Block, FFmpegSource, SndfileSource, downmix_matrix
+from stemsplit.audio.channels import downmix_matrix
+from stemsplit.audio.decoding import Block, Source
 from stemsplit.audio.reading import open_reader
-
-RATE = 44_100  # Hz
-LENGTH = 70_003  # samples: no multiple of any codec's frame
-
-
-def bursts(channels: int = 2, length: int = LENGTH) -> Block:
-    """Low-passed noise whose level changes all the time, so that its place in time is unmistakable."""
-    rng = np.random.default_rng(7)
-    noise = np.cumsum(rng.standard_normal((channels, length + 200)), axis=1)
-    noise = noise[:, 200:] - noise[:, :-200]
-    level = np.repeat(rng.uniform(0.1, 1, length // 999 + 1), 999)[:length]
-    song: Block = (0.3 * level * noise / np.abs(noise).max()).astype(np.float32)
-    return song
-
-
-def encode(
-    path: Path,
-    samples: Block,
-    codec: str,
-    *,
-    rate: int = RATE,
-    layout: str = "stereo",
-    bit_rate: int = 128_000,
-    options: dict[str, str] | None = None,
-) -> None:
-    """Write (C, N) at RATE with one of FFmpeg's encoders, or, what those in PyAV lack, libsndfile's for Vorbis."""
-    if codec == "libvorbis":
-        soundfile.write(path, samples.T, RATE)
-        return
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=rate, layout=layout)
-        assert isinstance(stream, av.AudioStream)
-        stream.bit_rate = bit_rate
-        if codec == "wavpack":
-            stream.format = av.AudioFormat("s16p")
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T).reshape(1, -1), "flt", layout)
-        frame.sample_rate = RATE
-        frame.time_base = Fraction(1, RATE)
-        frame.pts = 0
-        fit = av.AudioResampler(stream.format, layout, rate, stream.codec_context.frame_size or None)
-        for part in [*fit.resample(frame), *fit.resample(None)]:
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
-
-
-def read(path: Path, size: int = 65_536) -> Block:
-    with open_reader(path) as reader:
-        return np.concatenate([np.zeros((reader.channels, 0), np.float32), *reader.blocks(size)], axis=1)
+from stemsplit.audio.sndfile_source import SndfileSource
 
 
 def decode_with_ffmpeg(path: Path) -> Block:
     with av.open(str(path)) as container:
         parts = [frame.to_ndarray() for frame in container.decode(audio=0)]
         return np.concatenate(parts, axis=1).astype(np.float32)
-
-
-def lag(late: Block, early: Block) -> int:
-    """By how many samples the first channel of `late` comes after that of `early`."""
-    size = 2 * max(late.shape[1], early.shape[1])
-    product = np.fft.rfft(late[0], size) * np.conj(np.fft.rfft(early[0], size))
-    best = int(np.argmax(np.fft.irfft(product, size)))
-    return best if best < size // 2 else best - size
 
 
 # Name, encoder; how many samples longer the file is than the song, because the format cannot say where it ends.
@@ -281,32 +227,6 @@ def test_a_video_stream_may_appear_late(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "x.flv"), song)
 
 
-@pytest.mark.full
-def test_rate_and_channels_may_change_on_the_way(tmp_path: Path) -> None:
-    encode(tmp_path / "a.mp3", bursts(), "libmp3lame")
-    encode(tmp_path / "b.mp3", bursts(1), "libmp3lame", rate=48_000, layout="mono")
-    join(tmp_path / "stereo.mp3", tmp_path / "a.mp3", tmp_path / "b.mp3")
-    join(tmp_path / "mono.mp3", tmp_path / "b.mp3", tmp_path / "a.mp3")
-    for name, channels, rate in [("stereo.mp3", 2, RATE), ("mono.mp3", 1, 48_000)]:
-        result = read(tmp_path / name)
-        assert result.shape[0] == channels
-        assert abs(result.shape[1] - 2 * LENGTH * rate / RATE) < 6_000  # what the second encoder put around its part
-        middle = LENGTH * rate // RATE
-        first, second = result[:, : middle - 6_000], result[:, middle + 6_000 :]
-        assert 0.5 < np.std(first) / np.std(second) < 2
-        assert np.abs(result).max() < 0.5
-
-
-def test_joined_ogg_files_get_a_warning(tmp_path: Path) -> None:
-    for name, gain in [("a.ogg", 1), ("b.ogg", 0.5)]:
-        soundfile.write(tmp_path / name, bursts().T * gain, RATE)
-    a, b = (tmp_path / "a.ogg").read_bytes(), (tmp_path / "b.ogg").read_bytes()
-    serial = (int.from_bytes(a[14:18], "little") ^ 1).to_bytes(4, "little")
-    (tmp_path / "x.ogg").write_bytes(a + b.replace(b[14:18], serial))
-    with open_reader(tmp_path / "x.ogg") as reader:
-        assert "several recordings" in reader.warnings[0]
-
-
 def test_a_playlist_opens_nothing_else(tmp_path: Path) -> None:
     encode(tmp_path / "secret.flac", bursts(), "flac")
     (tmp_path / "song.mp3").write_text("ffconcat version 1.0\nfile secret.flac\n")
@@ -315,7 +235,7 @@ def test_a_playlist_opens_nothing_else(tmp_path: Path) -> None:
 
 
 def test_who_reads_what(tmp_path: Path) -> None:
-    sources: dict[str, type[SndfileSource | FFmpegSource]] = {}
+    sources: dict[str, type[Source]] = {}
     for name, codec in [("x.wav", "pcm_s16le"), ("x.mp3", "libmp3lame"), ("x.ogg", "libvorbis"), ("x.flac", "flac")]:
         encode(tmp_path / name, bursts(2, 9_999), codec)
         with open_reader(tmp_path / name) as reader:

@@ -12,8 +12,9 @@ import soundfile  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stemsplit.audio.channels import match_channels
 from stemsplit.audio.decoding import Block
-from stemsplit.audio.reading import _regroup, match_channels, open_reader
+from stemsplit.audio.reading import _regroup, open_reader
 from stemsplit.errors import AudioError
 
 RATE = 44_100  # Hz

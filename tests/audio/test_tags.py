@@ -17,7 +17,7 @@ def image(codec: str, size: int = 16) -> bytes:
     encoder = av.CodecContext.create(codec, "w")
     assert isinstance(encoder, av.VideoCodecContext)
     encoder.width = encoder.height = size
-    encoder.pix_fmt = "rgb24" if codec == "png" else "yuvj420p"
+    encoder.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8", "bmp": "bgr24"}.get(codec, "rgb24")
     noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), "u1")
     frame = av.VideoFrame.from_ndarray(noise, "rgb24").reformat(format=encoder.pix_fmt)
     frame.pts = 0
@@ -72,10 +72,57 @@ def test_the_front_cover_is_the_one(tmp_path: Path, codec: str) -> None:
     assert (found.codec, found.data) == (codec, image(codec))
 
 
-def test_too_large_a_cover_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_a_cover_becomes_a_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     song(tmp_path / "x.mp3", {"title": "a"}, [("png", "Cover (front)")])
     monkeypatch.setattr(tags, "_LARGEST_PICTURE", 100)
-    assert read_tags(tmp_path / "x.mp3") == Tags({"title": "a"})
+    monkeypatch.setattr(tags, "_LONGEST_SIDE", 8)
+    found = read_tags(tmp_path / "x.mp3")
+    assert found.fields == {"title": "a"}
+    assert found.picture
+    assert (found.picture.codec, found.picture.width, found.picture.height) == ("mjpeg", 8, 8)
+    assert_is_a_jpeg_of(found.picture, 8)
+
+
+@pytest.mark.parametrize("codec", ["gif", "bmp", "tiff"])
+def test_other_pictures_become_jpegs(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / "x.mp3"
+    song(path, {"title": "a"}, [("png", "Cover (front)")])
+    content = path.read_bytes()
+    png, other = image("png"), image(codec)
+    start = content.index(b"APIC")
+    size = int.from_bytes(content[start + 4 : start + 8], "big")
+    assert content[3] == 4  # the version of ID3, whose sizes have 7 bits a byte
+    size = sum((content[start + 4 + place] & 0x7F) << 7 * (3 - place) for place in range(4))
+    frame = content[start + 10 : start + 10 + size].replace(b"image/png", b"image/" + codec.encode())
+    frame = frame.replace(png, other)
+    changed = content[: start + 4] + synchsafe(len(frame)) + content[start + 8 : start + 10] + frame
+    changed += content[start + 10 + size :]
+    old = sum((content[6 + place] & 0x7F) << 7 * (3 - place) for place in range(4))
+    path.write_bytes(changed[:6] + synchsafe(old + len(frame) - size) + changed[10:])
+    found = read_tags(path)
+    assert found.fields == {"title": "a"}
+    assert found.picture
+    assert_is_a_jpeg_of(found.picture, 16)
+    assert found.warnings == ()
+
+
+def synchsafe(size: int) -> bytes:
+    return bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+
+def assert_is_a_jpeg_of(picture: Picture, size: int) -> None:
+    decoder = av.CodecContext.create("mjpeg", "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    frame = [*decoder.decode(av.Packet(picture.data)), *decoder.decode(None)][0]
+    assert (frame.width, frame.height) == (picture.width, picture.height) == (size, size)
+
+
+def test_a_cover_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    song(tmp_path / "x.mp3", {"title": "a"}, [("png", "Cover (front)")])
+    monkeypatch.setattr(tags, "_LARGEST_PICTURE", 100)
+    monkeypatch.setattr(tags, "_MOST_PIXELS", 100)
+    expected = Tags({"title": "a"}, warnings=("has a cover that cannot be read; the stems have none",))
+    assert read_tags(tmp_path / "x.mp3") == expected
 
 
 def test_the_picture_of_a_film_is_no_cover(tmp_path: Path) -> None:

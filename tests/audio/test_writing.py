@@ -510,7 +510,10 @@ def test_no_encoder_breaks_at_absurd_values(tmp_path: Path, format: Format, scal
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert np.isfinite(read(tmp_path / "x")[0]).all()
+    if format.bits == "32f":  # written as it is, and no sound for a reader
+        assert np.isfinite(soundfile.read(tmp_path / "x")[0]).all()
+    else:
+        assert np.isfinite(read(tmp_path / "x")[0]).all()
 
 
 @pytest.mark.parametrize("format", ALL, ids=str)
@@ -590,7 +593,6 @@ TEXTS = {
 }
 TAGS = [Tags(TEXTS, COVER), Tags()]
 LOST = {
-    "wav": {"album_artist", "composer", "disc", "publisher", "bpm", "key"},
     # The tempo is there, but FFmpeg does not read it.
     "m4a": {"publisher", "bpm", "key"},
     "alac": {"publisher", "bpm", "key"},
@@ -603,7 +605,7 @@ def test_tags_and_cover_are_kept(tmp_path: Path, name: str) -> None:
     write(path, bursts(2, 5_000), Format(name), tags=TAGS[:1])
     found = read_tags(path)
     assert found.fields == {key: text for key, text in TEXTS.items() if key not in LOST.get(name, ())}
-    assert found.picture == (None if name == "wav" else COVER)
+    assert found.picture == COVER
     assert read(path)[0].shape[1] >= 5_000
 
 
@@ -617,15 +619,15 @@ def test_large_and_odd_tags_do_no_harm(tmp_path: Path, name: str) -> None:
     assert read(tmp_path / "x")[0].shape[1] in (5_000, 5_120)
     found = read_tags(tmp_path / "x")
     assert found.fields == {"title": "a b", "artist": "??", "comment": "x" * 1_000}
-    if name != "wav":
-        assert found.picture == cover
+    assert found.picture == cover
 
 
 def test_rf64_has_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stemsplit.audio.writing, "WAV_LIMIT", 6_000)
     write(tmp_path / "x", bursts(2, 5_000), Format("wav", "32f"), tags=TAGS[:1], expected_length=5_000)
     assert (tmp_path / "x").read_bytes()[:4] == b"RF64"
-    assert read_tags(tmp_path / "x").fields["title"] == TEXTS["title"]
+    assert read_tags(tmp_path / "x") == TAGS[0]
+    assert soundfile.info(tmp_path / "x").frames == 5_000
 
 
 # Stem files
