@@ -52,7 +52,7 @@ def partition_existing(
             failed.append(track.failure(error))
             continue
         if status.to_do == "nothing":
-            skipped.append(Skipped(track, outputs))
+            skipped.append(Skipped(track, outputs, status.incomplete))
         else:
             ready.append(replace(track, why=status.why))
     return ready, skipped, failed

@@ -36,10 +36,12 @@ class Skipped:
     Attributes:
         track: The song.
         outputs: Its files, by stem.
+        incomplete: Whether part of the song could not be decoded when they were made.
     """
 
     track: Track
     outputs: Mapping[str, Path]
+    incomplete: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class Run:
         length: Samples of each stem.
         stems: By name, the path relative to the manifest, with slashes, and the content.
         consistent: Whether they were made to add up to the song; None if an earlier version did not record it.
+        incomplete: Whether part of the song could not be decoded.
     """
 
     provenance: Provenance
@@ -61,6 +62,7 @@ class Run:
     length: int
     stems: Mapping[str, tuple[str, FileStamp]] = field(default_factory=dict)
     consistent: bool | None = None
+    incomplete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,12 @@ class StemStatus:
     Attributes:
         to_do: "make" them, "nothing" as they are complete and up to date, or "replace" them.
         why: The reason to replace them, or empty.
+        incomplete: Whether part of the song could not be decoded when they were made.
     """
 
     to_do: Literal["make", "nothing", "replace"]
     why: str = ""
+    incomplete: bool = False
 
 
 def describe_model(spec: ModelSpec) -> dict[str, Any]:
@@ -212,7 +216,7 @@ def check_stems(path: Path, song: Path, outputs: Mapping[str, Path], provenance:
     known = {file: (run, stamp) for run in read_manifest(path) for file, stamp in run.stems.values()}
     reasons: dict[int, str] = {}  # by run
     existing: list[tuple[Path, FileStamp]] = []
-    why = ""
+    why, incomplete = "", False
     for stem, output in outputs.items():
         recorded = known.get(_relative(output, path))
         if not os.path.lexists(output):
@@ -225,6 +229,7 @@ def check_stems(path: Path, song: Path, outputs: Mapping[str, Path], provenance:
             reasons[id(run)] = _outdated(run, song, provenance)
         why = why or reasons[id(run)]
         existing.append((output, stamp))
+        incomplete |= run.incomplete
     if not existing:
         return StemStatus("make")
     for output, stamp in existing:
@@ -237,7 +242,7 @@ def check_stems(path: Path, song: Path, outputs: Mapping[str, Path], provenance:
         message = f"{str(output)!r} was changed after stemsplit wrote it"
         hint = "choose another folder with --output, or replace it with --overwrite"
         raise AudioError(message, hint, path=output)
-    return StemStatus("replace", why) if why else StemStatus("nothing")
+    return StemStatus("replace", why) if why else StemStatus("nothing", incomplete=incomplete)
 
 
 def _outdated(run: Run, song: Path, provenance: Provenance) -> str:
@@ -263,7 +268,9 @@ def _run(table: Mapping[str, Any]) -> Run:
     provenance = Provenance(dict(table["model"]), dict(table["settings"]))
     rate, channels, length = (int(table[name]) for name in ("rate", "channels", "length"))
     consistent = None if table.get("consistent") is None else bool(table["consistent"])
-    return Run(provenance, str(table["song"]["name"]), _stamp(table["song"]), rate, channels, length, stems, consistent)
+    song, name = _stamp(table["song"]), str(table["song"]["name"])
+    incomplete = table.get("incomplete") is True
+    return Run(provenance, name, song, rate, channels, length, stems, consistent, incomplete)
 
 
 def _table(run: Run) -> dict[str, Any]:
@@ -275,6 +282,7 @@ def _table(run: Run) -> dict[str, Any]:
         "channels": run.channels,
         "length": run.length,
         "consistent": run.consistent,
+        **({"incomplete": True} if run.incomplete else {}),
         "stems": {stem: {"file": file, **asdict(stamp)} for stem, (file, stamp) in run.stems.items()},
     }
 

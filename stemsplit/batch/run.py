@@ -528,6 +528,7 @@ def _record(
         report.channels,
         report.length,
         consistent=report.consistent,
+        incomplete=report.incomplete,
     )
     try:
         manifest.record_run(track.manifest, run, outputs)

@@ -103,7 +103,7 @@ def result_event(result: Result, *, player: bool = False) -> dict[str, Any]:
     song = {"song": result.track.label, "stems": {stem: str(path) for stem, path in result.outputs.items()}}
     song |= {"page": str(result.track.player_page)} if player else {}
     if isinstance(result, Skipped):
-        return {"event": "skipped", **song, "skipped": True}
+        return {"event": "skipped", **song, "skipped": True, "incomplete": result.incomplete}
     report = result.report
     return {
         "event": "done",
@@ -115,6 +115,7 @@ def result_event(result: Result, *, player: bool = False) -> dict[str, Any]:
         "peak": round(report.peak, 6),
         "gain": report.gain,
         "consistent": report.consistent,
+        "incomplete": report.incomplete,
         "warnings": list(report.warnings),
         "elapsed_seconds": round(result.seconds, 3),
     }

@@ -36,6 +36,7 @@ class Report:
         peak: The largest magnitude of a sample before clipping and gain, over all stems.
         gain: The factor that all stems were turned down by, so that none clips; 1 for none.
         consistent: Whether the stems were made to add up to the song.
+        incomplete: Whether part of the song could not be decoded; `warnings` say which.
     """
 
     rate: int
@@ -46,6 +47,7 @@ class Report:
     peak: float = 0.0
     gain: float = 1.0
     consistent: bool = False
+    incomplete: bool = False
 
 
 def write_stems(
@@ -106,8 +108,19 @@ def write_stems(
             for block in spool.blocks():
                 writer.write(block if gain == 1 else block * np.float32(gain))
         peak = float(spool.peaks.max(initial=0)) if spool else writer.peak
-        warnings = (*reader.warnings, *writer.warnings)
-        return Report(rate, reader.channels, writer.length, writer.clipped, warnings, peak, gain, consistent)
+        untagged = tags.warnings if tags else ()
+        warnings = (*reader.warnings, *(f"{str(reader.path)!r} {what}" for what in untagged), *writer.warnings)
+        return Report(
+            rate=rate,
+            channels=reader.channels,
+            length=writer.length,
+            clipped=writer.clipped,
+            warnings=warnings,
+            peak=peak,
+            gain=gain,
+            consistent=consistent,
+            incomplete=reader.incomplete,
+        )
 
 
 def _rows_of(rows: Rows, reader: Reader, rate: int, separate: Separate, header: Header) -> Iterator[Stems]:
