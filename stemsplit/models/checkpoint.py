@@ -25,6 +25,8 @@ from stemsplit.wording import one_line
 
 FORMAT = 1
 DOWNLOAD_AGAIN = "download the file again"
+_SHORTEST_WINDOW = 64  # samples
+_MOST_WINDOWS = 32  # that a sample may be in
 IS_FLOATING = {"F64": True, "F32": True, "F16": True, "BF16": True, "I64": False}  # by safetensors' names of types
 
 
@@ -287,9 +289,11 @@ def _check_header(header: Header) -> None:
     for name, low, high in (
         ("rate", 8_000, 192_000),
         ("channels", 1, 2),
-        ("length", 1, 2**24),
+        ("length", _SHORTEST_WINDOW, 2**24),
         ("hop", 1, header.length),
     ):
         value = getattr(header, name)
         if type(value) is not int or not low <= value <= high:
             raise ValueError(f"invalid {name}: {value!r}")
+    if header.hop * _MOST_WINDOWS < header.length:  # a small file could ask for years of work
+        raise ValueError(f"invalid hop: {header.hop!r} of windows of {header.length}")
