@@ -34,7 +34,7 @@ _PREROLL = 16_384
 # FFmpeg's names for containers that state their length, so that it is not estimated from the size of the file; the
 # first of them state it to the sample.
 _SAMPLE_EXACT = {"flac", "wv", "tta", "ape"}
-_EXACT = {*_SAMPLE_EXACT, *"mp3 mov matroska asf wav aiff caf ogg au w64 avi dsf iff mpc mpc8 rm voc".split()}
+_EXACT = {*_SAMPLE_EXACT, *"mp3 mov matroska asf wav aiff caf ogg au w64 avi flv dsf iff mpc mpc8 rm voc".split()}
 _SELF_DESCRIBING = {"mp3", "aac", "ac3", "mpegts", "mpeg", "flv", "avi"}  # may hold frames with headers of their own
 _STATE_THEIR_END = {"matroska", "ogg", "asf"}  # and not their length
 _BARE = {"mp3", "aac", "ac3", "eac3", "dts"}  # frames without a container: their timestamps only count packets

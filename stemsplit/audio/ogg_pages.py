@@ -1,18 +1,11 @@
-"""The pages of Ogg files (RFC 3533): which recordings a file has, and what is wrong with them.
+"""The pages of Ogg files (RFC 3533), and what is wrong with them."""
 
-Several recordings are a chain, of which decoders read only the first.
-"""
-
-import re
 import zlib
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import BinaryIO
 
 from stemsplit.audio.splice import read_at
 
-# A page that begins a stream: magic, version, and flags with the bit of a first page but not that of a continued one.
-_FIRST_PAGE = re.compile(rb"OggS\x00[\x02\x06]")
 _HEADER = 27  # bytes, then the lengths of the segments
 _BLOCK = 2**20  # bytes
 _LARGEST_PAGE = 65_307  # bytes
@@ -33,30 +26,6 @@ class PageCheck:
     usable: list[range]
 
 
-def find_links(file: BinaryIO, sound: range) -> list[range]:
-    """Return the bytes of each recording, or nothing if the file is not Ogg.
-
-    Each begins with the first pages of all its streams, which is all that tells recordings apart: programs that join
-    files leave the same serial number in all of them.
-
-    Args:
-        file: The file.
-        sound: Its bytes between foreign tags.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    if read_at(file, sound.start, 4) != b"OggS":
-        return []
-    starts: list[int] = []
-    end_of_last = -1
-    for position in _first_pages(file, sound):
-        if position != end_of_last:
-            starts.append(position)
-        end_of_last = position + page_size(read_at(file, position, _HEADER + 255))
-    return [range(start, end) for start, end in pairwise([*starts, sound.stop])]
-
-
 def check_pages(file: BinaryIO, link: range) -> PageCheck:
     """Check the pages of a recording.
 
@@ -69,7 +38,7 @@ def check_pages(file: BinaryIO, link: range) -> PageCheck:
     latest: dict[bytes, tuple[int, int]] = {}  # by serial number: number and position of a stream's last page
     position = link.start
     while position < link.stop:
-        page = read_at(file, position, page_size(read_at(file, position, _HEADER + 255)))
+        page = read_at(file, position, page_size(page_head(file, position)))
         end = position + len(page)
         if page[:5] != b"OggS\0" or len(page) < page_size(page) or end > link.stop:
             position = _find_page(file, range(position + 1, link.stop))
@@ -125,17 +94,18 @@ def ends_within_a_page(file: BinaryIO, sound: range) -> bool:
     return last >= 0 and last + page_size(tail[last:]) > len(tail)
 
 
+def page_head(file: BinaryIO, position: int) -> bytes:
+    """Return the first bytes of a page, with the lengths of its segments.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    return read_at(file, position, _HEADER + 255)
+
+
 def page_size(head: bytes | bytearray) -> int:
     """Return the size of the page with these first bytes; more than there are if even its header is cut off."""
     if len(head) < _HEADER or len(head) < _HEADER + head[_HEADER - 1]:
         return _HEADER + 255
     count = head[_HEADER - 1]
     return _HEADER + count + sum(head[_HEADER : _HEADER + count])
-
-
-def _first_pages(file: BinaryIO, sound: range) -> list[int]:
-    found = []
-    for start in range(sound.start, sound.stop, _BLOCK):
-        block = read_at(file, start, min(_BLOCK + 5, sound.stop - start))  # one may straddle two blocks
-        found += [start + match.start() for match in _FIRST_PAGE.finditer(block)]
-    return found

@@ -122,8 +122,8 @@ class Reader:
         if decoded == 0 and (ends_early or damage.failures):
             raise undecodable(self.path)
         if damage.failures > damage.successes or (ends_early and decoded < _NEXT_TO_NOTHING * stated):
-            lengths = f"of {duration(stated / self.rate)}" if stated else "of it"
-            raise undecodable(self.path, f"only {duration(decoded / self.rate)} {lengths} can be decoded")
+            lengths = f"{duration(decoded / self.rate)} of {duration(stated / self.rate)}"
+            raise undecodable(self.path, f"only {lengths} can be decoded" if ends_early else "most of it is damaged")
         if invalid > _MOST_INVALID * length * self.channels:
             raise undecodable(self.path, "most of its samples are infinite, not a number, or louder than any sound")
         if damage.holes:

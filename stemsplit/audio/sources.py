@@ -11,8 +11,9 @@ Both trim the encoder's delay and padding wherever the file states them, as the 
 For random access, as in training, libsndfile also reads FLAC and files with more than two channels, because it seeks
 faster.
 
-Before a decoder sees a file, tags around the sound are left out (`foreign_tags`), useless sizes in headers are replaced
-(`pcm_headers`), what is no PCM is not read as PCM (`disguises`), and chains are taken apart (`ogg_pages`).
+Before a decoder sees a file, tags around the sound are left out (`foreign_tags`), files to which others were appended
+are taken apart (`links`), useless sizes in headers are replaced (`pcm_headers`), what is no PCM is not read as PCM
+(`disguises`), and damaged pages of Ogg are left out (`ogg_pages`).
 """
 
 from functools import partial
@@ -27,7 +28,8 @@ from stemsplit.audio.decoding import Source
 from stemsplit.audio.disguises import open_disguised
 from stemsplit.audio.ffmpeg_source import FFmpegSource
 from stemsplit.audio.foreign_tags import find_sound
-from stemsplit.audio.ogg_pages import check_pages, find_links
+from stemsplit.audio.links import find_links
+from stemsplit.audio.ogg_pages import check_pages
 from stemsplit.audio.pcm_headers import PcmHeader, read_pcm_header
 from stemsplit.audio.sndfile_source import SndfileSource
 from stemsplit.audio.splice import Splice, read_at

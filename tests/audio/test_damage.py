@@ -1,7 +1,10 @@
 """Damaged songs: what can be decoded keeps its place in time, what is lost is told, and nothing else is."""
 
+import errno
+import io
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -9,7 +12,9 @@ import pytest
 import soundfile  # type: ignore[import-untyped]
 from support.sounds import RATE, bursts, encode, lag, read, read_with_warnings
 
-from stemsplit.audio.reading import open_reader
+from stemsplit.audio.reading import Reader, open_reader
+from stemsplit.audio.sources import open_source
+from stemsplit.audio.splice import Splice
 from stemsplit.audio.timeline import Timeline
 from stemsplit.errors import AudioError
 
@@ -301,22 +306,6 @@ def test_a_jingle_does_not_decide_rate_and_channels(
     assert np.std(middle[0] - middle[1]) > 0.5 * np.std(middle)  # stereo it is
 
 
-def test_tags_that_seek_to_nowhere(tmp_path: Path) -> None:
-    """FFmpeg asks for a position before the beginning."""
-    path = encode(tmp_path / "x.m4a", SONG, "aac")
-    whole = read(path)
-    content = bytearray(path.read_bytes())
-    place = content.find(b"stco") + 12
-    content[place : place + 4] = b"\xff\xff\xff\xf0"
-    path.write_bytes(content)
-    try:
-        result, warnings = read_with_warnings(path)
-    except AudioError as error:
-        assert "cannot decode" in str(error)
-    else:
-        assert result.shape[1] < whole.shape[1] or warnings
-
-
 def test_timestamps() -> None:
     timeline = Timeline(1_000, Fraction(1, 1_000), 0.01, None)
     assert timeline.hole_before(500, 0) == 0  # wherever it begins
@@ -338,3 +327,48 @@ def test_a_hole_is_no_longer_than_the_song() -> None:
     timeline.lose(700)
     assert timeline.lost_before(4_200) == 700
     assert timeline.lost_before(4_900) == 0
+
+
+def test_positions_before_the_beginning_are_ignored(tmp_path: Path) -> None:
+    """FFmpeg asks for them in damaged files; an exception in its callback would be printed."""
+    path = tmp_path / "x"
+    path.write_bytes(b"0123456789")
+    with path.open("rb", buffering=0) as file:
+        splice = Splice(file, b"ab", range(3, 6), b"", range(8, 10), b"yz")
+        assert splice.read() == b"ab34589yz"
+        assert splice.size == 9
+        assert splice.seek(-1) == -1
+        assert splice.seek(4) == 4
+        assert splice.seek(-10, 1) == -1
+        assert splice.tell() == 4
+        assert splice.read(3) == b"589"
+        assert splice.seek(-1, 2) == 8
+        assert splice.read() == b"z"
+        assert splice.read() == b""
+        assert splice.seek(2**62) == 2**62
+        assert splice.read() == b""
+
+
+class FailingFile(io.FileIO):
+    """A file on a disk that fails sooner or later."""
+
+    fails = False
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        if self.fails:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().readinto(buffer)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("x.wav", "pcm_s16le"), ("x.mp3", "libmp3lame"), ("x.ogg", "libvorbis")])
+def test_a_disk_that_fails_is_told(tmp_path: Path, name: str, codec: str, capfd: pytest.CaptureFixture[str]) -> None:
+    path = encode(tmp_path / name, SONG, codec)
+    with FailingFile(path) as file:
+        reader = Reader(path, file, open_source(file, path))
+        blocks = reader.blocks(1_000)
+        next(blocks)
+        file.fails = True
+        with pytest.raises(AudioError, match=r"cannot read .*: Input/output error"):
+            list(blocks)
+        reader.close()
+    assert capfd.readouterr() == ("", "")

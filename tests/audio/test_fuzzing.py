@@ -69,7 +69,7 @@ def assert_is_survived(path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize(("name", "codec"), FORMATS)
-def test_decoders(tmp_path: Path, name: str, codec: str) -> None:
+def test_decoders(tmp_path: Path, name: str, codec: str, capfd: pytest.CaptureFixture[str]) -> None:
     layout = "5.1" if "surround" in name else "stereo"
     rate = 48_000 if codec == "libopus" else RATE
     path = encode(tmp_path / name, bursts(6 if layout == "5.1" else 2, 12_000), codec, rate=rate, layout=layout)
@@ -79,11 +79,12 @@ def test_decoders(tmp_path: Path, name: str, codec: str) -> None:
         path.write_bytes(mutate(content, seed))
         assert_is_survived(path)
     assert peak_memory() - before < MEGABYTES
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("format", TAGGED)
-def test_tags(tmp_path: Path, format: str) -> None:
+def test_tags(tmp_path: Path, format: str, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / f"x{Format(format).extension}"
     tags = Tags({"title": "Löng title " * 5, "comment": "x" * 300, "date": "2020", "bpm": "120"}, picture())
     with StemWriter([path], rate=48_000, channels=2, format=Format(format), tags=[tags]) as writer:
@@ -92,6 +93,7 @@ def test_tags(tmp_path: Path, format: str) -> None:
     for seed in range(CASES):
         path.write_bytes(mutate(content, seed))
         assert_is_survived(path)
+    assert capfd.readouterr() == ("", "")
 
 
 def picture() -> Picture:

@@ -1,4 +1,4 @@
-"""Chains: several recordings in one Ogg file, whatever they are, are one song."""
+"""Several recordings in one file, whatever they are, are one song; and what damaged pages of Ogg cost."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import pytest
 import soundfile  # type: ignore[import-untyped]
 from support.sounds import RATE, bursts, encode, lag, read, read_with_warnings
 
-from stemsplit.audio.ogg_pages import checksum, find_links, page_size
+from stemsplit.audio.links import find_links
+from stemsplit.audio.ogg_pages import checksum, page_size
 from stemsplit.audio.reading import open_reader
 from stemsplit.audio.splice import whole
 
@@ -68,6 +69,18 @@ def test_recordings_that_differ_become_alike(tmp_path: Path) -> None:
     np.testing.assert_array_equal(result[:, -expected.shape[1] :], expected)
     assert result.shape[1] - expected.shape[1] == pytest.approx(bursts().shape[1] * 48_000 / RATE, abs=2)
     np.testing.assert_array_equal(result[0, :50_000], result[1, :50_000])
+
+
+@pytest.mark.parametrize("tags", [b"", b"ID3\3\0\0\0\0\0\x20" + bytes(32)])
+def test_joined_flac_is_read_to_its_end(tmp_path: Path, tags: bytes) -> None:
+    jingle = encode(tmp_path / "jingle.flac", bursts(1), "flac", rate=22_050, layout="mono").read_bytes()
+    song = encode(tmp_path / "song.flac", bursts(), "flac").read_bytes()
+    (tmp_path / "x.flac").write_bytes(jingle + tags + song)
+    result, warnings = read_with_warnings(tmp_path / "x.flac")
+    expected = read(tmp_path / "song.flac")
+    assert warnings == []
+    assert result.shape == (2, pytest.approx(2 * expected.shape[1], abs=4))
+    np.testing.assert_array_equal(result[:, -expected.shape[1] :], expected)
 
 
 def test_a_recording_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:
