@@ -22,7 +22,6 @@ from stemsplit.wording import duration, one_line
 # +96 dBFS: no recording is louder, not even if its samples are scaled like integers of 16 bits.
 _LOUDEST = 2.0**16
 _NEXT_TO_NOTHING = 0.05  # of a song: what is left is not worth separating, and may well be noise
-_MOST_INVALID = 0.5  # of the samples: what is left is no sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +123,6 @@ class Reader:
         if damage.failures > damage.successes or (ends_early and decoded < _NEXT_TO_NOTHING * stated):
             lengths = f"{duration(decoded / self.rate)} of {duration(stated / self.rate)}"
             raise undecodable(self.path, f"only {lengths} can be decoded" if ends_early else "most of it is damaged")
-        if invalid > _MOST_INVALID * length * self.channels:
-            raise undecodable(self.path, "most of its samples are infinite, not a number, or louder than any sound")
         if damage.holes:
             self._warn(f"is damaged: {_describe_holes(damage.holes, self.rate)} could not be decoded and is silent")
         elif damage.failures and not ends_early:

@@ -510,10 +510,7 @@ def test_no_encoder_breaks_at_absurd_values(tmp_path: Path, format: Format, scal
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    if format.bits == "32f":  # written as it is, and no sound for a reader
-        assert np.isfinite(soundfile.read(tmp_path / "x")[0]).all()
-    else:
-        assert np.isfinite(read(tmp_path / "x")[0]).all()
+    assert np.isfinite(soundfile.read(tmp_path / "x")[0] if format.bits == "32f" else read(tmp_path / "x")[0]).all()
 
 
 @pytest.mark.parametrize("format", ALL, ids=str)

@@ -282,6 +282,7 @@ def test_objects_for_programs(results: list[Done | Skipped | Failed]) -> None:
         "peak": 0.0,
         "gain": 1.0,
         "consistent": False,
+        "incomplete": False,
         "warnings": [],
         "elapsed_seconds": 0.5,
     }
@@ -289,6 +290,7 @@ def test_objects_for_programs(results: list[Done | Skipped | Failed]) -> None:
         "song": "b.wav",
         "stems": {"vocals": "out/b/vocals.wav", "drums": "out/b/drums.wav"},
         "skipped": True,
+        "incomplete": False,
     }
     assert events[4] == {"song": "c.wav", "error": "'c.wav' is empty (0 bytes)", "hint": "copy it again"}
     assert events[5] == {
