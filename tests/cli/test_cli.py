@@ -103,6 +103,7 @@ def test_json(run: Run, here: Path) -> None:
         "clipped": 0,
         "consistent": True,
         "gain": 1.0,
+        "consistent": True,
         "incomplete": False,
         "warnings": [],
     }
