@@ -1,6 +1,7 @@
 """Training data: random crops of songs, remixed every time, and a loader of batches."""
 
 import logging
+import multiprocessing
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -120,6 +121,9 @@ class Loader:
     def __init__(self, crops: Crops, ranks: Ranks, *, workers: int = 0, pinned: bool = False) -> None:
         self._order = _Order(crops.recipe.steps, crops.recipe.batch_size, ranks)
         self._crops, self._pinned = crops, pinned
+        if workers and (problem := explain_no_workers()):
+            _warn(problem)
+            workers = 0
         self._loader = self._make(workers)
 
     def epoch(self, number: int) -> Iterator[Tensor]:
@@ -137,13 +141,10 @@ class Loader:
     def _batches(self) -> Iterator[Tensor | StemsplitError]:
         try:
             return iter(self._loader)
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # no shared memory, as in some containers
+        except (OSError, RuntimeError) as error:  # no further process may be started
             if not self._loader.num_workers:
                 raise
-            _log.warning("cannot start worker processes: %s; this process reads the songs itself", one_line(error))
+            _warn(one_line(error))
             self._loader = self._make(0)
             return iter(self._loader)
 
@@ -157,6 +158,19 @@ class Loader:
             prefetch_factor=READY_BATCHES if workers else None,
             collate_fn=_collate,
         )
+
+
+def explain_no_workers() -> str:
+    """Return why no worker can share memory with this process, as in containers without /dev/shm; empty if one can."""
+    try:
+        multiprocessing.get_context().SimpleQueue().close()
+    except OSError as error:
+        return one_line(error)
+    return ""
+
+
+def _warn(problem: str) -> None:
+    _log.warning("cannot start worker processes: %s; this process reads the songs itself", problem)
 
 
 class _Order(Sampler[list[int]]):

@@ -285,8 +285,9 @@ def test_a_batch_that_cannot_be_shared_out(
         train(tmp_path / "run", RECIPE, songs)
 
 
+@pytest.mark.parametrize("place", ["multiprocessing.synchronize.SemLock.__init__", "multiprocessing.Process.start"])
 def test_workers_that_cannot_be_started(
-    songs: list[Multitrack], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    songs: list[Multitrack], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
     """Without shared memory, say: this process does their work."""
     alone = list(Loader(Crops(songs, RECIPE), Ranks()).epoch(0))
@@ -294,7 +295,7 @@ def test_workers_that_cannot_be_started(
     def fails(*arguments: object, **options: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", fails)
+    monkeypatch.setattr(place, fails)
     batches = list(Loader(Crops(songs, RECIPE), Ranks(), workers=2).epoch(0))
     assert all(torch.equal(*pair) for pair in zip(batches, alone, strict=True))
     told = "cannot start worker processes: Read-only file system; this process reads the songs itself"
@@ -411,6 +412,7 @@ def test_running_out_of_memory_is_one_sentence(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
+@pytest.mark.skipif(bool(data_module.explain_no_workers()), reason="/dev/shm cannot be written to")
 def test_a_worker_that_is_killed_is_one_sentence(
     songs: list[Multitrack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
