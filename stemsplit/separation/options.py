@@ -1,5 +1,6 @@
 """The options of a separation: overlap, shifts, Wiener filtering, precision and batch size. Does not import torch."""
 
+import numbers
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -58,3 +59,9 @@ class SeparationOptions:
         }
         # Manifests of earlier versions do not have it, and are still valid for the default.
         return {**settings, "seed": self.seed} if self.seed else settings
+
+
+def check_rate(rate: object) -> None:
+    """Raise UsageError unless a sample rate is a whole number of Hz."""
+    if not isinstance(rate, numbers.Real) or rate % 1 or rate < 1:
+        raise UsageError(f"a sample rate must be a whole number of Hz, at least 1, not {rate!r}", "such as 44100")

@@ -18,7 +18,7 @@ from stemsplit.audio.tags import Tags
 from stemsplit.audio.writing import StemWriter
 from stemsplit.errors import UsageError
 from stemsplit.models.registry import COMPLEMENT
-from stemsplit.separation.streams import check_rate
+from stemsplit.separation.options import check_rate
 
 __all__ = ["COMPLEMENT", "MIXTURE", "STEM_FILE", "Clip", "Delivery", "Rows"]
 

@@ -24,11 +24,11 @@ from stemsplit.models.checkpoint import Model
 from stemsplit.models.ensemble import Chain, Ensemble, Mean, chain_of, load_model
 from stemsplit.models.registry import check_masks, read_registry
 from stemsplit.separation.chain import run_chain
-from stemsplit.separation.options import SeparationOptions
+from stemsplit.separation.options import SeparationOptions, check_rate
 from stemsplit.separation.outputs import STEM_FILE, Delivery
 from stemsplit.separation.render import OnProgress, Report, write_stems
 from stemsplit.separation.runner import runner_of
-from stemsplit.separation.streams import blocks_of, check_array, check_rate, join, match_input
+from stemsplit.separation.streams import blocks_of, check_array, join, match_input
 
 
 class Separator:

@@ -1,6 +1,5 @@
 """Streams of samples and stems: averaged, counted, fitted to the rate and channels of the song, and joined."""
 
-import numbers
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from stemsplit.audio.decoding import Block, Stems
 from stemsplit.audio.resampling import resample
 from stemsplit.errors import UsageError
 from stemsplit.models.checkpoint import Header
+from stemsplit.separation.options import check_rate
 
 _BLOCK_SAMPLES = 65_536
 _Samples = TypeVar("_Samples", Tensor, Stems)
@@ -117,12 +117,6 @@ def match_length(stems: Iterable[Stems], tap: MixtureTap, count: int, channels: 
             yield block
     if missing := tap.length - done:
         yield np.zeros((count, channels, missing), np.float32)
-
-
-def check_rate(rate: object) -> None:
-    """Raise UsageError unless a sample rate is a whole number of Hz."""
-    if not isinstance(rate, numbers.Real) or rate % 1 or rate < 1:
-        raise UsageError(f"a sample rate must be a whole number of Hz, at least 1, not {rate!r}", "such as 44100")
 
 
 def check_array(mixture: npt.ArrayLike, rate: int) -> npt.NDArray[Any]:

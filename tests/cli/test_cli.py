@@ -101,7 +101,6 @@ def test_json(run: Run, here: Path) -> None:
         "channels": 2,
         "length": 4_000,
         "clipped": 0,
-        "consistent": True,
         "gain": 1.0,
         "consistent": True,
         "incomplete": False,
