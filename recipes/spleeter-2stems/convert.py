@@ -42,7 +42,7 @@ def convert(source: Path, target: Path) -> None:
         name: torch.zeros((), dtype=like.dtype) for name, like in wanted.items() if not like.is_floating_point()
     }
     assert stored.keys() | counters.keys() == wanted.keys()
-    checkpoint.write(header, stored | counters, target)
+    checkpoint.write_weights(header, stored | counters, target)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from stemsplit.dsp.stft import Stft, energy, squared_magnitude
 from stemsplit.networks.masking import MaskNetwork
 
 MAX_LEVELS = 16
+STEADY, SUDDEN = 13, 11  # frames and bins whose median shows what lasts, and what is spread over the spectrum
 MAX_BAND_WEIGHTS = 2**24  # bins times bands: 64 MB
 
 
@@ -38,6 +39,9 @@ class Config:
             sample rate.
         widths: Feature maps at each level, from full resolution down; every level halves time and frequency.
         bottleneck: The fully connected layers along frequency narrow to the bands of their level divided by this.
+        percussive_bands: In so many of the lowest bands, harmonic/percussive separation has as much of a say as the
+            network when it comes to dividing the first two stems, which must be drums and bass. These bands must have
+            one bin each.
 
     Raises:
         ValueError: A size is impossible.
@@ -49,12 +53,15 @@ class Config:
     linear_bands: int = 140
     widths: Sequence[int] = (16, 48, 96, 128, 192)
     bottleneck: int = 4
+    percussive_bands: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
         sizes = (self.n_fft, self.hop, self.bands, self.linear_bands, self.bottleneck, *self.widths)
         if not all(type(size) is int and size > 0 for size in sizes):
             raise ValueError("every size must be a whole number above 0")
+        if type(self.percussive_bands) is not int or not 0 <= self.percussive_bands <= self.linear_bands:
+            raise ValueError(f"percussive_bands must be a whole number in 0..{self.linear_bands}")
         if not 2 <= len(self.widths) <= MAX_LEVELS or self.bands * (self.n_fft // 2 + 1) > MAX_BAND_WEIGHTS:
             raise ValueError(
                 f"{len(self.widths)} levels and {self.bands} bands of {self.n_fft // 2 + 1} bins are out of range"
@@ -70,12 +77,14 @@ class Network(MaskNetwork):
         channels: C, of the mixture and of each stem.
 
     Raises:
-        ValueError: There are too few bands for the number of levels.
+        ValueError: There are too few bands for the number of levels, or too few stems for percussive bands.
     """
 
     def __init__(self, config: Config, *, stems: int, channels: int) -> None:
         super().__init__(Stft(config.n_fft, config.hop))
-        self.stems, self.channels = stems, channels
+        if config.percussive_bands and stems < 2:
+            raise ValueError("percussive_bands need two stems to divide")
+        self.stems, self.channels, self.percussive_bands = stems, channels, config.percussive_bands
         weights = band_weights(self.stft.bins, config.bands, config.linear_bands)
         self.gather = _BandMatrix(weights.T / weights.sum(0).unsqueeze(1))  # bins -> means of bands
         self.spread = _BandMatrix(weights)  # bands -> bins
@@ -136,7 +145,8 @@ class Network(MaskNetwork):
         """
         logits = self._logits(self._features(spectrum))
         b, _, bands, t = logits.shape
-        return logits.float().reshape(b, self.stems, self.channels, bands, t).softmax(dim=1)
+        masks = logits.float().reshape(b, self.stems, self.channels, bands, t).softmax(dim=1)
+        return self._divide_by_suddenness(masks, spectrum) if self.percussive_bands else masks
 
     def expand_masks(self, coarse: Tensor) -> Tensor:
         """Interpolate masks of bands to masks of bins. The weights of a bin sum to one, so the masks still do.
@@ -179,6 +189,22 @@ class Network(MaskNetwork):
             error: Tensor = same.sum((-3, -2, -1)) + neighbours.sum((-3, -2, -1)) + energy(stems)
             return error
 
+    def _divide_by_suddenness(self, masks: Tensor, spectrum: Tensor) -> Tensor:
+        """Divide the lowest bands of the first two stems half by their masks, half by what is sudden there.
+
+        A kick drum is spread over neighbouring bins, and a bass note over the frames (Fitzgerald, "Harmonic/percussive
+        separation using median filtering", DAFx 2010). What both stems have together stays as it is.
+        """
+        bands = self.percussive_bands
+        magnitude = spectrum.detach()[..., : bands + SUDDEN // 2, :].abs()
+        steady = _median(magnitude[..., :bands, :], STEADY).square()
+        sudden = _median(magnitude.transpose(-1, -2), SUDDEN).transpose(-1, -2)[..., :bands, :].square()
+        share = (sudden / (steady + sudden).clamp(min=1e-20)).unsqueeze(1)
+        low, high = masks[..., :bands, :], masks[..., bands:, :]
+        both = low[:, :2].sum(1, keepdim=True)
+        first = (low[:, :1] + share * both) / 2
+        return torch.cat([torch.cat([first, both - first, low[:, 2:]], dim=1), high], dim=-2)
+
     def _features(self, spectrum: Tensor) -> Tensor:
         """Log magnitudes of channels and their difference by band, whatever the level: `(B, features, bands, T)`."""
         if self.channels > 1:
@@ -202,6 +228,12 @@ class Network(MaskNetwork):
             # Odd sizes were rounded up on the way down, so there may be a row or column too many.
             x = block(up(x)[..., : skip.shape[-2], : skip.shape[-1]] + skip)
         return x
+
+
+def _median(x: Tensor, size: int) -> Tensor:
+    """The median of `size` neighbours along the last axis, an odd number of them."""
+    flat = functional.pad(x.flatten(0, -2), (size // 2, size // 2), mode="replicate")
+    return flat.unfold(-1, size, 1).median(-1).values.reshape(x.shape)
 
 
 class _Block(nn.Module):

@@ -125,7 +125,7 @@ def test_people_are_told_the_same(run: Run) -> None:
         "self-test",
     ):
         assert re.search(rf"^{word}  ", out, re.MULTILINE)
-    assert re.search(r"^model +mini: downloaded, 48 MB", out, re.MULTILINE)
+    assert re.search(r"^model +mini: downloaded, 44 MB", out, re.MULTILINE)
     assert re.search(r"^self-test +passed: a second of audio took [\d.]+ s on cpu", out, re.MULTILINE)
     assert out.splitlines()[-1] == "songs can be separated"
 
@@ -133,7 +133,7 @@ def test_people_are_told_the_same(run: Run) -> None:
 @pytest.mark.full
 def test_the_time_of_a_song_is_told_for_each_model_that_is_here(run: Run, measured: list[str]) -> None:
     out = run("doctor", "--device", "cpu", model=False).out
-    assert measured == ["mini", "mini-unet", "spleeter-2stems"]
+    assert measured == ["mini", "mini-accompaniment", "mini-unet", "spleeter-2stems"]
     assert re.search(r"^speed +mini: a song of 4 minutes takes about 2:00 min$", out, re.MULTILINE)
     assert speeds.read() == dict.fromkeys(measured, 2.0)
     rows = {row.split()[0]: row.split() for row in run("models", model=False).out.splitlines()}

@@ -428,7 +428,7 @@ def test_what_bash_offers(complete: Callable[..., list[str]], here: Path, config
     assert complete("stemsplit", "so") == []  # then bash offers files itself
     assert complete("stemsplit", "--mod") == ["--model"]
     assert complete("stemsplit", "--vers") == ["--version"]
-    assert complete("stemsplit", "song.mp3", "--model", "mi") == ["mini", "mini-unet"]
+    assert complete("stemsplit", "song.mp3", "--model", "mi") == ["mini", "mini-accompaniment", "mini-unet"]
     assert complete("stemsplit", "--preset", "") == list(settings.PRESETS)
     assert complete("stemsplit", "song.mp3", "--model", "mini", "--stems", "vocals,d") == ["vocals,drums"]
     assert complete("stemsplit", "models", "info", "htdemucs_") == ["htdemucs_ft", "htdemucs_6s"]
@@ -444,9 +444,10 @@ def test_models_of_the_user_are_offered(complete: Callable[..., list[str]], here
     )
     path.write_text(f"[minimal]\n{table}")
     (here / "more.toml").write_text(f"[minor]\n{table}")
-    assert complete("stemsplit", "--model", "mini") == ["mini", "mini-unet", "minimal"]
+    assert complete("stemsplit", "--model", "mini") == ["mini", "mini-accompaniment", "mini-unet", "minimal"]
     assert complete("stemsplit", "--registry", "more.toml", "--model", "min") == [
         "mini",
+        "mini-accompaniment",
         "mini-unet",
         "minimal",
         "minor",

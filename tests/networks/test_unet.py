@@ -138,6 +138,9 @@ def test_band_matrices_agree_with_full_matrices(bins: int, bands: int, linear: i
         {"bottleneck": 0},
         {"bottleneck": 13},
         {"bottleneck": 2.5},
+        {"percussive_bands": -1},
+        {"percussive_bands": 9},  # more than have one bin each
+        {"percussive_bands": True},
     ],
     ids=lambda change: str(change)[:40],
 )
@@ -151,6 +154,50 @@ def test_impossible_networks_are_refused(change: dict[str, Any]) -> None:
 def test_the_number_of_band_weights_is_limited() -> None:
     with pytest.raises(ModelError, match="32000 bands of 32769 bins are out of range"):  # they would take 8 GB
         build("unet", {**TINY_UNET, "n_fft": 2**16, "bands": 32_000}, stems=4, channels=2)
+
+
+def divided(mix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Masks `(S, C, bands, T)` with harmonic/percussive separation of no bands and of linear ones; the loudest frame."""
+    results = []
+    for bands in (0, 8):
+        torch.manual_seed(3)
+        network = build("unet", {**TINY_UNET, "percussive_bands": bands}, stems=3, channels=2).eval()
+        assert isinstance(network, Network)
+        spectrum = network.stft(mix)
+        results.append(network.coarse_masks(spectrum)[0])
+    return results[0], results[1], int(spectrum.abs().sum((0, 1, 2)).argmax())
+
+
+@torch.no_grad()
+def test_what_lasts_is_bass() -> None:
+    """A steady tone, in the fifth band."""
+    time = torch.arange(20_000)
+    plain, changed, _ = divided(torch.sin(2 * torch.pi * 5 * time / 512).expand(1, 2, -1))
+    torch.testing.assert_close(changed[0, :, 5, 40:100], plain[0, :, 5, 40:100] / 2, rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_what_is_sudden_is_drums() -> None:
+    click = torch.zeros(1, 2, 20_000)
+    click[..., 10_000] = 1
+    plain, changed, frame = divided(click)
+    expected = plain[0, :, :8, frame] + plain[1, :, :8, frame] / 2
+    torch.testing.assert_close(changed[0, :, :8, frame], expected, rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_only_drums_and_bass_are_divided_anew() -> None:
+    plain, changed, _ = divided(noise(1, 2, 9000))
+    assert (plain[:2, :, :8] - changed[:2, :, :8]).abs().max() > 0.01
+    torch.testing.assert_close(changed[:2].sum(0), plain[:2].sum(0), rtol=0, atol=1e-6)
+    assert torch.equal(changed[2], plain[2])
+    assert torch.equal(changed[:, :, 8:], plain[:, :, 8:])
+    assert changed.min() >= 0
+
+
+def test_percussive_bands_need_two_stems() -> None:
+    with pytest.raises(ModelError, match="need two stems"):
+        build("unet", {**TINY_UNET, "percussive_bands": 4}, stems=1, channels=2)
 
 
 def test_band_weights_interpolate() -> None:

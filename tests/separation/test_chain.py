@@ -75,7 +75,7 @@ def test_a_single_model_is_a_chain_of_one(shares_model: SharesModel) -> None:
 @pytest.mark.full
 def test_the_bundled_chain_adds_up(tmp_path: Path) -> None:
     spec = read_bundled().find("mini")
-    assert [part.name for part in spec.parts] == ["spleeter-2stems", "mini-unet"]
+    assert [part.name for part in spec.parts] == ["spleeter-2stems", "mini-accompaniment"]
     separator = Separator(load_model(download(spec)))
     mix = noise(2, 20_000)
     stems = separator.separate_array(mix, 44_100)
@@ -89,7 +89,7 @@ def test_the_bundled_chain_adds_up(tmp_path: Path) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("stems", "needed"),
-    [(["vocals"], ["spleeter-2stems"]), (["drums", "bass"], ["spleeter-2stems", "mini-unet"])],
+    [(["vocals"], ["spleeter-2stems"]), (["drums", "bass"], ["spleeter-2stems", "mini-accompaniment"])],
 )
 def test_only_the_steps_that_are_needed_run(stems: list[str], needed: list[str]) -> None:
     spec = read_bundled().find("mini", stems)

@@ -141,7 +141,7 @@ def test_a_registered_model_can_be_trained_further(run: Run, data: Path, make_so
 def test_a_chain_is_refused_and_its_steps_are_named(run: Run, data: Path, here: Path) -> None:
     code, out, err = run("train", "musdb", "-o", "run", "--from", "mini", model=False)
     assert (code, out) == (2, "")
-    assert "'mini' is a chain of models\nhint: begin with one of them: spleeter-2stems, mini-unet" in err
+    assert "'mini' is a chain of models\nhint: begin with one of them: spleeter-2stems, mini-accompaniment" in err
 
 
 def test_a_model_of_another_family_is_refused(run: Run, data: Path, here: Path) -> None:
