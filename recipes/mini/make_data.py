@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="gets train/<song>/<stem>.wav and test/<song>/<stem>.wav"
     )
-    parser.add_argument("--fonts", type=Path, default=Path("/usr/share/sounds"), help="holds sf2/ and sf3/")
+    parser.add_argument("--fonts", type=Path, default=Path("/usr/share/sounds"), help="holds sf2/")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--only", choices=sorted(PARTS), nargs="+", default=sorted(PARTS), metavar="PART", help="%(choices)s"

@@ -2,9 +2,9 @@
 
     python recipes/mini/store.py initial.safetensors runs/accompaniment/model.safetensors mini-accompaniment.safetensors
 
-The weights are the mean of those before and after the training, which keeps more of what it began with (Wortsman et al.,
-"Robust fine-tuning of zero-shot models", CVPR 2022), in half precision. Harmonic/percussive separation of the lowest
-bands, which training does without, is turned on.
+The weights are the mean of those before and after the training, which keeps more of what it began with (Wortsman et
+al., "Robust fine-tuning of zero-shot models", CVPR 2022), in half precision. Harmonic/percussive separation of the
+lowest bands, which training does without, is turned on.
 """
 
 import sys

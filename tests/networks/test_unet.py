@@ -157,7 +157,7 @@ def test_the_number_of_band_weights_is_limited() -> None:
 
 
 def divided(mix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Masks `(S, C, bands, T)` with harmonic/percussive separation of no bands and of linear ones; the loudest frame."""
+    """Masks `(S, C, bands, T)` with harmonic/percussive separation of no bands and of 8; the loudest frame."""
     results = []
     for bands in (0, 8):
         torch.manual_seed(3)
