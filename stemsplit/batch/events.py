@@ -120,8 +120,23 @@ class SongProgress:
     total: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class PageProgress:
+    """Another part of the page on which to listen to a song has been written; its stems are complete.
+
+    Attributes:
+        track: The song.
+        done: Samples of the stems in the page so far, at their rate.
+        total: Samples of the stems, or None if their headers do not state the length.
+    """
+
+    track: Track
+    done: int
+    total: int | None
+
+
 Result = Done | Skipped | Failed
-Event = TracksFound | Planned | ModelLoading | SeparationStarted | SongStarted | SongProgress | Result
+Event = TracksFound | Planned | ModelLoading | SeparationStarted | SongStarted | SongProgress | PageProgress | Result
 
 
 @dataclass(frozen=True, slots=True)

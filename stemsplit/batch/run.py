@@ -24,6 +24,7 @@ from stemsplit.batch.events import (
     Done,
     Event,
     ModelLoading,
+    PageProgress,
     Planned,
     Result,
     SeparationStarted,
@@ -413,11 +414,19 @@ class _Batch:
         if isinstance(result, Skipped) and track.player_page.exists() and not self.overwrite:
             return result
         stems = {name: path for name, path in result.outputs.items() if name not in (MIXTURE, STEM_FILE)}
+
+        def on_progress(done: int, total: int | None) -> None:
+            if self._stopped.is_set():
+                raise _Stop
+            self._emit(PageProgress(track, done, total))
+
         try:
             write_player(
                 track.player_page,
-                str(track.values["track"]),
+                track.title,
                 stems,
+                song=track.source,
+                on_progress=on_progress,
                 overwrite=self.overwrite or track.replaces,
             )
         except Exception as error:

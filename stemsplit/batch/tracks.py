@@ -50,6 +50,13 @@ class Track:
         return "standard input" if self.label == "-" else self.label
 
     @property
+    def title(self) -> str:
+        """What the song is called: artist and title by its tags, or else the name of its file."""
+        tags = _tags(self.source)
+        named = " \u2013 ".join(filter(None, (tags["artist"], tags["title"])))
+        return named if tags["title"] else str(self.values["track"])
+
+    @property
     def seconds(self) -> float | None:
         """The length of the song, if its header has been read and states it."""
         return self.info.length / self.info.rate if self.info and self.info.length is not None else None

@@ -14,6 +14,7 @@ from stemsplit.batch.events import (
     Done,
     Event,
     ModelLoading,
+    PageProgress,
     Planned,
     Result,
     SeparationStarted,
@@ -94,6 +95,8 @@ class BatchPrinter:
                 song.show(event.done, event.total)
                 if self._as_json and song.throttle.allows(time.monotonic()):
                     console.write_json_line(reporting.progress_event(event))
+            case PageProgress():
+                self._show_page(event)
             case Done() | Skipped() | Failed():
                 self._finish(event)
 
@@ -126,6 +129,17 @@ class BatchPrinter:
         if self._progress:
             song.show = song.bar.enter_context(self._progress.song(label, track.seconds))
         self._songs[track.label] = song
+
+    def _show_page(self, progress: PageProgress) -> None:
+        """Show a bar of its own for the page, in place of that of the song."""
+        song = self._songs.setdefault(progress.track.label, _Song())
+        if not song.on_page:
+            song.on_page = True
+            song.bar.close()
+            bars = self._progress or self._messages
+            text = f"page of {os.path.basename(progress.track.name)}"  # noqa: PTH119
+            song.show = song.bar.enter_context(bars.progress(text))
+        song.show(progress.done, progress.total)
 
     def _finish(self, result: Result) -> None:
         if song := self._songs.pop(result.source if isinstance(result, Failed) else result.track.label, None):
@@ -164,4 +178,5 @@ class _Song:
 
     bar: ExitStack = field(default_factory=ExitStack)
     show: Callable[[int, int | None], None] = lambda done, total: None
+    on_page: bool = False  # its stems are complete
     throttle: reporting.Throttle = field(default_factory=reporting.Throttle)

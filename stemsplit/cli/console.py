@@ -198,6 +198,15 @@ class SongsProgress:
             self._finished += 1
             self._update()
 
+    @contextmanager
+    def progress(self, text: str) -> Iterator[Callable[[int, int | None], None]]:
+        """Show a bar that does not count for all songs; yields a function to call with what is done and the total."""
+        task = self._bars.add_task(printable(text), total=None, state="")
+        try:
+            yield lambda done, total: self._bars.update(task, completed=done, total=total)
+        finally:
+            self._bars.remove_task(task)
+
     def hidden(self) -> AbstractContextManager[None]:
         """Hide the bars while something else is written to the terminal."""
         return self._bars.hidden()

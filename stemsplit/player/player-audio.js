@@ -8,6 +8,21 @@ const SOON = 0.05; // seconds from a command to the sound
 const FADE = 0.004; // seconds; the time constant of gain changes, so that nothing clicks
 const KEPT = 10; // segments that stay decoded
 
+const ALPHABET = Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).filter((each) => !"\"&'/<=>\\`".includes(each));
+const DIGITS = Uint8Array.from({ length: 128 }, (_, code) => Math.max(0, ALPHABET.indexOf(String.fromCharCode(code))));
+
+/** Text -> bytes: five characters stand for four bytes, as in packing.py. */
+function unpack(text) {
+  const length = Math.floor((text.length * 4) / 5);
+  const view = new DataView(new ArrayBuffer(4 * Math.ceil(text.length / 5)));
+  for (let i = 0; 5 * i < text.length; i++) {
+    let word = 0;
+    for (let j = 5 * i; j < 5 * i + 5; j++) word = 85 * word + (j < text.length ? DIGITS[text.charCodeAt(j)] : 84);
+    view.setUint32(4 * i, word); // modulo 2^32
+  }
+  return new Uint8Array(view.buffer, 0, length);
+}
+
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 const gainOf = (decibels) => (decibels <= -40 ? 0 : 10 ** (decibels / 20));
 
@@ -20,7 +35,7 @@ class SegmentCache {
     this.delay = null;
   }
 
-  /** The stems of a segment, an AudioBuffer of song.segment samples each. */
+  /** The stems of a segment, and what they leave of the song, if anything: AudioBuffers of song.segment samples. */
   get(index) {
     const segment = this.kept.get(index) ?? this.read(index);
     this.kept.delete(index);
@@ -31,15 +46,16 @@ class SegmentCache {
   }
 
   async read(index) {
-    const { channels, rate, segment } = this.song;
+    const { rate, segment } = this.song;
     this.delay ??= this.measureDelay();
     const [delay, text] = await Promise.all([this.delay, this.find(index)]);
     return Promise.all(
       text.split("\n").map(async (line) => {
         const decoded = await this.decode(line);
         if (decoded.length < delay + segment) throw new Error("this browser decodes only part of the audio");
-        const samples = new AudioBuffer({ numberOfChannels: channels, length: segment, sampleRate: rate });
-        for (let c = 0; c < channels; c++) {
+        const { numberOfChannels } = decoded;
+        const samples = new AudioBuffer({ numberOfChannels, length: segment, sampleRate: rate });
+        for (let c = 0; c < numberOfChannels; c++) {
           samples.copyToChannel(decoded.getChannelData(c).subarray(delay, delay + segment), c);
         }
         return samples;
@@ -57,9 +73,8 @@ class SegmentCache {
     return loudest;
   }
 
-  decode(base64) {
-    const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-    return this.decoder.decodeAudioData(bytes.buffer);
+  decode(text) {
+    return this.decoder.decodeAudioData(unpack(text).slice().buffer);
   }
 
   /** The text of a segment, once the browser has loaded a large page that far. */
@@ -74,13 +89,13 @@ class SegmentCache {
   }
 }
 
-/** The gains of the stems, and the master gain. */
+/** The gains of the stems, the gain of what they leave of the song, and the master gain. */
 class Graph {
   constructor(context, stems) {
     this.context = context;
     this.master = new GainNode(context);
     this.master.connect(context.destination);
-    this.stems = Array.from({ length: stems }, () => new GainNode(context));
+    this.stems = Array.from({ length: stems + 1 }, () => new GainNode(context));
     for (const gain of this.stems) gain.connect(this.master);
   }
 
@@ -162,6 +177,7 @@ class Player extends EventTarget {
     this.segments = new SegmentCache(song);
     this.stems = song.stems.map(() => ({ volume: 0, muted: false, solo: false }));
     this.master = 0;
+    this.original = false; // whether the song itself is heard, in place of the mix
     this.loop = { on: false, start: 0, end: song.length };
     this.run = null; // of class Run, while it plays
     this.heard = []; // what was started, in order: {time, at, length}
@@ -184,10 +200,20 @@ class Player extends EventTarget {
     return at + Math.min(Math.max(0, Math.round((now - time) * this.song.rate)), length);
   }
 
-  /** The gains of the stems: those in solo are heard, or else those that are not muted. */
+  /** All gains. Stems in solo are heard, or else those that are not muted; with the rest, all make up the song. */
   levels() {
+    if (this.original) return [...this.stems.map(() => 1), 1];
     const alone = this.stems.some((stem) => stem.solo);
-    return this.stems.map((stem) => ((alone ? stem.solo : !stem.muted) ? gainOf(stem.volume) : 0));
+    return [...this.stems.map((stem) => ((alone ? stem.solo : !stem.muted) ? gainOf(stem.volume) : 0)), 0];
+  }
+
+  /** The mix of the stems as it stands, for a file: the gain of each by name. */
+  gains() {
+    const { original } = this;
+    this.original = false;
+    const levels = this.levels();
+    this.original = original;
+    return Object.fromEntries(this.song.stems.map(({ name }, i) => [name, levels[i]]));
   }
 
   play() {
@@ -214,7 +240,7 @@ class Player extends EventTarget {
     if (playing && at < this.song.length) this.begin(at);
   }
 
-  /** Change the mixer: a stem's settings, or { master }. */
+  /** Change the mixer: a stem's settings, or { master } or { original }. */
   mix(index, settings) {
     if (index === null) Object.assign(this, settings);
     else Object.assign(this.stems[index], settings);

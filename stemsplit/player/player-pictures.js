@@ -85,7 +85,7 @@ function drawLane({ lane, canvas, stem, picture }) {
     pen.fillStyle = getComputedStyle(lane).getPropertyValue("--stem");
     drawWave(pen, stem, 0, width, split, scale);
   }
-  if (split < height) {
+  if (split < height && picture()) {
     pen.imageSmoothingQuality = "high";
     const covered = song.length / song.powerSamples; // columns; the last one may reach beyond the end
     pen.drawImage(picture(), 0, 0, covered, song.bands, 0, split, width, height - split);

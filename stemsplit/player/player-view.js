@@ -3,7 +3,6 @@
 const song = JSON.parse(document.getElementById("song").textContent);
 const player = new Player(song);
 const $ = (id) => document.getElementById(id);
-const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 const seconds = (samples) => samples / song.rate;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -38,14 +37,20 @@ function loudest() {
   return Math.max(...lanes.map(({ stem }) => stem.powers.reduce((most, power) => Math.max(most, power), 1)));
 }
 
+/** Compressed bytes (zlib) as text -> bytes. */
+async function inflate(text) {
+  const stream = new Blob([unpack(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
 const lanes = hues().map((hue, i) => {
   const described = song.stems[i];
   const lane = $("lane").content.firstElementChild.cloneNode(true);
   const part = (selector) => lane.querySelector(selector);
   const stem = {
-    lows: new Int8Array(bytes(described.lows).buffer),
-    highs: new Int8Array(bytes(described.highs).buffer),
-    powers: bytes(described.powers),
+    lows: new Int8Array(unpack(described.lows)),
+    highs: new Int8Array(unpack(described.highs)),
+    powers: null, // until they are decompressed
   };
   const { name } = described;
   let drawn = null;
@@ -57,7 +62,7 @@ const lanes = hues().map((hue, i) => {
     solo: part(".solo"),
     volume: part(".volume"),
     output: part("output"),
-    picture: () => (drawn ??= spectrum(lane, stem, loudest())),
+    picture: () => (drawn ??= lanes.every((each) => each.stem.powers) ? spectrum(lane, stem, loudest()) : null),
     repaint: () => (drawn = null),
   };
   lane.dataset.hue = hue;
@@ -82,8 +87,17 @@ const lanes = hues().map((hue, i) => {
   return parts;
 });
 
+Promise.all(song.stems.map(({ powers }) => inflate(powers))).then((all) => {
+  all.forEach((powers, i) => (lanes[i].stem.powers = powers));
+  redraw();
+});
+
 const mute = (i) => player.mix(i, { muted: !player.stems[i].muted });
 const solo = (i) => player.mix(i, { solo: !player.stems[i].solo });
+
+function compare() {
+  if (song.comparable) player.mix(null, { original: !player.original });
+}
 
 function choose(i) {
   chosen = i;
@@ -208,6 +222,8 @@ function paintAll() {
   document.body.toggleAttribute("data-playing", playing);
   $("play").setAttribute("aria-label", playing ? "Pause" : "Play");
   $("loop").setAttribute("aria-pressed", player.loop.on);
+  $("original").setAttribute("aria-pressed", player.original);
+  document.body.toggleAttribute("data-original", player.original);
   $("notice").hidden = !player.problem;
   $("notice").textContent = player.problem;
   paintMixer();
@@ -247,6 +263,7 @@ const KEYS = {
   "[": () => player.setLoop(true, player.position, Math.max(player.loop.end, player.position)),
   "]": () => player.setLoop(true, Math.min(player.loop.start, player.position), player.position),
   l: () => player.setLoop(!player.loop.on),
+  o: compare,
   escape: () => player.setLoop(false, 0, song.length),
   "?": () => $("keys").showModal(),
 };
@@ -289,6 +306,11 @@ function press(event) {
   event.preventDefault();
 }
 
+// A page around this one may ask for the mix, and write it to a file.
+addEventListener("message", ({ source, data }) => {
+  if (data === "gains") source.postMessage({ gains: player.gains() }, "*");
+});
+
 // Start
 
 document.body.style.setProperty("--count", lanes.length);
@@ -312,6 +334,8 @@ $("master").addEventListener("input", () => player.mix(null, { master: Number($(
 $("master").addEventListener("dblclick", () => player.mix(null, { master: 0 }));
 $("start").addEventListener("click", () => player.seek(0));
 $("play").addEventListener("click", () => player.toggle());
+$("original").hidden = !song.comparable;
+$("original").addEventListener("click", compare);
 $("loop").addEventListener("click", () => player.setLoop(!player.loop.on));
 $("help").addEventListener("click", () => $("keys").showModal());
 document.addEventListener("pointerdown", ({ target }) => {

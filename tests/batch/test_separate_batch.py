@@ -3,17 +3,20 @@
 import importlib
 import logging
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile  # type: ignore[import-untyped]
 from support.program import FILES, NAMES, Run, files_in, imported_by, write_song
 from support.songs import STEMS
 
 import stemsplit
 from stemsplit.audio.reading import open_reader
-from stemsplit.batch.events import Done, Event, Planned, Skipped, SongProgress, SongStarted, TracksFound
+from stemsplit.batch.events import Done, Event, PageProgress, Planned, Skipped, SongProgress, SongStarted, TracksFound
 from stemsplit.batch.inputs import Failed
 from stemsplit.batch.run import separate_batch
 from stemsplit.errors import UsageError
@@ -112,6 +115,23 @@ def test_songs_become_stems_and_events(here: Path, model: Path) -> None:
     assert (report.model, report.fallback, report.audio_seconds) == (str(model), None, 1.0)
     assert "c.mp3" in str(report.failed[0].error)
     assert files_in(here / "out") == [f"{song}/{name}" for song in "ab" for name in FILES]
+
+
+def test_a_page_is_reported_and_has_the_title_of_the_song(here: Path, model: Path) -> None:
+    with soundfile.SoundFile(here / "01.flac", "w", 8_000, 2) as file:
+        file.title, file.artist = "Title", "Artist"
+        file.write(np.random.default_rng(0).uniform(-0.3, 0.3, (4_000, 2)))
+    write_song(here / "02.wav")
+    events: list[Event] = []
+    separate_batch(["01.flac", "02.wav"], model=model, player=True, device="cpu", on_event=events.append)
+    pages = [event for event in events if isinstance(event, PageProgress)]
+    assert [(page.track.label, page.done, page.total) for page in pages] == [
+        ("01.flac", 4_000, 4_000),
+        ("02.wav", 4_000, 4_000),
+    ]
+    assert kinds(events)[-2:] == ["PageProgress", "Done"]
+    titles = [re.search("<title>(.*)</title>", page.track.player_page.read_text("utf-8")) for page in pages]
+    assert [title and title[1] for title in titles] == ["Artist \u2013 Title", "02"]
 
 
 def test_what_is_complete_is_skipped(here: Path, model: Path) -> None:

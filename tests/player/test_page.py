@@ -6,6 +6,7 @@ import itertools
 import re
 import secrets
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
-from support.pages import HOSTILE, Content, Samples, decode, heard, lag, read_page
+import soxr
+from support.pages import HOSTILE, Content, Samples, decode, heard, lag, read_page, unpack
 
 import stemsplit.player.mp3_segments
 import stemsplit.player.page
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.player.mp3_segments import LEAD, PROBE, QUALITIES, SEGMENT, TAIL, Quality, Stream, probe
 from stemsplit.player.overview import BANDS, HOP, N_FFT, PEAK_COLUMNS, POWER_COLUMNS, RANGE_DB, Overview, mel_bands
+from stemsplit.player.packing import ALPHABET, pack
 from stemsplit.player.page import SCRIPTS, write_player
 
 Song = Callable[..., dict[str, Samples]]
@@ -78,14 +81,62 @@ def test_the_pictures_are_those_of_the_stems(song: tuple[dict[str, Path], dict[s
     loudest = max(np.abs(original).max() for original in samples.values())
     columns = -(-described["length"] // described["peakSamples"])
     for stem, original in zip(described["stems"], samples.values(), strict=True):
-        lows = np.frombuffer(base64.b64decode(stem["lows"]), np.int8)
-        highs = np.frombuffer(base64.b64decode(stem["highs"]), np.int8)
+        lows = np.frombuffer(unpack(stem["lows"]), np.int8)
+        highs = np.frombuffer(unpack(stem["highs"]), np.int8)
         assert lows.shape == highs.shape == (columns,)
         assert highs.max() == np.rint(127 * original.max() / loudest)
         assert lows.min() == np.rint(127 * original.min() / loudest)
-        powers = np.frombuffer(base64.b64decode(stem["powers"]), np.uint8).reshape(-1, described["bands"])
+        powers = np.frombuffer(zlib.decompress(unpack(stem["powers"])), np.uint8).reshape(-1, described["bands"])
         assert len(powers) == -(-described["length"] // described["powerSamples"])
         assert powers.max() > 128
+
+
+@pytest.mark.full
+def test_what_the_stems_leave_of_the_song_is_in_the_page(short: dict[str, Path], tmp_path: Path) -> None:
+    """With it the song itself can be heard, and nothing more is needed where the stems add up."""
+    parts = [soundfile.read(path, dtype="float32")[0] for path in short.values()]
+    rng = np.random.default_rng(3)
+    left = np.cumsum(rng.uniform(-0.01, 0.01, parts[0].shape), axis=0).astype(np.float32)  # kind to MP3
+    soundfile.write(tmp_path / "equal.wav", sum(parts), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "more.wav", sum(parts) + left, RATE, subtype="FLOAT")
+    again = soxr.resample(sum(parts) + left, RATE, 48_000)
+    soundfile.write(tmp_path / "rate.wav", again, 48_000, subtype="FLOAT")
+    write_player(tmp_path / "plain.html", "A song", short)
+    assert read_page(tmp_path / "plain.html").song()["comparable"] is False
+    write_player(tmp_path / "equal.html", "A song", short, song=tmp_path / "equal.wav")
+    content = read_page(tmp_path / "equal.html")
+    assert content.song()["comparable"] is True
+    assert {len(segment) for segment in content.segments()} == {2}
+    for name in ("more", "rate"):
+        write_player(tmp_path / f"{name}.html", "A song", short, song=tmp_path / f"{name}.wav")
+        content = read_page(tmp_path / f"{name}.html")
+        assert {len(segment) for segment in content.segments()} == {3}
+        assert content.song()["length"] == RATE
+        assert lag(left[:, 0], heard(content, 2)[0]) == 0
+        assert snr(left.T[:, 2_000:-2_000], heard(content, 2)[:, 2_000:-2_000]) > 15
+
+
+@pytest.mark.full
+def test_a_stem_with_equal_channels_is_encoded_in_mono(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (RATE, 2)).astype(np.float32)
+    noise[:, 1] = noise[:, 0]
+    soundfile.write(tmp_path / "mono.wav", noise, RATE)
+    noise[RATE // 2 :, 1] *= 0.9
+    soundfile.write(tmp_path / "late.wav", noise, RATE)
+    write_player(tmp_path / "player.html", "x", {name: tmp_path / f"{name}.wav" for name in ("mono", "late")})
+    content = read_page(tmp_path / "player.html")
+    assert content.song()["channels"] == 2
+    assert [heard(content, i).shape for i in range(2)] == [(1, RATE), (2, RATE)]
+    assert lag(noise[:, 0], heard(content, 0)[0]) == lag(noise[:, 0], heard(content, 1)[0]) == 0
+
+
+def test_bytes_become_text_and_bytes_again() -> None:
+    data = bytes(range(256)) * 3 + b"\xff" * 9
+    for end in range(len(data) - 9, len(data)):
+        text = pack(data[:end])
+        assert unpack(text) == data[:end]
+        assert len(text) == 5 * (end // 4) + (end % 4 + 1 if end % 4 else 0)
+    assert len(ALPHABET) == 85 and not set(ALPHABET) & set("<>&\"'`\\=/ ")
 
 
 @pytest.mark.full
@@ -188,8 +239,8 @@ def test_mono_and_stereo_stems_go_together(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "mono.wav", rng.uniform(-0.5, 0.5, 9_000), RATE)
     soundfile.write(tmp_path / "stereo.wav", rng.uniform(-0.5, 0.5, (9_000, 2)), RATE)
     write_player(tmp_path / "player.html", "x", {name: tmp_path / f"{name}.wav" for name in ("mono", "stereo")})
-    left, right = heard(read_page(tmp_path / "player.html"), 0)
-    assert np.abs(left - right).max() < 1e-3
+    content = read_page(tmp_path / "player.html")
+    assert [heard(content, i).shape for i in range(2)] == [(1, 9_000), (2, 9_000)]
 
 
 @pytest.mark.full

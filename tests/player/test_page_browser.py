@@ -258,6 +258,28 @@ def test_a_loop_has_no_seam(show: Callable[..., Page], noises: tuple[Path, Sampl
     np.testing.assert_allclose(sound, expected, atol=tolerance(page, 3))
 
 
+def test_the_song_itself_can_be_heard(show: Callable[..., Page], tmp_path: Path) -> None:
+    time = np.arange(7 * RATE) / RATE
+    stems = [(0.2 * np.sin(2 * np.pi * tone * time)).astype(np.float32) for tone in (600, 1_400)]
+    left = (0.1 * np.sin(2 * np.pi * 2_600 * time)).astype(np.float32)
+    paths = {}
+    for name, samples in {"vocals": stems[0], "drums": stems[1], "song": sum(stems) + left}.items():
+        paths[name] = tmp_path / f"{name}.wav"
+        soundfile.write(paths[name], samples, RATE, subtype="FLOAT")
+    song = paths.pop("song")
+    write_player(tmp_path / "player.html", "A song", paths, song=song)
+    page = show(tmp_path / "player.html")
+    start, length = SEGMENT - RATE, 2 * RATE
+    whole = slice(start, start + length)
+    page.press("1", "Digit1")
+    np.testing.assert_allclose(play_offline(page, start, length)[0], stems[0][whole], atol=0.02)
+    page.press("o")
+    assert page.run("document.getElementById('original').getAttribute('aria-pressed')") == "true"
+    np.testing.assert_allclose(play_offline(page, start, length)[0], (sum(stems) + left)[whole], atol=0.04)
+    page.click("#original")
+    np.testing.assert_allclose(play_offline(page, start, length)[0], stems[0][whole], atol=0.02)
+
+
 def test_volumes_are_decibels(show: Callable[..., Page], noises: tuple[Path, Samples]) -> None:
     path, _ = noises
     page = show(path)

@@ -11,6 +11,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from stemsplit.player.packing import ALPHABET
+
 Samples = npt.NDArray[np.float32]
 
 
@@ -61,11 +63,17 @@ class Content(HTMLParser):
     def segments(self) -> list[list[bytes]]:
         """Return the MP3 of each segment and stem."""
         texts = self.texts("script", type="text/plain")
-        return [[base64.b64decode(line, validate=True) for line in text.strip().split("\n")] for text in texts]
+        return [[unpack(line) for line in text.strip().split("\n")] for text in texts]
 
 
 def read_page(path: Path) -> Content:
     return Content(path.read_text(encoding="utf-8"))
+
+
+def unpack(text: str) -> bytes:
+    """Read what the page has as text, by the definition of Ascii85 but for its characters."""
+    ours = dict(zip(ALPHABET, (chr(33 + digit) for digit in range(85)), strict=True))
+    return base64.a85decode("".join(ours[letter] for letter in text))
 
 
 def decode(mp3: bytes) -> Samples:
@@ -78,7 +86,7 @@ def decode(mp3: bytes) -> Samples:
 def heard(content: Content, stem: int) -> Samples:
     """Assemble a stem from its segments as a browser does, `(C, N)`."""
     song = content.song()
-    delay = int(np.abs(decode(base64.b64decode(song["probe"]))[0]).argmax())
+    delay = int(np.abs(decode(unpack(song["probe"]))[0]).argmax())
     parts = [decode(segment[stem])[:, delay : delay + song["segment"]] for segment in content.segments()]
     assert {part.shape[1] for part in parts} == {song["segment"]}
     return np.concatenate(parts, axis=1)[:, : song["length"]]
