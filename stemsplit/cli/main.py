@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from stemsplit import settings
+from stemsplit.cli import app as browser
 from stemsplit.cli import data, defaults, doctor, evaluate, help, models, separate, train, usage
 from stemsplit.devices import memory_error
 from stemsplit.errors import StemsplitError, UsageError
@@ -156,6 +157,7 @@ def common(
 
 app.command(epilog=defaults.HELP)(separate.separate)
 app.command()(separate.demo)
+app.command("app")(browser.app)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command()(evaluate.evaluate)

@@ -16,6 +16,7 @@ from stemsplit.networks.families import families
         ["--help"],
         ["separate", "--help"],
         ["doctor", "--help"],
+        ["app", "--help"],
         ["train", "--help"],
         ["data", "check", "--help"],
         ["evaluate", "--help"],

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
-import soxr
+import soxr  # type: ignore[import-untyped]
 from support.pages import HOSTILE, Content, Samples, decode, heard, lag, read_page, unpack
 
 import stemsplit.player.mp3_segments

@@ -79,6 +79,17 @@ class Page:
         self.command("Page.navigate", url=path.as_uri())
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
+    def visit(self, address: str) -> None:
+        """Open an address, and wait until its page is loaded."""
+        self.command("Page.navigate", url=address)
+        self.wait("document.readyState === 'complete' && location.protocol === 'http:'")
+
+    def choose(self, element: str, *paths: Path) -> None:
+        """Choose files in a file input."""
+        document = self.command("DOM.getDocument")["root"]["nodeId"]
+        node = self.command("DOM.querySelector", nodeId=document, selector=element)["nodeId"]
+        self.command("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
+
     def run(self, script: str) -> Any:
         """Return the value of an expression, or of the promise that it returns."""
         done = self.command("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
