@@ -28,13 +28,14 @@ from stemsplit.audio.reading import Reader, open_reader
 from stemsplit.audio.resampling import resample
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import check_free, replacing
+from stemsplit.player.beats import BeatTracker
 from stemsplit.player.mp3_segments import QUALITIES, RATES, SEGMENT, Quality, Stream, probe
 from stemsplit.player.overview import BANDS, RANGE_DB, Overview, Picture
 from stemsplit.player.packing import pack
 from stemsplit.wording import one_line
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("player-audio.js", "player-pictures.js", "player-view.js")
+SCRIPTS = ("player-stretch.js", "player-audio.js", "player-pictures.js", "player-view.js")
 SEGMENTS_MARK = "<!-- the segments come here -->\n"  # in player.html; no value can contain it, as all are escaped
 LIMIT = 2**29  # bytes of audio in a page, for stems that are longer than their files say
 EQUAL = 2.0**-12  # of full scale; what differs by less is equal but for dither
@@ -109,12 +110,13 @@ class _Encoder:
         self._rate = min(next((rate for rate in RATES if rate >= self._old_rate), RATES[-1]), self._quality.rate)
         self._channels = min(channels, self._quality.channels)
         self._length = 0
+        self._beats: list[int] = []
         self._mono, self._has_rest = self._survey()
 
     def encode(self, file: IO[bytes], on_progress: OnProgress) -> Picture:
         """Write all segments, each as an element with a line for every stem, and return the overview of the song."""
         count = len(self._stems)
-        overview = Overview(count, self._channels, self._rate)
+        overview, beats = Overview(count, self._channels, self._rate), BeatTracker(self._rate)
         streams = [Stream(self._rate, 1 if mono else self._channels, self._quality) for mono in self._mono]
         if self._has_rest:
             streams.append(Stream(self._rate, self._channels, self._quality))
@@ -124,6 +126,7 @@ class _Encoder:
                 self._length += block.shape[-1]
                 encoding = pool.map(lambda stream, row: stream.add(row[: stream.channels]), streams, block)
                 overview.add(block[:count])
+                beats.add(block[:count].sum(axis=0).mean(axis=0))
                 list(encoding)
                 segments += _write_ready(file, streams, segments)
                 if file.tell() > LIMIT:
@@ -135,6 +138,7 @@ class _Encoder:
             stream.finish(-self._length % SEGMENT)
         segments += _write_ready(file, streams, segments)
         assert segments == -(-self._length // SEGMENT)
+        self._beats = beats.finish()
         return overview.finish()
 
     def describe(self, title: str, names: list[str], picture: Picture) -> dict[str, Any]:
@@ -150,6 +154,7 @@ class _Encoder:
             "powerSamples": picture.power_samples,
             "bands": BANDS,
             "range": RANGE_DB,
+            "beats": self._beats,
             "comparable": self._song is not None,
             "stems": [
                 {

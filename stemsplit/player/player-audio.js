@@ -7,6 +7,10 @@ const AHEAD = 4; // seconds that are scheduled before they are heard
 const SOON = 0.05; // seconds from a command to the sound
 const FADE = 0.004; // seconds; the time constant of gain changes, so that nothing clicks
 const KEPT = 10; // segments that stay decoded
+const PIECES = 8; // of the stretcher in a buffer, a fifth of a second
+const COUNT = 4; // beats to count in
+const SPEEDS = [0.5, 1.5];
+const SEMITONES = [-12, 12];
 
 const ALPHABET = Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).filter((each) => !"\"&'/<=>\\`".includes(each));
 const DIGITS = Uint8Array.from({ length: 128 }, (_, code) => Math.max(0, ALPHABET.indexOf(String.fromCharCode(code))));
@@ -112,8 +116,12 @@ class Graph {
 
 /** An uninterrupted run of playback, which can be stopped. `soft`: it begins with a short fade. */
 class Run {
-  constructor(graph, soft) {
+  constructor(graph, soft, speed = 1, semitones = 0) {
     this.graph = graph;
+    this.speed = speed;
+    this.semitones = semitones;
+    this.delay = 0; // seconds to count in
+    this.origin = 0; // when the first sample is heard, in seconds of the clock; later if the sound was interrupted
     this.soft = soft;
     this.sources = new Set();
     this.stopped = false;
@@ -124,14 +132,14 @@ class Run {
     });
   }
 
-  /** Start samples `from` to `to` of a segment's stems at the same sample of the clock, at `time` in seconds. */
-  start(segment, from, to, time) {
+  /** Start a buffer for each stem at the same sample of the clock, at `time` in seconds. */
+  start(buffers, time) {
     if (this.soft) {
       for (const fade of this.fades) fade.gain.setValueAtTime(0, time).setTargetAtTime(1, time, FADE);
       this.soft = false;
     }
-    segment.forEach((samples, i) => {
-      const source = new AudioBufferSourceNode(this.graph.context, { buffer: part(samples, from, to) });
+    buffers.forEach((buffer, i) => {
+      const source = new AudioBufferSourceNode(this.graph.context, { buffer });
       source.connect(this.fades[i]);
       source.onended = () => {
         source.disconnect();
@@ -140,6 +148,23 @@ class Run {
       this.sources.add(source);
       source.start(time);
     });
+  }
+
+  /** Click `count` times, `interval` seconds apart, before the sound begins. */
+  countIn(count, interval) {
+    const { context, master } = this.graph;
+    this.delay = count * interval;
+    for (let i = 0; i < count; i++) {
+      const time = context.currentTime + SOON + i * interval;
+      const source = new OscillatorNode(context, { frequency: i ? 1000 : 1500 });
+      const click = new GainNode(context, { gain: 0 });
+      click.gain.setValueAtTime(0.4, time).setTargetAtTime(0, time, 0.015);
+      source.connect(click).connect(master);
+      source.onended = () => this.sources.delete(source);
+      this.sources.add(source);
+      source.start(time);
+      source.stop(time + 0.1);
+    }
   }
 
   stop() {
@@ -159,6 +184,55 @@ function part(samples, from, to) {
   return cut;
 }
 
+/** Plays the stems at another speed or pitch: pieces of them in, buffers out. */
+class Warp {
+  constructor(song, speed, semitones) {
+    this.rate = song.rate;
+    this.speed = speed;
+    this.semitones = semitones;
+    this.channels = null; // of each stem, once they are known
+    this.left = Infinity; // samples of output, once the end is known
+  }
+
+  /** Add samples `from` to `to` of a segment's stems. */
+  push(segment, from, to) {
+    this.channels ??= segment.map(({ numberOfChannels }) => numberOfChannels);
+    const rows = segment.flatMap((samples) => channelsOf(samples));
+    this.stretcher ??= new Stretcher(rows.length, this.rate, this.speed, this.semitones);
+    this.stretcher.push(rows, from, to);
+  }
+
+  finish() {
+    this.left = this.stretcher.finish() - this.stretcher.pulled;
+  }
+
+  /** The next buffers, one for each stem; null if there is too little input, or nothing left. */
+  pull() {
+    const pieces = [];
+    for (let piece; pieces.length < PIECES && this.left > 0 && (piece = this.stretcher.pull()); pieces.push(piece)) {
+      const length = Math.min(piece[0].length, this.left);
+      this.left -= length;
+      if (length < piece[0].length) piece.forEach((row, i) => (piece[i] = row.subarray(0, length)));
+    }
+    if (!pieces.length) return null;
+    const length = pieces.reduce((sum, piece) => sum + piece[0].length, 0);
+    let row = 0;
+    return this.channels.map((numberOfChannels) => {
+      const buffer = new AudioBuffer({ numberOfChannels, length, sampleRate: this.rate });
+      for (let c = 0; c < numberOfChannels; c++, row++) {
+        let at = 0;
+        for (const piece of pieces) {
+          buffer.copyToChannel(piece[row], c, at);
+          at += piece[row].length;
+        }
+      }
+      return buffer;
+    });
+  }
+}
+
+const channelsOf = (samples) => Array.from({ length: samples.numberOfChannels }, (_, c) => samples.getChannelData(c));
+
 /** What to play from a sample on: a part of a segment, and the sample that comes next (null at the end). */
 function stretch(at, song, loop) {
   const index = Math.floor(at / song.segment);
@@ -177,10 +251,13 @@ class Player extends EventTarget {
     this.segments = new SegmentCache(song);
     this.stems = song.stems.map(() => ({ volume: 0, muted: false, solo: false }));
     this.master = 0;
+    this.speed = 1;
+    this.semitones = 0;
+    this.counting = false; // whether playing begins with clicks
     this.original = false; // whether the song itself is heard, in place of the mix
     this.loop = { on: false, start: 0, end: song.length };
     this.run = null; // of class Run, while it plays
-    this.heard = []; // what was started, in order: {time, at, length}
+    this.heard = []; // what was read, in order: {from, at, length}; `from` counts what was read before
     this.rest = 0; // the position while it does not play
     this.graph = null;
     this.problem = "";
@@ -193,11 +270,12 @@ class Player extends EventTarget {
   get position() {
     if (!this.run) return this.rest;
     const { currentTime, outputLatency } = this.graph.context;
-    const now = currentTime - (outputLatency || 0);
-    while (this.heard.length > 1 && this.heard[1].time <= now) this.heard.shift();
+    const { origin, speed } = this.run;
+    const now = (currentTime - (outputLatency || 0) - origin) * this.song.rate * speed;
+    while (this.heard.length > 1 && this.heard[1].from <= now) this.heard.shift();
     if (!this.heard.length) return this.rest;
-    const { time, at, length } = this.heard[0];
-    return at + Math.min(Math.max(0, Math.round((now - time) * this.song.rate)), length);
+    const { from, at, length } = this.heard[0];
+    return at + Math.min(Math.max(0, Math.round(now - from)), length);
   }
 
   /** All gains. Stems in solo are heard, or else those that are not muted; with the rest, all make up the song. */
@@ -221,7 +299,7 @@ class Player extends EventTarget {
     this.graph ??= new Graph(this.open(), this.stems.length);
     this.graph.set(this.levels(), gainOf(this.master));
     if (this.rest >= this.song.length) this.rest = this.loop.on ? this.loop.start : 0;
-    this.begin(this.rest);
+    this.begin(this.rest, this.counting ? COUNT : 0);
   }
 
   pause() {
@@ -258,6 +336,16 @@ class Player extends EventTarget {
     else this.changed();
   }
 
+  /** Play faster or slower, from SPEEDS[0] to SPEEDS[1] times, and higher or lower by SEMITONES. */
+  warp(speed, semitones) {
+    const within = (value, [least, most]) => Math.min(Math.max(least, value), most);
+    const at = this.position;
+    this.speed = within(Math.round(100 * speed) / 100, SPEEDS);
+    this.semitones = within(Math.round(semitones), SEMITONES);
+    if (this.playing) this.seek(at); // what is scheduled has the old speed
+    else this.changed();
+  }
+
   open() {
     try {
       return new AudioContext({ sampleRate: this.song.rate, latencyHint: "interactive" });
@@ -266,14 +354,32 @@ class Player extends EventTarget {
     }
   }
 
-  begin(at) {
-    const run = new Run(this.graph, at > 0);
+  /** Samples from one beat to the next, around a position. */
+  beat(at) {
+    const { beats, rate } = this.song;
+    const next = beats.findIndex((each) => each > at);
+    if (beats.length < 2) return rate / 2;
+    const i = next < 0 ? beats.length - 1 : Math.max(1, next);
+    return beats[i] - beats[i - 1];
+  }
+
+  /** The beat that is nearest to a position; the position itself if there are none nearby. */
+  snap(position) {
+    const nearest = this.song.beats.reduce((best, each) => (Math.abs(each - position) < Math.abs(best - position) ? each : best), Infinity);
+    return Math.abs(nearest - position) < this.beat(position) ? nearest : position;
+  }
+
+  begin(at, count = 0) {
+    const run = new Run(this.graph, at > 0, this.speed, this.semitones);
     this.run = run;
     this.heard = [];
     this.rest = at;
     this.report("");
     this.wake(run)
-      .then(() => this.feed(run, at))
+      .then(() => {
+        if (count && !run.stopped) run.countIn(count, this.beat(at) / this.song.rate / run.speed);
+        return this.feed(run, at);
+      })
       .catch((error) => {
         if (run.stopped) return;
         this.halt(this.position);
@@ -302,20 +408,46 @@ class Player extends EventTarget {
   async feed(run, at) {
     const { context } = this.graph;
     const { sampleRate } = context;
-    let frame = 0; // on the clock, in whole samples, so that nothing is interpolated
+    const scale = sampleRate / this.song.rate;
+    const warp = run.speed === 1 && run.semitones === 0 ? null : new Warp(this.song, run.speed, run.semitones);
+    // Of the next buffer on the clock, in whole samples, so that nothing is interpolated.
+    let frame = run.delay && Math.ceil((context.currentTime + SOON + run.delay) * sampleRate);
+    run.origin = frame / sampleRate;
+    let from = 0; // samples that were read so far
+    const ahead = async () => {
+      while (!run.stopped && frame / sampleRate > context.currentTime + AHEAD) await sleep(0.1);
+    };
+    const start = (buffers) => {
+      const earliest = Math.ceil((context.currentTime + SOON) * sampleRate);
+      run.origin += Math.max(0, earliest - frame) / sampleRate;
+      frame = Math.max(frame, earliest);
+      run.start(buffers, frame / sampleRate);
+      frame += buffers[0].length * scale;
+    };
+    const startWarped = async () => {
+      for (let buffers; (buffers = warp.pull()); await sleep(0)) {
+        await ahead();
+        if (run.stopped) return;
+        start(buffers);
+      }
+    };
     while (at !== null) {
-      const { index, from, to, next } = stretch(at, this.song, this.loop);
-      const segment = await this.segments.get(index).catch(async (error) => {
+      const piece = stretch(at, this.song, this.loop);
+      const segment = await this.segments.get(piece.index).catch(async (error) => {
         while (!run.stopped && frame / sampleRate > context.currentTime) await sleep(0.1);
         throw error; // when everything before it was heard
       });
-      while (!run.stopped && frame / sampleRate > context.currentTime + AHEAD) await sleep(0.1);
+      await ahead();
       if (run.stopped) return;
-      frame = Math.max(frame, Math.ceil((context.currentTime + SOON) * sampleRate));
-      run.start(segment, from, to, frame / sampleRate);
-      this.heard.push({ time: frame / sampleRate, at, length: to - from });
-      frame += ((to - from) * sampleRate) / this.song.rate;
-      at = next;
+      this.heard.push({ from, at, length: piece.to - piece.from });
+      from += piece.to - piece.from;
+      at = piece.next;
+      if (warp) {
+        warp.push(segment, piece.from, piece.to);
+        if (at === null) warp.finish();
+        await startWarped();
+        if (run.stopped) return;
+      } else start(segment.map((samples) => part(samples, piece.from, piece.to)));
     }
     while (!run.stopped && this.position < this.song.length) await sleep(0.05);
     if (!run.stopped) this.halt(this.song.length);

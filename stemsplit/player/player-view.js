@@ -9,6 +9,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 
 let scrubbed = null; // the position while a pointer is dragged
 let chosen = 0; // the stem that M and S act on
+let snapping = false; // whether loops begin and end on beats
 let clicked = null; // the button that was focused by the mouse
 
 /** 83.4 -> "1:23", or "1:23.4". */
@@ -95,6 +96,16 @@ Promise.all(song.stems.map(({ powers }) => inflate(powers))).then((all) => {
 const mute = (i) => player.mix(i, { muted: !player.stems[i].muted });
 const solo = (i) => player.mix(i, { solo: !player.stems[i].solo });
 
+function count() {
+  player.counting = !player.counting;
+  paintPractice();
+}
+
+function snap() {
+  snapping = !snapping && song.beats.length > 0;
+  paintPractice();
+}
+
 function compare() {
   if (song.comparable) player.mix(null, { original: !player.original });
 }
@@ -165,10 +176,16 @@ function rule(track) {
     },
     (first, event) => {
       if (isClick(first, event)) player.seek(sampleAt(track, event));
-      else player.setLoop(true, ...span(event));
+      else loop(...span(event));
     },
     () => paintLoop(player.loop),
   );
+}
+
+/** Loop a part: from beat to beat, if that is wanted. */
+function loop(start, end) {
+  if (snapping) [start, end] = [player.snap(start), player.snap(end)];
+  player.setLoop(true, start, end > start ? end : start + player.beat(start));
 }
 
 // The current state
@@ -189,6 +206,25 @@ function paintLevel(slider, output, volume) {
   slider.style.setProperty("--fill", `${(100 * (volume - min)) / (max - min)}%`);
   slider.setAttribute("aria-valuetext", decibels(volume).replace("dB", "decibels").replace("\u2212", "minus "));
   output.textContent = decibels(volume);
+}
+
+function paintPractice() {
+  const show = (id, value, text, spoken) => {
+    const slider = $(id);
+    slider.value = value;
+    slider.style.setProperty("--fill", `${(100 * (value - slider.min)) / (slider.max - slider.min)}%`);
+    slider.setAttribute("aria-valuetext", spoken);
+    slider.parentElement.querySelector("output").textContent = text;
+  };
+  const { speed, semitones } = player;
+  const percent = Math.round(100 * speed);
+  show("speed", percent, `${percent} %`, `${percent} per cent`);
+  const size = Math.abs(semitones);
+  const sign = semitones > 0 ? "+" : semitones < 0 ? "\u2212" : "";
+  const unit = size === 1 ? "semitone" : "semitones";
+  show("pitch", semitones, `${sign}${size}`, semitones ? `${size} ${unit} ${semitones > 0 ? "up" : "down"}` : "as it is");
+  $("count").setAttribute("aria-pressed", player.counting);
+  $("snap").setAttribute("aria-pressed", snapping);
 }
 
 function paintMixer() {
@@ -222,6 +258,7 @@ function paintAll() {
   document.body.toggleAttribute("data-playing", playing);
   $("play").setAttribute("aria-label", playing ? "Pause" : "Play");
   $("loop").setAttribute("aria-pressed", player.loop.on);
+  paintPractice();
   $("original").setAttribute("aria-pressed", player.original);
   document.body.toggleAttribute("data-original", player.original);
   $("notice").hidden = !player.problem;
@@ -260,10 +297,17 @@ const KEYS = {
   "+": () => nudge(1),
   "=": () => nudge(1),
   "-": () => nudge(-1),
-  "[": () => player.setLoop(true, player.position, Math.max(player.loop.end, player.position)),
-  "]": () => player.setLoop(true, Math.min(player.loop.start, player.position), player.position),
+  "[": () => loop(player.position, Math.max(player.loop.end, player.position)),
+  "]": () => loop(Math.min(player.loop.start, player.position), player.position),
   l: () => player.setLoop(!player.loop.on),
   o: compare,
+  c: count,
+  b: snap,
+  r: () => player.warp(1, 0),
+  ",": () => player.warp(player.speed - 0.05, player.semitones),
+  ".": () => player.warp(player.speed + 0.05, player.semitones),
+  pageup: () => player.warp(player.speed, player.semitones + 1),
+  pagedown: () => player.warp(player.speed, player.semitones - 1),
   escape: () => player.setLoop(false, 0, song.length),
   "?": () => $("keys").showModal(),
 };
@@ -289,7 +333,7 @@ function isPlain({ key, target }) {
 
 /** Whether the focused element uses a key itself. */
 function isTaken({ key, target }) {
-  if (/^(Arrow|Home|End|Page)/.test(key)) return target.matches("input.volume, #view input") && target !== clicked;
+  if (/^(Arrow|Home|End|Page)/.test(key)) return target.matches("input.volume, #speed, #pitch, #view input") && target !== clicked;
   return target.matches("button, #view input") && (key === " " || key === "Enter") && !isPlain({ key, target });
 }
 
@@ -334,6 +378,13 @@ $("master").addEventListener("input", () => player.mix(null, { master: Number($(
 $("master").addEventListener("dblclick", () => player.mix(null, { master: 0 }));
 $("start").addEventListener("click", () => player.seek(0));
 $("play").addEventListener("click", () => player.toggle());
+$("speed").addEventListener("change", () => player.warp($("speed").value / 100, player.semitones));
+$("pitch").addEventListener("change", () => player.warp(player.speed, Number($("pitch").value)));
+$("speed").addEventListener("dblclick", () => player.warp(1, player.semitones));
+$("pitch").addEventListener("dblclick", () => player.warp(player.speed, 0));
+$("count").addEventListener("click", count);
+$("snap").hidden = !song.beats.length;
+$("snap").addEventListener("click", snap);
 $("original").hidden = !song.comparable;
 $("original").addEventListener("click", compare);
 $("loop").addEventListener("click", () => player.setLoop(!player.loop.on));

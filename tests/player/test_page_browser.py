@@ -100,11 +100,13 @@ def play_offline(page: Page, start: int, length: int) -> Samples:
         const offline = new OfflineAudioContext(2, {SOON + length}, {RATE});
         player.graph = new Graph(offline, song.stems.length);
         player.graph.set(player.levels(), gainOf(player.master));
-        player.run = new Run(player.graph, false);
+        player.run = new Run(player.graph, false, player.speed, player.semitones);
         player.heard = [];
         player.feed(player.run, {start});
         const covered = () => player.heard.reduce((sum, part) => sum + part.length, 0);
-        while (covered() < {length}) await sleep(0.01);
+        const warped = player.speed !== 1 || player.semitones !== 0;
+        const enough = () => player.run.sources.size >= (song.stems.length * {length}) / {RATE} * 6;
+        while (warped ? !enough() : covered() < {length}) await sleep(0.01);
         const sound = await offline.startRendering();
         player.halt(0);
         player.graph = null;
@@ -256,6 +258,58 @@ def test_a_loop_has_no_seam(show: Callable[..., Page], noises: tuple[Path, Sampl
     expected = np.concatenate([whole[:, start - 1_000 : start], *[loop] * 5], axis=1)
     sound = play_offline(page, start - 1_000, expected.shape[1])
     np.testing.assert_allclose(sound, expected, atol=tolerance(page, 3))
+
+
+def test_speed_and_pitch(show: Callable[..., Page], tmp_path: Path) -> None:
+    """Half speed takes twice the time at the same pitch; an octave is twice the frequency in the same time."""
+    time = np.arange(7 * RATE) / RATE
+    tone = (0.4 * np.sin(2 * np.pi * 600 * time) * (time > 1)).astype(np.float32)
+    page = show(write_song(tmp_path, {"tone": np.stack([tone, tone], 1)}))
+    for keys, speed, octaves in (
+        (",,,,,,,,,,,,", 0.5, 0),
+        ("r", 1, 0),
+        ("..........", 1.5, 0),
+        ("r", 1, 0),
+        ("^", 1, 1),
+    ):
+        for key in keys:
+            page.press(key) if key != "^" else page.run("player.warp(player.speed, 12)")
+        assert page.run("[player.speed, player.semitones]") == [speed, 12 * octaves]
+        sound = play_offline(page, 0, 3 * RATE)[0]
+        begin = int(np.argmax(np.abs(sound) > 0.1)) / RATE
+        assert begin == pytest.approx(1 / speed, abs=0.04)
+        part = sound[round((1 / speed + 0.1) * RATE) :][: RATE // 2]
+        part = part[: len(part) // 2 * 2]
+        peak = np.argmax(np.abs(np.fft.rfft(part * np.hanning(len(part)), 2**19))) * RATE / 2**19
+        assert peak == pytest.approx(600 * 2**octaves, abs=1)
+        # Nothing clicks: a tone has no steeper steps than its own.
+        assert np.abs(np.diff(part)).max() < 1.2 * 0.4 * 2 * np.pi * 600 * 2**octaves / RATE
+    assert page.run("document.querySelector('#pitch').getAttribute('aria-valuetext')") == "12 semitones up"
+
+
+def test_stems_stay_in_the_same_sample_at_any_speed(show: Callable[..., Page], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.uniform(-0.3, 0.3, (7 * RATE, 2)).astype(np.float32)
+    page = show(write_song(tmp_path, {"one": samples, "opposite": -samples}))
+    page.run(f"player.setLoop(true, {SEGMENT - RATE}, {SEGMENT + RATE // 4})")
+    for speed, semitones in ((0.75, 0), (1.25, -3)):
+        page.run(f"player.warp({speed}, {semitones})")
+        assert np.abs(play_offline(page, SEGMENT - RATE, 2 * RATE)).max() < 2 * tolerance(page, 2)
+
+
+def test_the_position_follows_the_speed(show: Callable[..., Page], tones: Path) -> None:
+    page = show(tones)
+    page.run("player.warp(0.5, 2)")
+    page.press("c")
+    page.press(" ")
+    # Four clicks first: there are no beats in these tones, so half a second each, at half the speed.
+    page.wait("player.graph && player.graph.context.currentTime > 1")
+    assert page.run("player.position") == 0
+    page.wait("player.position > 22050")
+    heard = "(player.graph.context.currentTime - (player.graph.context.outputLatency || 0) - player.run.origin)"
+    assert page.run(f"player.position / song.rate / {heard}") == pytest.approx(0.5, abs=0.01)
+    assert page.run("player.run.origin") > 4
+    assert page.run("document.getElementById('snap').hidden")
 
 
 def test_the_song_itself_can_be_heard(show: Callable[..., Page], tmp_path: Path) -> None:
