@@ -17,11 +17,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stemsplit import signals
 from stemsplit.errors import AudioError, StemsplitError, UsageError
 from stemsplit.wording import one_line, size_of
+
+if TYPE_CHECKING:
+    from stemsplit.storage.location import Location
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -83,7 +86,7 @@ def discard_abandoned(parts: Iterable[Path]) -> None:
                 part.unlink()
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: "Path | Location") -> str:
     """Return the SHA-256 of a file, hexadecimal. Memory does not grow with its size.
 
     Raises:
@@ -111,7 +114,7 @@ class FileStamp:
     sha256: str = ""
 
     @classmethod
-    def of(cls, path: Path, *, hashed: bool = True) -> "FileStamp":
+    def of(cls, path: "Path | Location", *, hashed: bool = True) -> "FileStamp":
         """Return the stamp of a file as it is now.
 
         Raises:
@@ -120,7 +123,7 @@ class FileStamp:
         status = path.stat()
         return cls(status.st_size, status.st_mtime_ns, sha256_of(path) if hashed else "")
 
-    def matches(self, path: Path, *, quickly: bool = True) -> bool:
+    def matches(self, path: "Path | Location", *, quickly: bool = True) -> bool:
         """Return whether a file still has this content.
 
         Args:

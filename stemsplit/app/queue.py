@@ -294,9 +294,9 @@ class Queue:
         self._finish(
             replace(
                 (self.find(song.id) or song).reset(status="done"),
-                stems={stem: str(path.absolute()) for stem, path in result.outputs.items()},
-                folder=str(result.track.folder.absolute()),
-                page=str(result.track.player_page.absolute()),
+                stems={stem: str(Path(str(path)).absolute()) for stem, path in result.outputs.items()},
+                folder=str(Path(str(result.track.folder)).absolute()),
+                page=str(Path(str(result.track.player_page)).absolute()),
                 warnings=tuple(warning.replace(str(upload), song.name) for warning in warnings),
             )
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stemsplit.batch.inputs import Failed
 from stemsplit.batch.tracks import Track
+from stemsplit.storage.location import Location
 
 if TYPE_CHECKING:
     from stemsplit.separation.render import Report
@@ -24,7 +25,7 @@ class Done:
     """
 
     track: Track
-    outputs: Mapping[str, Path]
+    outputs: Mapping[str, Path | Location]
     report: "Report"
     seconds: float
 
@@ -40,7 +41,7 @@ class Skipped:
     """
 
     track: Track
-    outputs: Mapping[str, Path]
+    outputs: Mapping[str, Path | Location]
     incomplete: bool = False
 
 
@@ -54,7 +55,7 @@ class Planned:
     """
 
     track: Track
-    outputs: Mapping[str, Path]
+    outputs: Mapping[str, Path | Location]
 
 
 @dataclass(frozen=True, slots=True)

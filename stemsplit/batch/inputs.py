@@ -1,4 +1,4 @@
-"""Finding songs: files, folders, patterns that the shell did not expand, playlists, and standard input."""
+"""Finding songs: files, folders, patterns that the shell did not expand, URLs, playlists, and standard input."""
 
 import fnmatch
 import glob
@@ -12,6 +12,8 @@ from stemsplit.batch import manifest, playlists, standard_input
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import fold_name, real_path
+from stemsplit.storage.location import Location, is_url
+from stemsplit.storage.redaction import redact
 
 SUFFIXES = frozenset(
     ".3g2 .3gp .aa3 .aac .ac3 .adts .aif .aifc .aiff .amr .ape .au .avi .caf .dff .dsf .dts .eac3 .flac .flv .gsm "
@@ -39,12 +41,12 @@ class InputFile:
     """The file of a song.
 
     Attributes:
-        path: The file.
+        path: The file, or where it is at a URL.
         relative_path: Its path below the folder that was searched, which is mirrored in the output.
         label: Its name in messages.
     """
 
-    path: Path
+    path: Path | Location
     relative_path: Path
     label: str
 
@@ -54,7 +56,7 @@ class Failed:
     """An input without stems.
 
     Attributes:
-        source: Its name, as the user typed it, or its path below a folder that was searched.
+        source: Its name, as the user typed it, or its path below a folder that was searched; URLs without secrets.
         error: The reason.
     """
 
@@ -64,7 +66,7 @@ class Failed:
 
 def find_input_files(
     inputs: Sequence[str],
-    output: Path,
+    output: Path | Location,
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -77,13 +79,13 @@ def find_input_files(
     `output` itself is searched, stems that stemsplit wrote are left out.
 
     A name with *, ? or [ that is not a file is a pattern, as in shells, with ** for any number of folders. A playlist
-    stands for the songs in it.
+    stands for the songs in it. At URLs all of this holds as well, except that web servers have no folders.
 
     Patterns in `include` and `exclude` ignore case. They match the path below the folder if they contain a slash, else
     names. One that matches a folder applies to everything in it. `exclude` takes precedence over `include`.
 
     Args:
-        inputs: Files, folders, patterns, playlists.
+        inputs: Files, folders, patterns, playlists, and URLs of these.
         output: The folder of all stems.
         include: Patterns of files and folders to take from folders; everything if empty.
         exclude: Patterns of files and folders to leave out.
@@ -105,7 +107,7 @@ def find_input_files(
             else:
                 search.add_input(text)
         except AudioError as error:
-            search.failed.append(Failed(text, error))
+            search.failed.append(Failed(redact(text), error))
     return list(search.songs.values()), search.failed
 
 
@@ -138,16 +140,20 @@ class _Patterns:
 class _Search:
     """The songs that were found so far, by their real paths."""
 
-    def __init__(self, output: Path, include: Sequence[str], exclude: Sequence[str]) -> None:
+    def __init__(self, output: Path | Location, include: Sequence[str], exclude: Sequence[str]) -> None:
         self.songs: dict[str, InputFile] = {}
         self.failed: list[Failed] = []
-        self._output = real_path(output)
+        self._output = output.real.rstrip("/") if isinstance(output, Location) else real_path(output)
+        self._labels: set[str] = set()  # of songs at URLs, which may differ in what is not shown
         self._include, self._exclude = _Patterns(include), _Patterns(exclude)
 
     def add_input(self, text: str) -> None:
         """Add the songs that an input names; raise AudioError if there are none."""
         if not os.path.lexists(text):
             text = playlists.path_of(text)
+            if is_url(text):
+                self._add_url(Location.parse(text))
+                return
         if not any(sign in text for sign in "*?[") or os.path.lexists(text):
             self._add_path(Path(text), text)
             return
@@ -176,6 +182,85 @@ class _Search:
                 raise AudioError(f"{name!r} is {what[0]}, not audio", what[1], path=path)
             self.add(path, Path(path.name), str(path))
 
+    def _add_url(self, location: Location) -> None:
+        if location.is_web and location.url.endswith("/"):
+            raise AudioError(f"{str(location)!r} is no file, and web servers have no folders", "name the song itself")
+        if location.suffix.lower() in playlists.SUFFIXES:
+            self._add_playlist_at(location)
+            return
+        try:
+            is_folder = location.is_folder()
+        except FileNotFoundError:
+            if not any(sign in location.url for sign in "*?["):
+                message = f"there is no file or folder {str(location)!r}"
+                raise AudioError(message, "check the spelling") from None
+            self._add_pattern_at(location)
+            return
+        if is_folder:
+            self._add_folder_at(location)
+        else:
+            self._add_location(location, location.name)
+
+    def _add_location(self, location: Location, path: str) -> None:
+        """Add a song at a URL, unless it was found already; `path` is that below a folder that was searched."""
+        if location.real in self.songs:
+            return
+        label, number = str(location), 1
+        while label in self._labels:
+            number += 1
+            label = f"{location} ({number})"
+        self._labels.add(label)
+        # Names of objects may have parts that no path has; the template makes safe names of the others.
+        relative_path = Path(*(part or "_" for part in path.split("/")))
+        self.songs[location.real] = InputFile(location, relative_path, label)
+
+    def _add_playlist_at(self, playlist: Location) -> None:
+        for line in playlists.read_playlist(playlist):
+            try:
+                song = playlists.find_song(line, playlist)
+                assert isinstance(song, Location)
+                self._add_location(song, song.key or song.name)
+            except AudioError as error:
+                self.failed.append(Failed(redact(os.fsdecode(line.strip())), error))
+
+    def _add_folder_at(self, folder: Location) -> None:
+        count = 0
+        for song in self._walk_at(folder):
+            self._add_location(song, song.key)
+            count += 1
+        if not count and (self._include or self._exclude):
+            reason = f"--include and --exclude leave no songs in the folder {str(folder)!r}"
+            raise AudioError(reason, "check the patterns: quotes keep the shell from expanding them")
+        if not count:
+            raise AudioError(f"no songs in the folder {str(folder)!r}", "name the files themselves")
+
+    def _add_pattern_at(self, location: Location) -> None:
+        above, *pattern = _split_pattern(location.url)
+        songs = [song for song in self._walk_at(Location(above)) if _matches(song.parts, pattern)]
+        if not songs:
+            raise AudioError(f"no songs match {str(location)!r}", "check the spelling, and the folder")
+        for song in songs:
+            self._add_location(song, song.name)
+
+    def _walk_at(self, folder: Location) -> Iterator[Location]:
+        """Yield the songs below a folder at a URL that pass `include` and `exclude`, and are no stems."""
+        files = list(folder.walk())
+        above = folder.real.rstrip("/") + "/"
+        inside = above.startswith(f"{self._output}/")
+        stems = manifest.stems_among(files) if inside else frozenset()
+        for file in files:
+            parents = [file.parts[: count + 1] for count in range(len(file.parts))]
+            if any(part.startswith(".") and part.strip(".") for part in file.parts) or file.real in stems:
+                continue
+            if not inside and file.real.startswith(f"{self._output}/"):
+                continue
+            if any(self._exclude.match(parts) for parts in parents):
+                continue
+            if self._include and not any(self._include.match(parts) for parts in parents):
+                continue
+            if file.suffix.lower() in SUFFIXES:
+                yield file
+
     def _add_folder(self, folder: Path, name: str) -> None:
         failures, count = len(self.failed), 0
         for parts, real in self._walk(folder):
@@ -196,7 +281,10 @@ class _Search:
             try:
                 path = playlists.find_song(line, playlist)
             except AudioError as error:
-                self.failed.append(Failed(os.fsdecode(line.strip()), error))
+                self.failed.append(Failed(redact(os.fsdecode(line.strip())), error))
+                continue
+            if isinstance(path, Location):
+                self._add_location(path, path.name)
                 continue
             full = Path(os.path.abspath(path))  # noqa: PTH100
             # As if the playlist's folder had been searched; songs elsewhere are treated as if they had been named.
@@ -279,6 +367,13 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     if pattern[0] == _ANY_DEPTH:
         return any(_matches(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
     return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def _split_pattern(url: str) -> list[str]:
+    """Return the URL of the folder above a pattern, and the parts of the pattern."""
+    parts = url.split("/")
+    depth = next(number for number, part in enumerate(parts) if any(sign in part for sign in "*?["))
+    return ["/".join(parts[:depth]), *parts[depth:]]
 
 
 def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:

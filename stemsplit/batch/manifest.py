@@ -6,9 +6,11 @@ that the user has edited are never replaced.
 
 import json
 import os
+import posixpath
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,11 +19,13 @@ from typing import Any, Literal
 from stemsplit.errors import AudioError, ModelError
 from stemsplit.files import FileStamp, replacing, sha256_of
 from stemsplit.models.registry import ModelSpec
+from stemsplit.storage.location import Location
 from stemsplit.version import __version__
 
 NAME, SUFFIX = "stemsplit", "json"  # in its file name, in place of the stem and the extension
 _SCHEMA = 1
 _LARGEST = 2**22  # bytes
+REQUESTS = 16  # to a server at a time: each takes about as long as it takes to get there and back
 _COARSEST_SECONDS = 2.0  # steps of time on FAT: within one, a file can change and keep its time
 
 
@@ -116,7 +120,7 @@ def stamp_source(song: Path) -> FileStamp:
     return replace(stamp, mtime_ns=0) if stamp.mtime_ns / 1e9 > now - _COARSEST_SECONDS else stamp
 
 
-def read_manifest(path: Path) -> list[Run]:
+def read_manifest(path: Path | Location) -> list[Run]:
     """Return the runs that a manifest records; none if it is missing, damaged or of another version."""
     try:
         with path.open("rb") as file:
@@ -135,19 +139,82 @@ def stems_in(folder: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-def write_manifest(path: Path, runs: Sequence[Run]) -> None:
+def stems_among(files: Iterable[Location]) -> frozenset[str]:
+    """Return the addresses of those files that manifests among them record as stems."""
+    manifests = [file for file in files if NAME in file.name and file.suffix == f".{SUFFIX}"]
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        runs = pool.map(read_manifest, manifests)
+    return frozenset(
+        f"{manifest.url.rstrip('/')}/{posixpath.normpath(posixpath.join(manifest.parent.key, file))}"
+        for manifest, each in zip(manifests, runs, strict=True)
+        for run in each
+        for file, _ in run.stems.values()
+    )
+
+
+@contextmanager
+def announced(path: Path | Location, outputs: Iterable[Path | Location]) -> Iterator[None]:
+    """Say in a file beside the manifest which stems are about to appear, until the manifest records them.
+
+    A process that is killed meanwhile leaves it behind, so that a later one knows that these files are stems that
+    nobody needs. It is for stems that appear one after the other, or by a process that may well be killed.
+
+    Args:
+        path: The manifest.
+        outputs: The stems that did not exist before.
+
+    Raises:
+        OSError: It cannot be written.
+        AudioError: It cannot be written to a URL.
+    """
+    pending = _pending(path)
+    content = json.dumps({"manifest": _SCHEMA, "pending": [_relative(output, path) for output in outputs]})
+    if isinstance(pending, Path):
+        pending.parent.mkdir(parents=True, exist_ok=True)
+        pending.write_text(content, encoding="utf-8")
+    else:
+        pending.write_bytes(content.encode())
+    try:
+        yield
+    finally:
+        with suppress(OSError, AudioError):  # nothing is wrong with one that stays
+            pending.unlink()
+        if isinstance(pending, Path):
+            with suppress(OSError):  # unless the stems are there
+                pending.parent.rmdir()
+
+
+def _pending(path: Path | Location) -> Path | Location:
+    return path.with_name(f"{path.name.removesuffix(SUFFIX)}pending.{SUFFIX}")
+
+
+def _read_pending(path: Path | Location) -> frozenset[str]:
+    """Return the stems that a process was about to write when it was killed, relative to the manifest."""
+    try:
+        with _pending(path).open("rb") as file:
+            return frozenset(map(str, json.loads(file.read(_LARGEST))["pending"]))
+    except (OSError, AudioError, ValueError, TypeError, LookupError, RecursionError):
+        return frozenset()
+
+
+def write_manifest(path: Path | Location, runs: Sequence[Run]) -> None:
     """Write a manifest, complete or not at all.
 
     Raises:
         OSError: It cannot be written.
+        AudioError: It cannot be written to a URL.
     """
     table = {"manifest": _SCHEMA, "stemsplit": __version__, "runs": [_table(run) for run in runs]}
+    content = json.dumps(table, indent=2) + "\n"
+    if isinstance(path, Location):
+        path.write_bytes(content.encode())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        part.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+        part.write_text(content, encoding="utf-8")
 
 
-def record_run(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
+def record_run(path: Path | Location, run: Run, outputs: Mapping[str, Path]) -> None:
     """Add complete stems to a manifest, which keeps what it records of other files.
 
     Args:
@@ -171,7 +238,7 @@ def record_run(path: Path, run: Run, outputs: Mapping[str, Path]) -> None:
         write_manifest(path, [*others, replace(run, stems=stems)])
 
 
-def discard_replaced(path: Path, outputs: Mapping[str, Path]) -> None:
+def discard_replaced(path: Path | Location, outputs: Mapping[str, Path | Location]) -> None:
     """Delete what a manifest records of these stems in other formats, unless it was changed since.
 
     Args:
@@ -189,19 +256,22 @@ def discard_replaced(path: Path, outputs: Mapping[str, Path]) -> None:
             old = outputs[stem].with_suffix(Path(file).suffix) if stem in outputs else None
             # The path is made from that of the new file, and not taken from the manifest.
             if old and old != outputs[stem] and _relative(old, path) == file:
-                if os.path.lexists(old) and stamp.matches(old, quickly=False):
+                if _exists(old) and stamp.matches(old, quickly=False):
                     old.unlink()
-                if not os.path.lexists(old):
+                if not _exists(old):
                     del stems[stem]
         kept += [replace(run, stems=stems)] if stems else []
     if kept != runs:
         write_manifest(path, kept)
 
 
-def check_stems(path: Path, song: Path, outputs: Mapping[str, Path], provenance: Provenance) -> StemStatus:
+def check_stems(
+    path: Path | Location, song: Path | Location, outputs: Mapping[str, Path | Location], provenance: Provenance
+) -> StemStatus:
     """Compare the existing stems of a song with the requested ones.
 
-    If a stem exists that the manifest does not record, the answer is "make", and writing it will report that it exists.
+    If a stem exists that the manifest does not record, the answer is "make", and writing it will report that it exists;
+    unless a process was killed that was about to write it.
     Nothing in a manifest is ever used as a path.
 
     Args:
@@ -215,22 +285,27 @@ def check_stems(path: Path, song: Path, outputs: Mapping[str, Path], provenance:
     """
     known = {file: (run, stamp) for run in read_manifest(path) for file, stamp in run.stems.values()}
     reasons: dict[int, str] = {}  # by run
-    existing: list[tuple[Path, FileStamp]] = []
+    existing: list[tuple[Path | Location, FileStamp]] = []
+    left: frozenset[str] | None = None  # by a process that was killed
     why, incomplete = "", False
     for stem, output in outputs.items():
         recorded = known.get(_relative(output, path))
-        if not os.path.lexists(output):
+        if not _exists(output):
             why = why or f"{stem} is missing"
             continue
         if recorded is None:
-            return StemStatus("make")
+            left = _read_pending(path) if left is None else left
+            if _relative(output, path) not in left:
+                return StemStatus("make")
+            why = "left by a run that was stopped"
+            continue
         run, stamp = recorded
         if id(run) not in reasons:
             reasons[id(run)] = _outdated(run, song, provenance)
         why = why or reasons[id(run)]
         existing.append((output, stamp))
         incomplete |= run.incomplete
-    if not existing:
+    if not existing and not left:
         return StemStatus("make")
     for output, stamp in existing:
         try:
@@ -238,14 +313,14 @@ def check_stems(path: Path, song: Path, outputs: Mapping[str, Path], provenance:
                 continue
         except OSError as error:
             message = f"cannot read {str(output)!r}: {error.strerror}"
-            raise AudioError(message, "check its permissions", path=output) from error
+            raise AudioError(message, "check its permissions", path=_local(output)) from error
         message = f"{str(output)!r} was changed after stemsplit wrote it"
         hint = "choose another folder with --output, or replace it with --overwrite"
-        raise AudioError(message, hint, path=output)
+        raise AudioError(message, hint, path=_local(output))
     return StemStatus("replace", why) if why else StemStatus("nothing", incomplete=incomplete)
 
 
-def _outdated(run: Run, song: Path, provenance: Provenance) -> str:
+def _outdated(run: Run, song: Path | Location, provenance: Provenance) -> str:
     """Return why the stems of a run are outdated, or an empty text."""
     (model, settings), (other_model, others) = _comparable(provenance), _comparable(run.provenance)
     if model != other_model:
@@ -294,11 +369,23 @@ def _comparable(provenance: Provenance) -> tuple[dict[str, Any], dict[str, Any]]
     return model, settings
 
 
-def _relative(output: Path, manifest: Path) -> str:
+def _relative(output: Path | Location, manifest: Path | Location) -> str:
     """Return the path of a stem relative to its manifest, in the same folder or in one beside it."""
+    if isinstance(output, Location) and isinstance(manifest, Location):
+        return posixpath.relpath(output.key, manifest.parent.key or ".")
+    assert isinstance(output, Path)
+    assert isinstance(manifest, Path)
     if output.parent == manifest.parent:  # as nearly always, and quicker
         return output.name
     return Path(os.path.relpath(output, manifest.parent)).as_posix()
+
+
+def _exists(path: Path | Location) -> bool:
+    return path.exists() if isinstance(path, Location) else os.path.lexists(path)
+
+
+def _local(path: Path | Location) -> Path | None:
+    return path if isinstance(path, Path) else None
 
 
 def _stamp(table: Mapping[str, Any]) -> FileStamp:

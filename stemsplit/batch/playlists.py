@@ -1,4 +1,4 @@
-"""Reading playlists, .m3u and .m3u8, as written by players on any system."""
+"""Reading playlists, .m3u and .m3u8, as written by players on any system, from files and from URLs."""
 
 import os
 import re
@@ -10,20 +10,20 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from stemsplit.errors import AudioError
+from stemsplit.storage.location import ADDRESS, Location
+from stemsplit.storage.redaction import redact
 from stemsplit.wording import one_line
 
 SUFFIXES = frozenset({".m3u", ".m3u8"})
 
 _LARGEST = 2**24  # bytes: a hundred thousand songs with long names
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 # As browsers show them, without "https://"; a folder of such a name is asked for first.
 _SITE = re.compile(r"(?:www\.)?(?:[\w-]+\.)+(?:be|co|com|de|fm|fr|io|it|jp|ly|net|nl|org|ru|tv|uk|us)/", re.IGNORECASE)
-_DOWNLOAD = "download the song, and name its file"
 _FILE_ADDRESS = re.compile(r"file:(?://([^/\\]*))?([/\\].*)", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:|\\\\", re.IGNORECASE)
 
 
-def read_playlist(playlist: Path) -> list[bytes]:
+def read_playlist(playlist: Path | Location) -> list[bytes]:
     """Return the lines of a playlist that name songs.
 
     Raises:
@@ -31,7 +31,7 @@ def read_playlist(playlist: Path) -> list[bytes]:
     """
     name = repr(str(playlist))
     try:
-        if not stat.S_ISREG(playlist.stat().st_mode):
+        if isinstance(playlist, Path) and not stat.S_ISREG(playlist.stat().st_mode):
             raise AudioError(f"the playlist {name} is not a regular file", "save it to a file first")
         with playlist.open("rb") as file:
             content = file.read(_LARGEST + 1)
@@ -54,20 +54,25 @@ def read_playlist(playlist: Path) -> list[bytes]:
     return songs
 
 
-def find_song(line: bytes, playlist: Path) -> Path:
-    """Return the file that a line of a playlist names; relative paths start at the folder of the playlist.
+def find_song(line: bytes, playlist: Path | Location) -> Path | Location:
+    """Return what a line of a playlist names; relative paths start at the folder of the playlist.
 
     Raises:
-        AudioError: It is a URL, a playlist, or does not exist.
+        AudioError: It is a playlist, or a file that does not exist, or a file of this machine in a playlist of another.
     """
     text, *alternatives = _decodings(line)
-    entry, where = repr(text.strip()), repr(str(playlist))
-    if url := _FILE_ADDRESS.match(text.strip()):
-        text, alternatives = _path_of_url(url[1] or "", url[2], f"{entry} in {where}"), []
-    elif _ADDRESS.match(text.strip()):
-        raise AudioError(f"{entry} in {where} is a URL, not a file", _DOWNLOAD)
+    entry, where = repr(redact(text.strip())), repr(str(playlist))
     if Path(text.strip()).suffix.lower() in SUFFIXES:
         raise AudioError(f"{entry} in {where} is another playlist, which is not followed", "name it yourself")
+    url = _FILE_ADDRESS.match(text.strip())
+    if isinstance(playlist, Location):
+        if url:
+            raise AudioError(f"{entry} in {where} is on another machine", "name the file itself")
+        return playlist.sibling(_with_slashes(text.strip()))
+    if url:
+        text, alternatives = _path_of_url(url[1] or "", url[2], f"{entry} in {where}"), []
+    elif ADDRESS.match(text.strip()):
+        return Location.parse(text.strip())
     for decoding in (text, *alternatives):
         for spelling in _spellings(decoding):
             path = playlist.parent / spelling
@@ -83,12 +88,14 @@ def path_of(text: str) -> str:
     """Return the path in a file URL, as browsers and file managers copy it; other text unchanged.
 
     Raises:
-        AudioError: It is the URL of something that is not on this machine, or a path of Windows on another system.
+        AudioError: It is the URL of a file on another machine, a URL without its scheme, or a path of Windows on
+            another system.
     """
     if url := _FILE_ADDRESS.fullmatch(text):
         return _path_of_url(url[1] or "", url[2], repr(text))
-    if _ADDRESS.match(text) or (_SITE.match(text) and not os.path.isdir(text.partition("/")[0])):  # noqa: PTH112
-        raise AudioError(f"{text!r} is a URL, not a file", _DOWNLOAD)
+    if _SITE.match(text) and not os.path.isdir(text.partition("/")[0]):  # noqa: PTH112
+        location = Location.parse(f"https://{text}")  # a site for videos is refused
+        raise AudioError(f"{text!r} is a URL, not a file", f"name the URL of a song as  {location}")
     if os.name != "nt" and _DRIVE.match(text):
         hint = "write it as this system does: in WSL, C:\\Music is /mnt/c/Music"
         raise AudioError(f"{text!r} is a path of Windows", hint)

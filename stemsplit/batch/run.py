@@ -7,21 +7,26 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stemsplit import devices, signals
 from stemsplit.audio.read_ahead import PrefetchReader
-from stemsplit.audio.reading import Reader, open_reader
-from stemsplit.batch import manifest, templates
-from stemsplit.batch.checks import estimate_size, estimate_spool, partition_existing, partition_separable
+from stemsplit.batch import manifest, playlists, templates
+from stemsplit.batch.checks import (
+    check_free_at,
+    estimate_size,
+    estimate_spool,
+    outputs_listed,
+    partition_existing,
+    partition_separable,
+)
 from stemsplit.batch.events import (
     BatchReport,
-    Done,
     Event,
     ModelLoading,
     PageProgress,
@@ -34,27 +39,20 @@ from stemsplit.batch.events import (
     TracksFound,
 )
 from stemsplit.batch.inputs import Failed
-from stemsplit.batch.manifest import Provenance, Run
+from stemsplit.batch.manifest import Provenance
+from stemsplit.batch.song import Request, SongSeparator, with_page
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.templates import Template
 from stemsplit.batch.tracks import Track, find_tracks, with_model
 from stemsplit.errors import AudioError, UsageError
-from stemsplit.files import FileStamp, check_free, check_room, sweep_folders
+from stemsplit.files import check_free, check_room, sweep_folders
 from stemsplit.models import hub
-from stemsplit.models.registry import LocalModel, ModelSpec, check_masks, read_registry, resolve_complement
-from stemsplit.player.page import write_player
+from stemsplit.models.registry import LocalModel, ModelSpec, read_registry, resolve_complement
 from stemsplit.separation.options import SeparationOptions
-from stemsplit.separation.outputs import COMPLEMENT, MIXTURE, STEM_FILE, Delivery
-from stemsplit.wording import duration, one_line
-
-if TYPE_CHECKING:
-    from stemsplit.separation.render import Report
-    from stemsplit.separation.separator import Separator
+from stemsplit.separation.outputs import Delivery
+from stemsplit.storage.location import Location, is_url
 
 _log = logging.getLogger(__name__)
-
-SeparateSong = Callable[[Path, dict[str, Path]], "Report"]
-"""Separates the file of a song into the files of its stems."""
 
 
 def separate_batch(
@@ -83,14 +81,14 @@ def separate_batch(
     download: Callable[[ModelSpec], LocalModel] | None = None,
     on_event: Callable[[Event], object] = lambda event: None,
 ) -> BatchReport:
-    """Separate many songs: files, folders, patterns, playlists, "-" for standard input.
+    """Separate many songs: files, folders, patterns, playlists, URLs of these, "-" for standard input.
 
     A song that cannot be separated is a result, not an exception, and the others go on. Files appear complete or not
     at all. A manifest beside the stems of each song tells later runs how they were made.
 
     Args:
         inputs: The songs; folders are searched recursively, and mirrored in `output`.
-        output: The folder of all stems.
+        output: The folder of all stems, which may be at a URL, such as "s3://bucket/stems".
         model: A name from models.toml, `hf://OWNER/NAME[@REVISION]` or the path of a weights file; the default model of
             models.toml if None. It is never replaced by another.
         stems: The requested stems, among them `no_vocals` and the like for the mixture without one; all by default.
@@ -131,8 +129,8 @@ def separate_batch(
     if not isinstance(model, ModelSpec):
         model = read_registry(registry).find(os.fspath(model) if model else None, stems)
     model, stems, complement = resolve_complement(model, stems, complement)
-    batch = _Batch(
-        stems=stems,
+    request = Request(
+        stems=tuple(stems),
         complement=complement,
         mixture=mixture,
         stem_file=stem_file,
@@ -140,24 +138,22 @@ def separate_batch(
         options=options or SeparationOptions(),
         delivery=delivery or Delivery(),
         audio_stream=audio_stream,
-        device=device,
-        jobs=jobs,
         skip_existing=skip_existing,
         overwrite=overwrite,
         manifests=manifests,
-        on_event=on_event,
     )
-    batch.check_request(model)
+    batch = _Batch(request=request, device=device, jobs=jobs, on_event=on_event)
+    request.check(model)
     template = Template.parse(filename) if isinstance(filename, str) else filename
     with StandardInput() as stdin:  # its song is needed until the last one is done
         tracks, failed = find_tracks(
             [os.fspath(path) for path in inputs],
-            Path(output),
+            location_of(output),
             include=include,
             exclude=exclude,
             stdin=stdin,
             template=template,
-            extension=batch.delivery.format.extension.removeprefix("."),
+            extension=request.delivery.format.extension.removeprefix("."),
             model=model.name,
         )
         on_event(TracksFound(tracks))
@@ -174,19 +170,9 @@ def separate_batch(
 class _Batch:
     """One run of `separate_batch`, which has the meaning of the fields; a context manager."""
 
-    stems: Sequence[str]
-    complement: bool
-    mixture: bool
-    stem_file: bool
-    player: bool
-    options: SeparationOptions
-    delivery: Delivery
-    audio_stream: int
+    request: Request
     device: str
     jobs: int
-    skip_existing: bool
-    overwrite: bool
-    manifests: bool
     on_event: Callable[[Event], object]
     results: list[Result] = field(default_factory=list)
     _names: tuple[str, ...] = ()
@@ -201,61 +187,45 @@ class _Batch:
     def __exit__(self, *error: object) -> None:
         self._hashing.shutdown(wait=False, cancel_futures=True)
 
-    def check_request(self, spec: ModelSpec) -> None:
-        """Raise UsageError if the request contradicts itself or the model, as far as that is known."""
-        if self.complement and len(self.stems) != 1:
-            raise UsageError("--two-stems takes one stem", "such as  --two-stems vocals")
-        if self.stem_file and (self.stems or len(spec.stems) not in (0, 4)):
-            hint = "leave out --stems and --two-stems, and choose a model of four stems"
-            raise UsageError("a stem file holds exactly four stems", hint, model=spec.name)
-        if self.options.wiener:
-            check_masks(spec)
-        if self.delivery.consistent and self.stems:
-            raise UsageError("only all stems of a model can be made to add up", "leave out --consistent, or --stems")
-
     def prepare(self, tracks: Sequence[Track], spec: ModelSpec, *, dry_run: bool = False) -> list[Track]:
         """Return the songs that still need separating with this model, after all quick checks."""
         # Hashed while torch is imported, which takes about as long for a large file.
         self._described_model = self._hashing.submit(manifest.describe_model, spec)
-        self._names = self._file_names(spec.stems)
+        self._names = self.request.file_names(spec.stems)
         tracks = with_model(tracks, spec.name)
         if not dry_run:  # what killed runs have left, beside the stems of songs that are skipped as well
             files = (path for track in tracks for path in (track.manifest, *track.outputs(self._names).values()))
-            sweep_folders(dict.fromkeys(path.parent for path in files))
+            sweep_folders(dict.fromkeys(path.parent for path in files if isinstance(path, Path)))
+        with outputs_listed(tracks):
+            return self._partition(tracks, spec, dry_run=dry_run)
+
+    def _partition(self, tracks: Sequence[Track], spec: ModelSpec, *, dry_run: bool) -> list[Track]:
         skipped: list[Skipped] = []
-        if self.skip_existing and spec.stems:
+        if self.request.skip_existing and spec.stems:
             tracks, skipped, changed = partition_existing(
-                tracks, self._names, self._provenance(), overwrite=self.overwrite
+                tracks, self._names, self._provenance(), overwrite=self.request.overwrite
             )
             self.finish_all(changed)
         ready, unusable = partition_separable(
             tracks,
             self._names,
-            overwrite=self.overwrite,
+            overwrite=self.request.overwrite,
             model_stems=spec.stems,
-            delivery=self.delivery,
+            delivery=self.request.delivery,
             kept=[result.track for result in skipped],
-            open_song=self._open,
+            open_song=self.request.open_song,
         )
         self.finish_all(unusable)
         for result in skipped:
-            self._finish(self._with_page(result) if self.player and not dry_run else result)
-        if self.player:
+            if self.request.player and not dry_run:
+                self._finish(with_page(result, self.request, partial(self._show_page, result.track)))
+            else:
+                self._finish(result)
+        if self.request.player:
             ready = [track for track in ready if self._check_page(track)]
-        if ready and spec.stems:
-            self._check_room(ready)
+        if ready and spec.stems and isinstance(ready[0].output, Path):
+            self._check_room(ready, ready[0].output)
         return ready
-
-    def _file_names(self, stems: Sequence[str]) -> tuple[str, ...]:
-        """Return the names of all files of a song; none until the stems of the model are known."""
-        if not stems:
-            return ()
-        wanted = set(self.stems) if self.stems and not self.complement else {*stems, *self.stems}
-        names = [stem for stem in stems if stem in wanted]
-        names += [COMPLEMENT + stem for stem in stems if self.complement or COMPLEMENT + stem in wanted]
-        names += [MIXTURE] if self.mixture else []
-        names += [STEM_FILE] if self.stem_file else []
-        return tuple(dict.fromkeys(names))  # a model may have a stem of that name
 
     def plan(self, ready: Sequence[Track], spec: ModelSpec) -> BatchReport:
         """Report what would be done."""
@@ -263,7 +233,7 @@ class _Batch:
         for event in planned:
             self._emit(event)
         infos = [track.info for track in ready if track.info]
-        size = estimate_size(infos, len(self._names), self.delivery.format)
+        size = estimate_size(infos, len(self._names), self.request.delivery.format)
         return BatchReport(self.results, spec.name, planned, planned_bytes=size)
 
     def run(
@@ -274,10 +244,10 @@ class _Batch:
             return BatchReport(self.results, expected.name)
         model = download(expected)
         spec = model.spec
-        self.check_request(spec)  # the stems of a repository are known only now
+        self.request.check(spec)  # the stems of a repository are known only now
         if (spec.stems, spec.repo, spec.revision) != (expected.stems, expected.repo, expected.revision):
             ready = self.prepare(ready, spec)
-        seconds = self._separate_all(ready, self._load(model)) if ready else 0.0
+        seconds = self._separate_all(ready, model) if ready else 0.0
         return BatchReport(
             self.results,
             spec.name,
@@ -290,23 +260,20 @@ class _Batch:
         for failure in failed:
             self._finish(failure)
 
-    def _load(self, model: LocalModel) -> "Separator":
-        devices.check_limit()
-        self._emit(ModelLoading(model.spec.name))
-        with signals.deferred():  # importing torch takes seconds, and it aborts if it is interrupted
-            from stemsplit.models.ensemble import load_model
-            from stemsplit.separation.separator import Separator
-
-        _log.info("model %s: %s", model.spec.name, ", ".join(map(str, model.paths)))
-        device = devices.choose(self.device)
-        chain = load_model(model, device=device, reuse_networks=self.jobs == 1)
-        return Separator(chain, self.options, device=device)
-
-    def _separate_all(self, ready: Sequence[Track], separator: "Separator") -> float:
+    def _separate_all(self, ready: Sequence[Track], model: LocalModel) -> float:
         """Separate songs; return how long it took, in seconds."""
+        self._emit(ModelLoading(model.spec.name))
+        separator = SongSeparator.load(
+            self.request,
+            self._names,
+            self._provenance,
+            model,
+            device=self.device,
+            reuse_networks=self.jobs == 1,
+        )
+        separate = partial(self._separate, separator, len(ready))
         began = time.monotonic()
         self._emit(SeparationStarted(ready))
-        separate = partial(self._separate, separator, len(ready))
         if self.jobs == 1:
             self._separate_in_turn(ready, separate)
         else:
@@ -319,8 +286,8 @@ class _Batch:
         try:
             for number, track in enumerate(ready, start=1):
                 reader, prefetched = prefetched, None
-                if number < len(ready):
-                    prefetched = PrefetchReader(ready[number].source, self._open)
+                if number < len(ready) and isinstance(source := ready[number].source, Path):
+                    prefetched = PrefetchReader(source, self.request.open_song)
                 with signals.deferred():  # a song with complete stems gets its manifest, and is reported
                     self._finish(separate(track, number, reader))
         finally:
@@ -342,96 +309,63 @@ class _Batch:
                 raise
 
     def _separate(
-        self, separator: "Separator", count: int, track: Track, number: int, prefetched: PrefetchReader | None
+        self, separator: SongSeparator, count: int, track: Track, number: int, prefetched: PrefetchReader | None
     ) -> Result:
         self._emit(SongStarted(track, number, count))
 
         def on_progress(done: int, total: int | None) -> None:
-            if self._stopped.is_set():
-                raise _Stop
+            self._check_stopped()
             try:
                 self._emit(SongProgress(track, done, total))
             except Exception as error:  # of the caller, and no failure of the song
                 raise _EventError(error) from error
 
-        def separate(source: Path, outputs: dict[str, Path]) -> "Report":
-            opened = prefetched if prefetched and prefetched.is_fresh() else self._open(source)
-            with devices.memory_checked(separator.device), opened as song:
-                _log.info("%s: %s", track.name, _describe_song(song))
-                return separator.separate_song(
-                    song,
-                    outputs,
-                    delivery=self.delivery,
-                    overwrite=self.overwrite or track.replaces,
-                    on_progress=on_progress,
-                )
-
         try:
-            result = separate_track(
+            return separator.separate(
                 track,
-                self._names,
-                separate,
-                provenance=self._provenance() if self.manifests else None,
-                skip_existing=self.skip_existing,
-                overwrite=self.overwrite,
+                prefetched,
+                on_progress=on_progress,
+                on_page=partial(self._show_page, track),
+                check=self._check_stopped,
             )
         except _EventError as raised:
             raise raised.error from None
         finally:
             if prefetched:
                 prefetched.close()
-        return self._with_page(result) if self.player else result
 
-    def _open(self, path: Path) -> Reader:
-        return open_reader(path, self.audio_stream)
+    def _show_page(self, track: Track, done: int, total: int | None) -> None:
+        self._check_stopped()
+        self._emit(PageProgress(track, done, total))
+
+    def _check_stopped(self) -> None:
+        signals.check()
+        if self._stopped.is_set():
+            raise _Stop
 
     def _provenance(self) -> Provenance:
-        settings = {**self.options.settings(), **self.delivery.settings(), "track": self.audio_stream}
-        return Provenance(self._described_model.result(), settings)
+        return self.request.provenance(self._described_model.result())
 
-    def _check_room(self, ready: Sequence[Track]) -> None:
+    def _check_room(self, ready: Sequence[Track], output: Path) -> None:
         infos = [track.info for track in ready if track.info]
-        needed = estimate_size(infos, len(self._names), self.delivery.format)
-        if self.delivery.clip == "gain":
+        needed = estimate_size(infos, len(self._names), self.request.delivery.format)
+        if self.request.delivery.clip == "gain":
             needed += estimate_spool(infos, len(self._names))
-        replaced = [track.outputs(self._names).values() for track in ready if track.replaces or self.overwrite]
-        check_room(needed, ready[0].output, replaced=replaced)
+        again = [track for track in ready if track.replaces or self.request.overwrite]
+        replaced = [[path for path in track.outputs(self._names).values() if isinstance(path, Path)] for track in again]
+        check_room(needed, output, replaced=replaced)
 
     def _check_page(self, track: Track) -> bool:
         """Return whether the player page can be written; if not, report the song as failed."""
         try:
-            check_free(track.player_page, overwrite=self.overwrite or track.replaces)
+            if isinstance(page := track.player_page, Path):
+                check_free(page, overwrite=self.request.overwrite or track.replaces)
+            else:
+                check_free_at([page], overwrite=self.request.overwrite or track.replaces)
         except (AudioError, OSError) as error:
             self._finish(track.failure(error))
             return False
         return True
-
-    def _with_page(self, result: Result) -> Result:
-        """Write the player page of a song; return its result, or a failure if the page cannot be written."""
-        if isinstance(result, Failed):
-            return result
-        track = result.track
-        if isinstance(result, Skipped) and track.player_page.exists() and not self.overwrite:
-            return result
-        stems = {name: path for name, path in result.outputs.items() if name not in (MIXTURE, STEM_FILE)}
-
-        def on_progress(done: int, total: int | None) -> None:
-            if self._stopped.is_set():
-                raise _Stop
-            self._emit(PageProgress(track, done, total))
-
-        try:
-            write_player(
-                track.player_page,
-                track.title,
-                stems,
-                song=track.source,
-                on_progress=on_progress,
-                overwrite=self.overwrite or track.replaces,
-            )
-        except Exception as error:
-            return track.failure(error)
-        return result
 
     def _finish(self, result: Result) -> None:
         self.results.append(result)
@@ -457,93 +391,22 @@ class _EventError(BaseException):
         self.error = error
 
 
-def separate_track(
-    track: Track,
-    stems: Sequence[str],
-    separate: SeparateSong,
-    *,
-    provenance: Provenance | None = None,
-    skip_existing: bool = False,
-    overwrite: bool = False,
-) -> Result:
-    """Separate one song; any error that concerns it alone becomes a result.
+def location_of(output: str | os.PathLike[str]) -> Path | Location:
+    """Return the folder of all stems, on this machine or at a URL.
 
-    Args:
-        track: The song.
-        stems: The names of all files that are written of it.
-        separate: Separates the file of the song into the files of its stems.
-        provenance: The model and settings, for the manifest; None for no manifest.
-        skip_existing: Check the stems again first, as another process may have written them in the meantime.
-        overwrite: Replace stems even if they were edited.
+    Raises:
+        UsageError: Nothing can be written to such URLs.
     """
-    outputs = track.outputs(stems)
-    began = time.monotonic()
+    text = os.fspath(output)
+    if not is_url(text) or os.path.lexists(text):
+        return Path(text)
     try:
-        if skip_existing and provenance:
-            _, skipped, failed = partition_existing([track], stems, provenance, overwrite=overwrite)
-            if skipped:
-                return skipped[0]
-            if failed:
-                return failed[0]
-        source = _stamp_source(track.source) if provenance else None
-        report = separate(track.source, outputs)
-    except Exception as error:
-        if skip_existing and provenance and partition_existing([track], stems, provenance)[1]:
-            return Skipped(track, outputs)
-        return track.failure(error)
-    warnings = [track.with_label(warning) for warning in report.warnings]
-    if provenance and source:
-        warnings += _record(track, outputs, provenance, report, *source, overwrite=overwrite)
-    return Done(track, outputs, replace(report, warnings=tuple(warnings)), time.monotonic() - began)
-
-
-def _describe_song(song: Reader) -> str:
-    length = "of unknown length" if song.length is None else duration(song.length / song.rate)
-    return f"{song.rate} Hz, {'mono' if song.channels == 1 else 'stereo'}, {length}"
-
-
-def _stamp_source(song: Path) -> tuple[FileStamp, FileStamp]:
-    """Return two stamps of a song: of its content, and a quick one to tell later whether it has changed."""
-    try:
-        return manifest.stamp_source(song), FileStamp.of(song, hashed=False)
-    except OSError as error:
-        message = f"cannot read {str(song)!r}: {error.strerror}"
-        raise AudioError(message, "check the disk, and try again", path=song) from error
-
-
-def _record(
-    track: Track,
-    outputs: Mapping[str, Path],
-    provenance: Provenance,
-    report: "Report",
-    source: FileStamp,
-    before: FileStamp,
-    *,
-    overwrite: bool,
-) -> list[str]:
-    """Write the manifest, and delete stems in other formats if they are replaced; return warnings."""
-    warnings = []
-    try:
-        changed = FileStamp.of(track.source, hashed=False) != before
-    except OSError:
-        changed = True
-    if changed:
-        warnings.append(f"{track.label!r} was changed while it was being separated: its stems may be of no use")
-    run = Run(
-        provenance,
-        track.label,
-        source,
-        report.rate,
-        report.channels,
-        report.length,
-        consistent=report.consistent,
-        incomplete=report.incomplete,
-    )
-    try:
-        manifest.record_run(track.manifest, run, outputs)
-        if overwrite:
-            manifest.discard_replaced(track.manifest, outputs)
-    except Exception as error:
-        message = f"cannot write {str(track.manifest)!r}: {one_line(error)}"
-        warnings.append(f"{message}; --skip-existing will not know that the stems of {track.label!r} are complete")
-    return warnings
+        text = playlists.path_of(text)
+        if not is_url(text):
+            return Path(text)
+        location = Location.parse(text)
+    except AudioError as error:
+        raise UsageError(str(error), error.hint) from None
+    if location.is_web:
+        raise UsageError(f"web servers take no stems, as {str(location)!r} would have to", "name a folder, or a bucket")
+    return location

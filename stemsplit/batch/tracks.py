@@ -15,6 +15,8 @@ from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.templates import Template
 from stemsplit.errors import AudioError, StemsplitError, UsageError
 from stemsplit.files import fold_name
+from stemsplit.storage.location import Location
+from stemsplit.storage.transfer import local_song
 from stemsplit.wording import one_line
 
 _log = logging.getLogger(__name__)
@@ -27,8 +29,8 @@ class Track:
     """One song to separate.
 
     Attributes:
-        source: Its file.
-        output: The folder of the stems of all songs.
+        source: Its file, or where it is at a URL.
+        output: The folder of the stems of all songs, which may be at a URL as well.
         template: How the files of its stems are named.
         values: Of the fields of the template, except for the stem.
         label: The song as the user typed it, or its path below a folder that was searched.
@@ -36,8 +38,8 @@ class Track:
         why: What is wrong with its existing stems; empty if it has none that may be replaced.
     """
 
-    source: Path
-    output: Path
+    source: Path | Location
+    output: Path | Location
     template: Template
     values: Mapping[str, str | int]
     label: str
@@ -67,26 +69,31 @@ class Track:
         return bool(self.why)
 
     @property
-    def folder(self) -> Path:
+    def is_local(self) -> bool:
+        """Whether both the song and its stems are files of this machine."""
+        return isinstance(self.source, Path) and isinstance(self.output, Path)
+
+    @property
+    def folder(self) -> Path | Location:
         """The folder of its stems; a template may put them into folders below it."""
         return self.output.joinpath(*self.template.folder(self.values))
 
     @property
-    def manifest(self) -> Path:
+    def manifest(self) -> Path | Location:
         """The file that records how its stems were made."""
         return self.file(manifest.NAME, manifest.SUFFIX)
 
     @property
-    def player_page(self) -> Path:
+    def player_page(self) -> Path | Location:
         """The page on which to listen to its stems."""
         return self.file("player", "html")
 
-    def file(self, stem: str, extension: str = "") -> Path:
+    def file(self, stem: str, extension: str = "") -> Path | Location:
         """Return the file of a stem, or another file beside the stems with the given extension, without a dot."""
         path = self.output.joinpath(*self.template.fill({**self.values, "stem": stem}))
         return path.with_name(f"{path.name.rpartition('.')[0]}.{extension}") if extension else path
 
-    def outputs(self, stems: Sequence[str]) -> dict[str, Path]:
+    def outputs(self, stems: Sequence[str]) -> dict[str, Path | Location]:
         """Return the file of each of `stems`; the stem file is named after the song."""
         return {stem: self.file(stem) for stem in stems if stem != stem_file.NAME} | (
             {stem_file.NAME: self.file(str(self.values["track"]), stem_file.SUFFIX[1:])}
@@ -94,11 +101,15 @@ class Track:
             else {}
         )
 
+    def local_outputs(self, stems: Sequence[str]) -> dict[str, Path]:
+        """Return the file of each of `stems`, where these are on this machine."""
+        return {stem: path for stem, path in self.outputs(stems).items() if isinstance(path, Path)}
+
     def with_label(self, text: str) -> str:
-        """Return a sentence with the song's label in place of the temporary file that standard input was stored in."""
+        """Return a sentence with the song's label in place of the temporary file that it was stored in."""
         if self.label == str(self.source):
             return text
-        return text.replace(repr(str(self.source)), "standard input")
+        return text.replace(repr(str(self.source)), "standard input" if self.label == "-" else repr(self.label))
 
     def failure(self, error: Exception) -> Failed:
         """Return the failure of this song, with a message that names it, for any error that concerns it alone.
@@ -119,7 +130,7 @@ class Track:
 
 def find_tracks(
     names: Sequence[str],
-    output: Path,
+    output: Path | Location,
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -149,7 +160,7 @@ def find_tracks(
     Raises:
         UsageError: `output` is a file, or songs would still share a file.
     """
-    for folder in (output, *output.parents):
+    for folder in () if isinstance(output, Location) else (output, *output.parents):
         if os.path.lexists(folder) and not os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises)
             what = "a file" if folder == output else f"below {str(folder)!r}, which is a file"
             raise UsageError(f"the output {str(output)!r} is {what}", "name a folder with --output")
@@ -180,10 +191,10 @@ def check_distinct(tracks: Iterable[Track], stems: Sequence[str]) -> None:
     owners: dict[str, Track] = {}
     for track in tracks:
         for path in track.outputs(stems).values():
-            owner = owners.setdefault(fold_name(str(path)), track)
+            owner = owners.setdefault(_identity(path), track)
             if owner is not track:
                 message = f"stems of {owner.label!r} and {track.label!r} would both be written to {str(path)!r}"
-                raise UsageError(message, "put a / between {track} and {stem} in --filename", path=path)
+                raise UsageError(message, "put a / between {track} and {stem} in --filename")
 
 
 def _with_distinct_files(tracks: Sequence[Track], songs: Sequence[InputFile]) -> list[Track]:
@@ -192,7 +203,7 @@ def _with_distinct_files(tracks: Sequence[Track], songs: Sequence[InputFile]) ->
     while True:
         sharing: dict[str, list[int]] = {}
         for number, track in enumerate(distinct):
-            sharing.setdefault(fold_name(str(track.file(""))), []).append(number)
+            sharing.setdefault(_identity(track.file("")), []).append(number)
         conflicts = [numbers for numbers in sharing.values() if len(numbers) > 1]
         if not conflicts:
             return distinct
@@ -220,10 +231,16 @@ def _inseparable(first: Track, second: Track) -> UsageError:
     return UsageError(f"{both} would have the same names", hint)
 
 
-def _tags(song: Path) -> dict[str, str]:
+def _identity(path: Path | Location) -> str:
+    """Return a text that is equal for names of the same file; only on disks can two names be the same one."""
+    return path.real if isinstance(path, Location) else fold_name(str(path))
+
+
+def _tags(song: Path | Location) -> dict[str, str]:
     """Return the tags that a template may need; a file that cannot be read is reported when it is opened later."""
     try:
-        fields = read_tags(song).fields if os.path.isfile(song) else {}  # noqa: PTH113 (never raises)
+        with local_song(song) as path:
+            fields = read_tags(path).fields if os.path.isfile(path) else {}  # noqa: PTH113 (never raises)
     except Exception:  # whatever a library makes of a damaged file
         fields = {}
     return {name: fields.get(name, "") for name in _FROM_TAGS}

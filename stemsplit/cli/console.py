@@ -26,6 +26,7 @@ from stemsplit.wording import decibels, duration, printable, speed_of, to_json, 
 
 if TYPE_CHECKING:
     from stemsplit.separation.render import Report
+    from stemsplit.storage.location import Location
 
 
 class Messages:
@@ -255,11 +256,11 @@ def is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def write_path(path: Path, end: bytes = b"\n") -> None:
+def write_path(path: "Path | Location", end: bytes = b"\n") -> None:
     """Write a path to standard output as the bytes that it is on disk; line breaks in it become `\\n` and `\\r`.
 
     Args:
-        path: The path.
+        path: The path, or the URL.
         end: What ends it: a newline, or a NUL character, with which line breaks stay as they are.
     """
     text = str(path)

@@ -41,14 +41,14 @@ def _registry(context: typer.Context) -> Registry:
 
 
 Output = Annotated[
-    Path,
+    str,
     typer.Option(
         "--output",
         "-o",
         metavar="FOLDER",
         rich_help_panel=help.FILES,
-        help="Where the stems go; a name such as vocals.flac is the file of the only stem of one song; - is standard "
-        "output.",
+        help="Where the stems go, also a URL; a name such as vocals.flac is the file of the only stem of one song; - "
+        "is standard output.",
     ),
 ]
 OutputFolder = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the stems go.")]

@@ -59,12 +59,13 @@ from stemsplit.files import make_temporary_folder
 from stemsplit.models.registry import COMPLEMENT, FALLBACK, read_registry, resolve_complement
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.signals import Stopped
+from stemsplit.storage.redaction import redact
 
 if TYPE_CHECKING:
     from stemsplit.batch.templates import Template
 
 DEMO = Path(__file__).parent.parent / "demo.ogg"
-STDOUT = Path("-")
+STDOUT = "-"
 
 
 def separate(
@@ -72,10 +73,10 @@ def separate(
     songs: Annotated[
         list[str],
         typer.Argument(
-            metavar="SONG", help="Audio files and films, folders, playlists, patterns; - is standard input."
+            metavar="SONG", help="Audio files and films, folders, playlists, patterns, URLs; - is standard input."
         ),
     ],
-    output: Output = Path("separated"),
+    output: Output = "separated",
     model: ModelName = None,
     preset: Preset = None,
     own: RegistryFile = None,
@@ -200,7 +201,7 @@ def separate(
         printer.close(report)
         if output == STDOUT:
             for song in report.done:
-                _write_out(*song.outputs.values())
+                _write_out(*(path for path in song.outputs.values() if isinstance(path, Path)))
 
 
 def demo(
@@ -218,7 +219,7 @@ def demo(
     from stemsplit.cli.batch import BatchPrinter
     from stemsplit.cli.console import Messages
 
-    if output == STDOUT:
+    if str(output) == STDOUT:
         raise UsageError("standard output has room for one stem, and the demo writes four", "name a folder")
     messages = Messages()
     printer = BatchPrinter(messages, player=player)
@@ -235,9 +236,9 @@ def demo(
         )
     printer.close(report)
     track = (report.done[0] if report.done else report.skipped[0]).track  # a failure has ended the program
-    messages.note(f"The song is {DEMO}. Its stems are in {track.folder.absolute()}.")
+    messages.note(f"The song is {DEMO}. Its stems are in {Path(str(track.folder)).absolute()}.")
     if player:
-        messages.note(f"To listen to them, open {track.player_page.absolute()} in a browser.")
+        messages.note(f"To listen to them, open {Path(str(track.player_page)).absolute()} in a browser.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,13 +252,13 @@ class _Place:
         file: The name of the file; empty if it is a folder or standard output.
     """
 
-    folder: Path
+    folder: str
     format: str
     single: str = ""
     file: str = ""
 
     @classmethod
-    def of(cls, context: typer.Context, output: Path, format: str) -> "_Place":
+    def of(cls, context: typer.Context, output: str, format: str) -> "_Place":
         """Return the place that --output and --format name; a name that ends like an audio file is one, unless a folder
         has it.
 
@@ -266,19 +267,20 @@ class _Place:
         """
         if output == STDOUT:
             return cls(output, format, "standard output")
-        suffix = output.suffix.lower().removeprefix(".")
-        if suffix not in FORMATS or output.is_dir():
+        name = output.rstrip("/").rpartition("/")[2] if "://" in output else Path(output).name
+        suffix = Path(name).suffix.lower().removeprefix(".")
+        if suffix not in FORMATS or os.path.isdir(output):  # noqa: PTH112 (never raises)
             return cls(output, format)
+        shown = repr(redact(output))
         if is_typed(context, "format"):
             if format != suffix and (format, suffix) != ("alac", "m4a"):
-                raise UsageError(
-                    f"--format {format} and the name {str(output)!r} contradict each other", "leave one out"
-                )
+                raise UsageError(f"--format {format} and the name {shown} contradict each other", "leave one out")
         else:
             format = suffix
         if is_typed(context, "filename"):
-            raise UsageError(f"--filename and the file {str(output)!r} contradict each other", "name a folder")
-        return cls(output.parent, format, repr(str(output)), output.name)
+            raise UsageError(f"--filename and the file {shown} contradict each other", "name a folder")
+        above = output[: -len(name)] if "://" in output else str(Path(output).parent)
+        return cls(above, format, shown, name)
 
     def template(self, text: str) -> "str | Template":
         """Return how files are named: by a template as the user typed it, unless it is one file."""

@@ -287,10 +287,26 @@ def test_a_folder_without_songs_among_what_a_pattern_is_for(library: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "address", ["https://example.org/a.mp3", "HTTP://x/y?z=*", "youtu.be/xyz", "www.youtube.com/watch?v=x"]
+    ("address", "label"),
+    [
+        ("https://example.org/a.mp3", "https://example.org/a.mp3"),
+        ("HTTP://x/y?z=*", "HTTP://x/y?..."),
+        ("file:///a.mp3", "/a.mp3"),
+    ],
 )
-def test_addresses_are_refused(here: Path, address: str) -> None:
-    assert refusals(address) == [(address, f"{address!r} is a URL, not a file")]
+def test_addresses_are_songs(here: Path, address: str, label: str) -> None:
+    songs, failed = inputs.find_input_files([address], Path("out"))
+    assert ([song.label for song in songs], failed) == ([label], [])
+
+
+@pytest.mark.parametrize("address", ["youtu.be/xyz", "www.youtube.com/watch?v=x", "https://vimeo.com/1"])
+def test_sites_for_videos_are_refused(here: Path, address: str) -> None:
+    host = address.removeprefix("https://").partition("/")[0]
+    assert refusals(address) == [(address, f"stemsplit does not download from {host}")]
+
+
+def test_a_url_needs_its_scheme(here: Path) -> None:
+    assert refusals("example.org/a.mp3") == [("example.org/a.mp3", "'example.org/a.mp3' is a URL, not a file")]
 
 
 @pytest.mark.parametrize("start", ["file://", "file://localhost", "FILE://", "file:"])
@@ -415,8 +431,8 @@ def test_addresses_of_files(here: Path, form: str) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("https://example.org/a.mp3", "is a URL, not a file"),
-        ("rtsp://x", "is a URL, not a file"),
+        ("https://youtu.be/x", "stemsplit does not download from youtu.be"),
+        ("rtsp://x", "nothing is known about rtsp://, as in 'rtsp://x'"),
         ("file://server/share/a.mp3", "is on another machine"),
         ("other.m3u", "is another playlist, which is not followed"),
         ("file:///x/other.M3U8", "is another playlist, which is not followed"),
@@ -433,7 +449,7 @@ def test_a_line_that_stands_for_nothing_does_not_stop_the_others(here: Path, lin
     assert [song.label for song in songs] == ["a.mp3"]
     assert [failure.source for failure in failed] == [line]
     assert reason in str(failed[0].error)
-    assert "'list.m3u8'" in str(failed[0].error)
+    assert "'list.m3u8'" in str(failed[0].error) or line.startswith(("https:", "rtsp:"))
     assert failed[0].error.hint
 
 
@@ -495,6 +511,7 @@ def test_a_song_from_standard_input(temporary: Path) -> None:
         assert not failed
         (song,) = songs
         assert (song.label, song.relative_path) == ("-", Path("stdin"))
+        assert isinstance(song.path, Path)
         assert song.path.read_bytes() == content
         assert song.path.parent.stat().st_mode & 0o777 == 0o700
         assert list(temporary.iterdir()) == [song.path.parent]

@@ -13,7 +13,7 @@ import pytest
 
 from stemsplit import files
 from stemsplit.batch import checks, manifest
-from stemsplit.batch import run as batch
+from stemsplit.batch import song as batch
 from stemsplit.batch.events import Done, Skipped
 from stemsplit.batch.inputs import Failed
 from stemsplit.batch.manifest import Provenance
@@ -70,10 +70,14 @@ class Batch:
         return ready[0].why or "make"
 
     def file(self, stem: str = "vocals") -> Path:
-        return self.track.outputs(self.stems)[stem]
+        return Path(str(self.track.outputs(self.stems)[stem]))
+
+    @property
+    def manifest(self) -> Path:
+        return Path(str(self.track.manifest))
 
     def table(self) -> Any:
-        return json.loads(self.track.manifest.read_text(encoding="utf-8"))
+        return json.loads(self.manifest.read_text(encoding="utf-8"))
 
     def run_table(self) -> Any:
         (table,) = self.table()["runs"]
@@ -372,7 +376,7 @@ def test_a_link_that_leads_nowhere_in_the_place_of_a_stem(song: Batch) -> None:
 
 def test_files_that_no_manifest_knows(song: Batch) -> None:
     song.done()
-    song.track.manifest.unlink()
+    song.manifest.unlink()
     assert song.sort_out() == "make"
 
 
@@ -394,7 +398,7 @@ DAMAGED: list[Callable[[Any], Any]] = [
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_manifest_is_none(song: Batch, damage: Callable[[Any], Any]) -> None:
     song.done()
-    song.track.manifest.write_text(json.dumps(damage(song.table())))
+    song.manifest.write_text(json.dumps(damage(song.table())))
     assert manifest.read_manifest(song.track.manifest) == []
     assert song.sort_out() == "make"
     song.done()
@@ -404,7 +408,7 @@ def test_a_damaged_manifest_is_none(song: Batch, damage: Callable[[Any], Any]) -
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"\0" * 100, b"[" * 100_000, b'{"manifest": 1}'])
 def test_what_is_no_manifest(song: Batch, content: bytes) -> None:
     song.done()
-    song.track.manifest.write_bytes(content)
+    song.manifest.write_bytes(content)
     assert song.sort_out() == "make"
 
 
@@ -413,7 +417,7 @@ def test_paths_in_a_manifest_lead_nowhere(song: Batch) -> None:
     song.done()
     table = song.table()
     table["runs"][0]["stems"]["vocals"]["file"] = "../../mine.wav"
-    song.track.manifest.write_text(json.dumps(table))
+    song.manifest.write_text(json.dumps(table))
     assert song.sort_out() == "make"
     song.done()
     assert Path("mine.wav").read_text() == "mine"
@@ -489,7 +493,7 @@ def test_what_is_killed_while_it_hashes_is_complete(song: Batch, monkeypatch: py
 
 def test_a_manifest_is_complete_or_not_there(song: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     song.done()
-    before = song.track.manifest.read_bytes()
+    before = song.manifest.read_bytes()
 
     def stop(self: Path, target: Path) -> None:
         raise KeyboardInterrupt
@@ -498,11 +502,11 @@ def test_a_manifest_is_complete_or_not_there(song: Batch, monkeypatch: pytest.Mo
     with pytest.raises(KeyboardInterrupt):
         song.run()
     assert names_in("out/song") == ["drums.wav", "stemsplit.json", "vocals.wav"]
-    assert song.track.manifest.read_bytes() == before
+    assert song.manifest.read_bytes() == before
 
 
 def test_a_manifest_that_cannot_be_written_is_told(song: Batch) -> None:
-    song.track.manifest.mkdir(parents=True)
+    song.manifest.mkdir(parents=True)
     result = song.run()
     assert isinstance(result, Done)
     (warning,) = result.report.warnings

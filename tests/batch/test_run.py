@@ -16,7 +16,7 @@ from stemsplit.batch.checks import estimate_size, estimate_spool, partition_exis
 from stemsplit.batch.events import BatchReport, Done, Planned, Skipped, SongProgress, SongStarted
 from stemsplit.batch.inputs import Failed
 from stemsplit.batch.manifest import Provenance
-from stemsplit.batch.run import separate_track
+from stemsplit.batch.song import separate_track
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.tracks import Track, find_tracks
 from stemsplit.cli import reporting

@@ -51,7 +51,7 @@ UNFORESEEN = [
         "stemsplit.batch.manifest.check_stems",
         "stemsplit.batch.checks.Rows",
         "stemsplit.separation.separator.write_stems",
-        "stemsplit.batch.run.write_player",
+        "stemsplit.batch.song.write_player",
     ],
 )
 def test_no_error_of_one_song_ends_the_batch(
@@ -130,7 +130,7 @@ def test_a_page_is_reported_and_has_the_title_of_the_song(here: Path, model: Pat
         ("02.wav", 4_000, 4_000),
     ]
     assert kinds(events)[-2:] == ["PageProgress", "Done"]
-    titles = [re.search("<title>(.*)</title>", page.track.player_page.read_text("utf-8")) for page in pages]
+    titles = [re.search("<title>(.*)</title>", Path(str(page.track.player_page)).read_text("utf-8")) for page in pages]
     assert [title and title[1] for title in titles] == ["Artist \u2013 Title", "02"]
 
 
@@ -232,7 +232,7 @@ def test_a_run_looks_things_up_once(run: Run, here: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Registry, "find", counted("model", Registry.find))
     monkeypatch.setattr(headers, "read_header", counted("header", headers.read_header))
-    monkeypatch.setattr("stemsplit.batch.run.open_reader", counted("song", open_reader))
+    monkeypatch.setattr("stemsplit.batch.song.open_reader", counted("song", open_reader))
     assert run("a.wav", "b.wav").code == 0
     assert count == {"model": 1, "header": 1, "song": 4}
 

@@ -223,7 +223,7 @@ def stems_of(names: Sequence[str], text: str, **options: Any) -> dict[str, str]:
     """Songs, and the files of their vocals."""
     found, failed = tracks.find_tracks(names, Path("out"), template=Template.parse(text), **options)
     assert not failed
-    return {track.label: track.outputs(["vocals"])["vocals"].as_posix() for track in found}
+    return {track.label: Path(str(track.outputs(["vocals"])["vocals"])).as_posix() for track in found}
 
 
 def test_songs_of_a_folder(here: Path) -> None:

@@ -381,7 +381,7 @@ def tracks(inputs: Sequence[str], output: str = "out") -> dict[str, str]:
     """Songs and the folders of their stems."""
     found, failed = find_tracks(inputs, Path(output))
     assert not failed
-    return {track.source.as_posix(): track.folder.as_posix() for track in found}
+    return {str(track.source): str(track.folder) for track in found}
 
 
 def test_songs_that_would_share_a_folder_are_told_apart(here: Path) -> None:

@@ -289,7 +289,7 @@ def test_a_batch_with_every_failure_among_good_songs(run: Run, here: Path) -> No
     cut = (here / "in/a.wav").read_bytes()
     (here / "in/cut.wav").write_bytes(cut[:3000])
     (here / "in/gone.wav").symlink_to("nowhere.wav")
-    (here / "list.m3u").write_text("in/sub/b.wav\nin/missing.wav\nhttp://example.org/x.mp3\n")
+    (here / "list.m3u").write_text("in/sub/b.wav\nin/missing.wav\nrtsp://example.org/x.mp3\n")
     outcome = run("in", "list.m3u", "nothing*.wav", "--jobs", "2", "--json", "-q")
     assert outcome.code == 1
     events = [json.loads(line) for line in outcome.out.splitlines()]

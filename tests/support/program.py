@@ -61,7 +61,10 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
     assert process.poll() is None, process.communicate()
 
 
-HEAVY = {"torch", "numpy", "soundfile", "soxr", "av", "safetensors", "rich", "scipy", "huggingface_hub", "jinja2"}
+HEAVY = {
+    *("torch", "numpy", "soundfile", "soxr", "av", "safetensors", "rich", "scipy", "huggingface_hub", "jinja2"),
+    *("fsspec", "aiohttp", "ray"),
+}
 
 
 def imported_by(code: str) -> set[str]:
