@@ -372,6 +372,7 @@ def _columns(peaks: Sequence[float]) -> tuple[int, ...]:
     """Combine peaks to at most PEAKS columns."""
     if not peaks:
         return ()
-    parts = np.array_split(np.array(peaks), min(PEAKS, len(peaks)))
-    loudest = max(peaks) or 1.0
-    return tuple(round(99 * float(part.max()) / loudest) for part in parts)
+    count = min(PEAKS, len(peaks))
+    starts = np.arange(count) * len(peaks) // count
+    columns = np.maximum.reduceat(np.array(peaks), starts)
+    return tuple(np.rint(99 * columns / (columns.max() or 1.0)).astype(int).tolist())

@@ -13,6 +13,7 @@ HOP_SECONDS = 0.0116
 SLOWEST_BPM, USUAL_BPM, FASTEST_BPM = 40.0, 120.0, 240.0
 OCTAVES = 0.9  # deviation of tempi from the usual one, of the Gaussian by which they are weighted
 TIGHTNESS = 400.0  # how much a beat at twice the distance costs, in units of the deviation of the onsets
+LEAST_DEVIATION = 0.02  # of the onsets of a song that does not just sound steadily
 LEAST_CLARITY = 0.15  # autocorrelation at the period, below which a song has no beat that one could count
 
 
@@ -47,7 +48,7 @@ class BeatTracker:
     def finish(self) -> list[int]:
         """Return the beats in samples; none if the song has no clear beat."""
         onsets = np.concatenate(self._onsets) if self._onsets else np.zeros(0, np.float32)
-        if len(onsets) < 4 * self._frames(SLOWEST_BPM) or (deviation := float(onsets.std())) == 0:
+        if len(onsets) < 4 * self._frames(SLOWEST_BPM) or (deviation := float(onsets.std())) < LEAST_DEVIATION:
             return []
         onsets = (onsets - onsets.mean()) / deviation
         period, clarity = self._tempo(onsets)

@@ -44,4 +44,6 @@ def test_blocks_do_not_matter() -> None:
 @pytest.mark.parametrize("length", [0, 1, 5_000, 20 * RATE])
 def test_without_a_beat_there_are_none(length: int) -> None:
     assert len(track(np.zeros(length, np.float32))) == 0
+    tones = sum(np.sin(2 * np.pi * tone / RATE * np.arange(length)) for tone in (600, 1_400, 2_600))
+    assert len(track((0.2 * tones).astype(np.float32))) == 0
     assert len(track(np.random.default_rng(0).uniform(-0.5, 0.5, length).astype(np.float32))) == 0

