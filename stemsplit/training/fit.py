@@ -181,7 +181,10 @@ def load_start(local: LocalModel) -> Model:
         message = f"{name!r} has {len(ensemble.members)} networks, and only one network can be trained"
         where = f"; to list its files:  stemsplit models path {name}" if len(local.paths) > 1 else ""
         raise UsageError(message, f"begin with one of its networks, if they have separate files{where}", model=name)
-    return Model(ensemble.header, ensemble.members[0].network)
+    member, header = ensemble.members[0], ensemble.header
+    # The model may list its stems in another order than its network.
+    outputs = sorted(member.contributions, key=lambda share: share.output)
+    return Model(replace(header, stems=tuple(header.stems[share.stem] for share in outputs)), member.network)
 
 
 def finetuning_recipe(model: Model) -> Recipe:

@@ -247,6 +247,9 @@ def test_what_was_done(results: list[Done | Skipped | Failed]) -> None:
     assert reporting.result_rows(BatchReport(results, "mini")) == [
         ("done", "1", "2.0 s in 0.5 s, 4.0 x real time"),
         ("skipped", "1", "complete before"),
+        ("failed", "1", ""),  # told as the last thing before these rows, so not once more
+    ]
+    assert reporting.result_rows(BatchReport([*results[2:], results[0]], "mini"))[1:] == [
         ("failed", "1", ""),
         ("", "", "'c.wav' is empty (0 bytes)"),
     ]
