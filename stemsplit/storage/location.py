@@ -99,6 +99,11 @@ class Location:
         return self.scheme in ("http", "https")
 
     @property
+    def is_object(self) -> bool:
+        """Whether it is in a bucket, where names have slashes in them, and making a folder could make a bucket."""
+        return self.scheme in _EXTRAS
+
+    @property
     def name(self) -> str:
         """The last part of its path."""
         if self.parts:

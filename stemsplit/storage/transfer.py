@@ -91,7 +91,8 @@ def upload(path: Path, location: Location, check: Callable[[], None] = signals.c
 
     def copy() -> Stat:
         system, name = location.open_system()
-        system.makedirs(system._parent(name), exist_ok=True)
+        if not location.is_object:
+            system.makedirs(system._parent(name), exist_ok=True)
         system.put_file(str(path), name, callback=_reporter(check, None, location))
         stat = location.stat(fresh=True)
         if stat.st_size != path.stat().st_size:
