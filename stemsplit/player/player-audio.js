@@ -285,7 +285,7 @@ class Player extends EventTarget {
     return [...this.stems.map((stem) => ((alone ? stem.solo : !stem.muted) ? gainOf(stem.volume) : 0)), 0];
   }
 
-  /** The mix of the stems as it stands, for a file: the gain of each by name. */
+  /** The mix of the stems as it stands, for a file, as the gain of each stem by name. */
   gains() {
     const { original } = this;
     this.original = false;

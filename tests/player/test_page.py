@@ -143,8 +143,7 @@ def test_bytes_become_text_and_bytes_again() -> None:
 def test_a_page_needs_nothing_else(short: dict[str, Path], tmp_path: Path) -> None:
     write_player(tmp_path / "player.html", "A song", short)
     text = (tmp_path / "player.html").read_text(encoding="utf-8")
-    readable = re.sub(r"\S{500,}", "", text)  # packed sound and pictures can contain any word
-    assert not re.search(r"(?i)\b(https?|wss?|file|blob):", readable)
+    assert not re.search(r"(?i)\b(https?|wss?|file|blob):", text)
     content = Content(text)
     assert not re.search(r"@import|url\(", content.texts("style")[0])
     assert not content.open, "every element is closed"
