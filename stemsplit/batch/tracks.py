@@ -13,6 +13,7 @@ from stemsplit.batch import inputs, manifest, templates
 from stemsplit.batch.inputs import Failed, InputFile
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.templates import Template
+from stemsplit.devices import memory_error
 from stemsplit.errors import AudioError, StemsplitError, UsageError
 from stemsplit.files import fold_name
 from stemsplit.storage.location import Location
@@ -248,7 +249,7 @@ def _tags(song: Path | Location) -> dict[str, str]:
 
 def _unexpected(name: str, error: Exception) -> AudioError:
     """Return what to say of an error that none of our messages foresees; no song may end a batch."""
-    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # as PyTorch says, in a RuntimeError
+    if memory_error(error):
         return AudioError(f"{name!r} cannot be separated: there is too little memory", "close other programs")
     if isinstance(error, OSError):
         return AudioError(f"{name!r} cannot be separated: {one_line(error)}", "check the disk, and try again")
