@@ -141,17 +141,18 @@ class FileStamp:
         return bool(self.sha256) and sha256_of(path) == self.sha256
 
 
-def make_temporary_folder(what: str) -> "tempfile.TemporaryDirectory[str]":
+def make_temporary_folder(what: str, prefix: str = "stemsplit-") -> "tempfile.TemporaryDirectory[str]":
     """Make a folder for temporary files, to which only this user has access.
 
     Args:
         what: What needs it, for the message.
+        prefix: Of its name.
 
     Raises:
         AudioError: There is none where one could be made.
     """
     try:
-        return tempfile.TemporaryDirectory(prefix="stemsplit-")
+        return tempfile.TemporaryDirectory(prefix=prefix)
     except OSError as error:
         hint = "let the variable TMPDIR name a folder that you may write to"
         raise AudioError(f"{what} needs a folder for temporary files, and there is none", hint) from error

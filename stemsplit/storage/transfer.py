@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from stemsplit import signals
 from stemsplit.errors import AudioError
+from stemsplit.files import make_temporary_folder
 from stemsplit.storage.location import Location, Stat
 from stemsplit.storage.requests import IncompleteError, StoppedError, attempt
 
@@ -24,9 +24,13 @@ _ABANDONED_SECONDS = 3600  # since the last write to any file in it
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield a folder for one song and its stems, which is deleted with them; those of killed processes are as well."""
-    _sweep()
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:  # with access for the user alone
+    """Yield a folder for one song and its stems, which is deleted with them; those of killed processes are as well.
+
+    Raises:
+        AudioError: There is none where one could be made.
+    """
+    with make_temporary_folder("a song or a stem at a URL", _PREFIX) as folder:
+        _sweep(Path(folder).parent)
         yield Path(folder)
 
 
@@ -137,9 +141,9 @@ def _check_room(location: Location, stat: Stat, folder: Path) -> None:
         raise AudioError(f"{message} {free / 1e6:.1f} MB", "make room, or set TMPDIR to another folder")
 
 
-def _sweep() -> None:
+def _sweep(folders: Path) -> None:
     """Delete the folders of processes that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for folder in folders.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")) if path.stem != "song")
             if newest < time.time() - _ABANDONED_SECONDS:

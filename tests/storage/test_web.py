@@ -158,3 +158,12 @@ def test_nobody_waits_for_a_pause_after_the_program_was_stopped(monkeypatch: pyt
     with pytest.raises(Stop):
         requests.attempt(fail, Location("https://host/a.wav"), "read")
     timer.cancel()
+
+
+def test_no_temporary_folder_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with (
+        pytest.raises(AudioError, match=r"^a song or a stem at a URL needs a folder for temporary files"),
+        temporary_folder(),
+    ):
+        pass
