@@ -133,3 +133,28 @@ def difference(result: Tensor, expected: Tensor) -> float:
     assert result.shape == expected.shape
     assert result.dtype == torch.float32
     return float((result - expected).abs().max() / expected.abs().max())
+
+
+def gradient_difference(theirs: nn.Module, ours: nn.Module, mix: Tensor, weights: Tensor) -> float:
+    """The largest difference of a gradient, relative to the peak of all; every parameter must have one.
+
+    Args:
+        theirs: The reference.
+        ours: The network with the same weights.
+        mix: The mixture `(B, C, N)`.
+        weights: Of each sample of the stems in the loss, `(B, S, C, N)`.
+    """
+    for network in (theirs, ours):
+        (network.train()(mix) * weights).sum().backward()
+    expected = {key: parameter.grad for key, parameter in theirs.named_parameters() if parameter.requires_grad}
+    parameters = dict(ours.named_parameters())
+    assert parameters.keys() == expected.keys()
+    errors, peak = [], 0.0
+    for key, parameter in parameters.items():
+        reference_gradient = expected[key]
+        assert parameter.grad is not None
+        assert reference_gradient is not None
+        assert parameter.grad.abs().max() > 0
+        errors.append(float((parameter.grad - reference_gradient).abs().max()))
+        peak = max(peak, float(reference_gradient.abs().max()))
+    return max(errors) / peak
