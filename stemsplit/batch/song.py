@@ -289,7 +289,7 @@ def _record(
     if changed:
         warnings.append(f"{track.label!r} was changed while it was being separated: its stems may be of no use")
     run = Run(
-        provenance,
+        provenance.decided(report.precision),
         track.label,
         source,
         report.rate,

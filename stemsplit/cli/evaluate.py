@@ -78,6 +78,7 @@ def evaluate(
         from stemsplit import devices
         from stemsplit.evaluation import score_tables
         from stemsplit.models.ensemble import load_model
+        from stemsplit.separation.options import SeparationOptions
         from stemsplit.separation.separator import Separator
 
         labels = [*names, *(["mixture", "ideal ratio mask"] if references else [])]
@@ -85,7 +86,8 @@ def evaluate(
             results.check_folder(output, labels, overwrite=overwrite)
         songs, errors = scoring.find_scorable(data, stems)
         chosen = devices.choose(device)
-        separators = [Separator(load_model(local, device=chosen), device=chosen) for local in models]
+        options = SeparationOptions(precision="full")  # figures do not depend on the machine
+        separators = [Separator(load_model(local, device=chosen), options, device=chosen) for local in models]
     estimators: list[Estimator] = [scoring.model_estimator(separator) for separator in separators]
     if references:
         estimators += [scoring.mixture, scoring.ideal_mask]

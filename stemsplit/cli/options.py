@@ -161,7 +161,8 @@ Wiener = Annotated[
 Precision = Annotated[
     options.Precision,
     typer.Option(
-        rich_help_panel=help.QUALITY, help="half computes with 16 bits where that is safe: faster on graphics cards."
+        rich_help_panel=help.QUALITY,
+        help="half computes with 16 bits where that is safe, auto where this machine is faster with them.",
     ),
 ]
 BatchSize = Annotated[

@@ -106,7 +106,7 @@ def separate(
     overlap: Overlap = None,
     shifts: Shifts = 0,
     wiener: Wiener = 0,
-    precision: Precision = "full",
+    precision: Precision = "auto",
     batch_size: BatchSize = None,
     as_json: Json = False,
     print0: Print0 = False,

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from stemsplit.errors import UsageError
 
-Precision = Literal["full", "half"]
+Precision = Literal["auto", "full", "half"]
 
 MAX_OVERLAP = 0.95
 
@@ -22,7 +22,7 @@ class SeparationOptions:
         seed: Of the random delays.
         wiener: Iterations of Wiener filtering, for networks that estimate masks only.
         precision: "full" computes in float32; "half" uses 16 bits where that is safe, float16 on GPUs and bfloat16 on
-            CPUs.
+            CPUs; "auto" is "half" on devices that compute it faster, see `stemsplit.devices.choose_precision`.
         batch_size: Windows at a time; None for one on a CPU and about 32 s of audio elsewhere. It is halved
             permanently when the device runs out of memory.
 
@@ -34,7 +34,7 @@ class SeparationOptions:
     shifts: int = 0
     seed: int = 0
     wiener: int = 0
-    precision: Precision = "full"
+    precision: Precision = "auto"
     batch_size: int | None = None
 
     def __post_init__(self) -> None:

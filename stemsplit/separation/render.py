@@ -37,6 +37,7 @@ class Report:
         gain: The factor that all stems were turned down by, so that none clips; 1 for none.
         consistent: Whether the stems were made to add up to the song.
         incomplete: Whether part of the song could not be decoded; `warnings` say which.
+        precision: In which the networks computed, "full" or "half".
     """
 
     rate: int
@@ -48,6 +49,7 @@ class Report:
     gain: float = 1.0
     consistent: bool = False
     incomplete: bool = False
+    precision: str = "full"
 
 
 def write_stems(

@@ -38,7 +38,7 @@ class Separator:
         chain: The models, most often one.
         runners: Run the networks: of the first step of the chain, then of the next.
         device: "cpu", "cuda" or "mps", where they are.
-        options: How to separate.
+        options: How to separate; its precision is the one that was chosen for the device, "full" or "half".
         warnings: Sentences about problems that did not stop the separation, in the order in which they occurred.
     """
 
@@ -56,7 +56,10 @@ class Separator:
             UsageError: Wiener filtering is requested of a model that does not estimate masks.
         """
         self.chain = chain_of(model)
-        self.options = options or SeparationOptions()
+        options = options or SeparationOptions()
+        if options.precision == "auto":
+            options = replace(options, precision=devices.choose_precision(device))
+        self.options = options
         self.device = device
         self.chain.check_wiener(self.options.wiener)
         self.warnings: list[str] = []
@@ -267,7 +270,8 @@ class Separator:
             overwrite=overwrite,
             on_progress=on_progress,
         )
-        return replace(report, warnings=(*report.warnings, *self.warnings[known_warnings:]))
+        warnings = (*report.warnings, *self.warnings[known_warnings:])
+        return replace(report, warnings=warnings, precision=self.options.precision)
 
     def _check_consistent(self, wanted: bool | None, names: Iterable[str]) -> bool:
         """Return whether stems are made to add up: by default if all those of the model are among `names`."""

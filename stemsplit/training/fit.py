@@ -19,6 +19,7 @@ from stemsplit.models.checkpoint import Header, Model
 from stemsplit.models.ensemble import load_ensemble
 from stemsplit.models.registry import LocalModel
 from stemsplit.networks.masking import MaskNetwork
+from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.separator import Separator
 from stemsplit.training.data import Crops, Loader
 from stemsplit.training.events import load_summary_writer
@@ -226,7 +227,7 @@ def _done(run: Run) -> bool:
 
 def _validate(model: Model, songs: Sequence[Multitrack], device: str, ranks: Ranks) -> tuple[SongScores, ...]:
     """Score every n-th song in each process; return all scores in all of them, in the order of the songs."""
-    own = list(evaluate(Separator(model, device=device), songs[ranks.rank :: ranks.size]))
+    own = list(evaluate(Separator(model, SeparationOptions(precision="full"), device=device), songs[ranks.rank :: ranks.size]))
     gathered = ranks.gather(own)
     return tuple(gathered[number % ranks.size][number // ranks.size] for number in range(len(songs)))
 
