@@ -84,8 +84,9 @@ def choose(name: str) -> str:
 def choose_precision(device: str) -> Literal["full", "half"]:
     """Return the precision that pays on a device: "half" where products in 16 bits are faster.
 
-    What they cost in quality was measured: with real weights of HTDemucs, Spleeter and our U-Net, the SDR of real songs changes by less
-    than 0.01 dB in the mean, and with random weights the error of every family is at least 41 dB below its output.
+    What they cost in quality was measured: with real weights of HTDemucs, Spleeter and our U-Net, the SDR of real songs
+    changes by less than 0.01 dB in the mean, and with random weights the error of every family is at least 41 dB below
+    its output.
 
     Args:
         device: "cpu", "cuda" or "mps".

@@ -227,7 +227,8 @@ def _done(run: Run) -> bool:
 
 def _validate(model: Model, songs: Sequence[Multitrack], device: str, ranks: Ranks) -> tuple[SongScores, ...]:
     """Score every n-th song in each process; return all scores in all of them, in the order of the songs."""
-    own = list(evaluate(Separator(model, SeparationOptions(precision="full"), device=device), songs[ranks.rank :: ranks.size]))
+    separator = Separator(model, SeparationOptions(precision="full"), device=device)
+    own = list(evaluate(separator, songs[ranks.rank :: ranks.size]))
     gathered = ranks.gather(own)
     return tuple(gathered[number % ranks.size][number // ranks.size] for number in range(len(songs)))
 
