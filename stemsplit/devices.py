@@ -35,6 +35,7 @@ _FIRST_TENSOR_CORES = (7, 0)  # compute capability of the first NVIDIA cards wit
 _TRIALS, _TRIAL_SIZE = 3, 512
 _WORTHWHILE = 0.8  # of the time: there are conversions as well
 
+_CGROUP = Path("/sys/fs/cgroup")
 _LEAST_ADDRESS_SPACE = 10**9  # bytes; below it, glibc aborts when PyTorch's libraries are loaded
 
 # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of mallopt(3), in bytes; the last one is the highest allowed.
@@ -120,9 +121,26 @@ def computes_bfloat16_faster() -> bool:
     return seconds[torch.bfloat16] < _WORTHWHILE * seconds[torch.float32]
 
 
-def count_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def count_cores(cgroup: Path = _CGROUP) -> int:
+    """Return how many cores this process may use, at least 1: a container may have a share of the machine's time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # version 2, version 1
+        with suppress(OSError, ValueError):  # also without a limit: "max"
+            quota, period = map(int, " ".join((cgroup / name).read_text(encoding="ascii") for name in names).split())
+            if quota > 0 and period > 0:
+                cores = min(cores, -(-quota // period))
+    return cores
+
+
+def heed_quota() -> None:
+    """Let libraries that are imported later start no more threads than there are cores to use.
+
+    They count the cores of the machine, whatever share of their time a container has; threads in excess of it wait for
+    one another while the container is throttled. The setting holds for the whole process, and what the user has set
+    takes precedence.
+    """
+    if count_cores() < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(count_cores()))
 
 
 def count_threads(jobs: int) -> int:
@@ -277,7 +295,7 @@ def _memory() -> tuple[int | None, int | None]:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     with suppress(OSError, ValueError):  # a container may have less
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+        limit = int((_CGROUP / "memory.max").read_text(encoding="ascii"))
+        used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
         total, free = min(total or limit, limit), min(free or limit, limit - used)
     return total, free

@@ -172,3 +172,43 @@ def test_little_memory_in_a_program_of_its_own(tmp_path: Path, kilobytes: int) -
     done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True, timeout=300)
     assert "Traceback" not in done.stderr
     assert done.returncode == 0 or (done.returncode, done.stderr.count("\n")) == (1, 2)
+
+
+# Cores
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "1600000 100000\n"}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "0 0\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({}, 8),
+    ],
+)
+def test_a_container_has_as_many_cores_as_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert devices.count_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("cores", "own", "threads"), [(2, None, "2"), (8, None, None), (2, "5", "5")])
+def test_no_more_threads_than_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, own: str | None, threads: str | None
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(devices, "count_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    devices.heed_quota()
+    assert os.environ.get("OMP_NUM_THREADS") == threads
+    os.environ.pop("OMP_NUM_THREADS", None)
