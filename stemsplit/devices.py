@@ -35,6 +35,7 @@ _FIRST_TENSOR_CORES = (7, 0)  # compute capability of the first NVIDIA cards wit
 _TRIALS, _TRIAL_SIZE = 3, 512
 _WORTHWHILE = 0.8  # of the time: there are conversions as well
 
+_SPINS = "10000"  # tens of microseconds
 _CGROUP = Path("/sys/fs/cgroup")
 _LEAST_ADDRESS_SPACE = 10**9  # bytes; below it, glibc aborts when PyTorch's libraries are loaded
 
@@ -132,15 +133,21 @@ def count_cores(cgroup: Path = _CGROUP) -> int:
     return cores
 
 
-def heed_quota() -> None:
-    """Let libraries that are imported later start no more threads than there are cores to use.
+def settle_threads() -> None:
+    """Make the threads of libraries that are imported later, PyTorch above all, share the processor with others.
 
-    They count the cores of the machine, whatever share of their time a container has; threads in excess of it wait for
-    one another while the container is throttled. The setting holds for the whole process, and what the user has set
-    takes precedence.
+    There are no more of them than cores to use: libraries count the cores of the machine, whatever share of their time
+    a container has. And where the threads of a computation wait for one another, they do so at work for microseconds
+    only, not for the milliseconds that GNU's OpenMP has by default: a thread that waits at work on a busy machine takes
+    the core from the one that it waits for. See "A busy machine" in benchmarks/README.md.
+
+    The settings hold for the whole process, so they are for programs, not for libraries. What the user has set takes
+    precedence.
     """
     if count_cores() < (os.cpu_count() or 1):
         os.environ.setdefault("OMP_NUM_THREADS", str(count_cores()))
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
 def count_threads(jobs: int) -> int:

@@ -13,7 +13,7 @@ import typer
 from stemsplit import settings
 from stemsplit.cli import app as browser
 from stemsplit.cli import data, defaults, doctor, evaluate, help, models, separate, train, usage
-from stemsplit.devices import heed_quota, memory_error
+from stemsplit.devices import memory_error, settle_threads
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.version import __version__
 from stemsplit.wording import closest
@@ -171,7 +171,7 @@ def main() -> None:
     # import, and half a second when the program ends.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
-    heed_quota()
+    settle_threads()
     try:
         sys.exit(app(standalone_mode=False, prog_name="stemsplit"))
     except StemsplitError as ours:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_little_memory_in_a_program_of_its_own(tmp_path: Path, kilobytes: int) -
     assert done.returncode == 0 or (done.returncode, done.stderr.count("\n")) == (1, 2)
 
 
-# Cores
+# Cores and threads
 
 
 @pytest.mark.parametrize(
@@ -209,6 +210,23 @@ def test_no_more_threads_than_cores(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if own:
         monkeypatch.setenv("OMP_NUM_THREADS", own)
-    devices.heed_quota()
+    devices.settle_threads()
     assert os.environ.get("OMP_NUM_THREADS") == threads
     os.environ.pop("OMP_NUM_THREADS", None)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch comes with another OpenMP on other systems")
+@pytest.mark.parametrize(
+    ("own", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000")]
+)
+def test_threads_that_wait_let_others_work(own: dict[str, str], spins: str) -> None:
+    """As the OpenMP of PyTorch says itself; it reads the environment when it is loaded."""
+    code = "import sys; from stemsplit.cli import main; sys.argv[1:] = ['--version']"
+    code += "\ntry: main.main()\nfinally: import torch"
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment |= {"OMP_DISPLAY_ENV": "VERBOSE", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **own}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    shown = dict(re.findall(r"(\w+) ?= ?'(.*)'", done.stderr))
+    assert shown["GOMP_SPINCOUNT"] == spins
