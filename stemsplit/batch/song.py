@@ -1,8 +1,10 @@
 """One song of a batch: what is asked of it, and how a loaded model does that, with manifest and player page."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +141,7 @@ class SongSeparator:
         on_progress: OnProgress,
         on_page: OnProgress = lambda done, total: None,
         check: Callable[[], None] = signals.check,
+        announced: bool = False,
     ) -> Result:
         """Separate a song.
 
@@ -148,6 +151,7 @@ class SongSeparator:
             on_progress: Called with the samples done so far, and their number if the header states it.
             on_page: Called likewise while the player page is written.
             check: Called during transfers; it raises whatever ends them.
+            announced: As for `separate_track`.
 
         Raises:
             DeviceError: The device is out of memory.
@@ -167,14 +171,15 @@ class SongSeparator:
                     on_progress=on_progress,
                 )
 
-        def separate_locally(track: Track) -> Result:
+        def separate_locally(local: Track) -> Result:
             result = separate_track(
-                track,
+                local,
                 self._names,
                 separate,
                 provenance=provenance,
                 skip_existing=request.skip_existing,
                 overwrite=request.overwrite,
+                announced=announced and local.output == track.output,
             )
             return with_page(result, request, on_page) if request.player else result
 
@@ -198,6 +203,7 @@ def separate_track(
     provenance: Provenance | None = None,
     skip_existing: bool = False,
     overwrite: bool = False,
+    announced: bool = False,
 ) -> Result:
     """Separate one song; any error that concerns it alone becomes a result.
 
@@ -208,27 +214,32 @@ def separate_track(
         provenance: The model and settings, for the manifest; None for no manifest.
         skip_existing: Check the stems again first, as another process may have written them in the meantime.
         overwrite: Replace stems even if they were edited.
+        announced: Say beside the stems which are about to appear, as a process should that may well be killed.
     """
     outputs = track.outputs(stems)
     began = time.monotonic()
-    try:
-        if skip_existing and provenance:
-            _, skipped, failed = partition_existing([track], stems, provenance, overwrite=overwrite)
-            if skipped:
-                return skipped[0]
-            if failed:
-                return failed[0]
-        assert isinstance(track.source, Path)
-        files = track.local_outputs(stems)
-        source = _stamp_source(track.source) if provenance else None
-        report = separate(track.source, files)
-    except Exception as error:
-        if skip_existing and provenance and partition_existing([track], stems, provenance)[1]:
-            return Skipped(track, outputs)
-        return track.failure(error)
-    warnings = [track.with_label(warning) for warning in report.warnings]
-    if provenance and source:
-        warnings += _record(track, files, provenance, report, *source, overwrite=overwrite)
+    with ExitStack() as stack:
+        try:
+            if skip_existing and provenance:
+                _, skipped, failed = partition_existing([track], stems, provenance, overwrite=overwrite)
+                if skipped:
+                    return skipped[0]
+                if failed:
+                    return failed[0]
+            assert isinstance(track.source, Path)
+            files = track.local_outputs(stems)
+            source = _stamp_source(track.source) if provenance else None
+            replaces = overwrite or track.replaces
+            if announced and provenance and (replaces or not any(map(os.path.lexists, files.values()))):
+                stack.enter_context(manifest.announced(track.manifest, files.values()))
+            report = separate(track.source, files)
+        except Exception as error:
+            if skip_existing and provenance and partition_existing([track], stems, provenance)[1]:
+                return Skipped(track, outputs)
+            return track.failure(error)
+        warnings = [track.with_label(warning) for warning in report.warnings]
+        if provenance and source:
+            warnings += _record(track, files, provenance, report, *source, overwrite=overwrite)
     return Done(track, outputs, replace(report, warnings=tuple(warnings)), time.monotonic() - began)
 
 

@@ -5,7 +5,7 @@ The keys of a table are documented at the top of models.toml.
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -215,6 +215,19 @@ class ModelSpec:
         stems = {stem if stem in self.stems else stem.removeprefix(COMPLEMENT) for stem in stems}
         files = [file for file in self.files if self.joint or not file.gives or set(file.gives) & set(stems)]
         return replace(self, stems=tuple(stem for stem in self.stems if stem in stems), files=tuple(files))
+
+    def with_paths(self, change: Callable[[Path], Path]) -> "ModelSpec":
+        """Return the model with its files at other places, as they may be on another machine.
+
+        Args:
+            change: Returns the path of a file there.
+        """
+        return replace(
+            self,
+            path=change(self.path) if self.path else None,
+            steps=tuple(replace(step, model=step.model.with_paths(change)) for step in self.steps),
+            shares=tuple(replace(share, model=share.model.with_paths(change)) for share in self.shares),
+        )
 
 
 @dataclass(frozen=True, slots=True)
