@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stemsplit.audio.formats import Format
     from stemsplit.audio.reading import open_reader
+    from stemsplit.batch.cluster import ClusterOptions
     from stemsplit.batch.events import BatchReport
     from stemsplit.batch.run import separate_batch
     from stemsplit.errors import (
@@ -42,6 +43,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # quiet, unless t
 __all__ = [
     "AudioError",
     "BatchReport",
+    "ClusterOptions",
     "DatasetError",
     "Delivery",
     "DeviceError",
@@ -65,6 +67,7 @@ __all__ = [
 _HOMES = {
     "Format": "audio.formats",
     "open_reader": "audio.reading",
+    "ClusterOptions": "batch.cluster",
     "BatchReport": "batch.events",
     "separate_batch": "batch.run",
     "AudioError": "errors",

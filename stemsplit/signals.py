@@ -71,6 +71,19 @@ def deferred() -> Iterator[None]:
             check()  # even after an error: the signal may have caused it, by ending a child process, say
 
 
+@contextmanager
+def kept() -> Iterator[None]:
+    """Put the handlers of signals back at the end of the block, in which a library may set its own."""
+    numbers = [number for name in _NAMES if (number := getattr(signal, name, None))]
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def _on_signal(number: int, frame: FrameType | None) -> None:
     global _requested
     _requested = number

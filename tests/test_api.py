@@ -39,6 +39,7 @@ def test_what_the_package_offers() -> None:
     assert stemsplit.__all__ == [
         "AudioError",
         "BatchReport",
+        "ClusterOptions",
         "DatasetError",
         "Delivery",
         "DeviceError",

@@ -1,4 +1,4 @@
-"""Separating many songs: find them, skip complete ones, check the others, and separate those one by one or in parallel.
+"""Separating many songs: find them, skip complete ones, check the others, and separate those here or on a cluster.
 
 A song that fails does not stop the others.
 """
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,10 @@ from stemsplit.batch.checks import (
     partition_existing,
     partition_separable,
 )
+from stemsplit.batch.cluster import ClusterOptions, WorkerPool, connected, landmark
 from stemsplit.batch.events import (
     BatchReport,
+    Done,
     Event,
     ModelLoading,
     PageProgress,
@@ -44,6 +47,7 @@ from stemsplit.batch.song import Request, SongSeparator, with_page
 from stemsplit.batch.standard_input import StandardInput
 from stemsplit.batch.templates import Template
 from stemsplit.batch.tracks import Track, find_tracks, with_model
+from stemsplit.batch.worker import PACKAGE, Job
 from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import check_free, check_room, sweep_folders
 from stemsplit.models import hub
@@ -77,6 +81,7 @@ def separate_batch(
     overwrite: bool = False,
     dry_run: bool = False,
     manifests: bool = True,
+    cluster: ClusterOptions | None = None,
     registry: Path | None = None,
     download: Callable[[ModelSpec], LocalModel] | None = None,
     on_event: Callable[[Event], object] = lambda event: None,
@@ -110,6 +115,8 @@ def separate_batch(
         overwrite: Replace files that exist.
         dry_run: Check everything, and separate nothing.
         manifests: Write the manifests.
+        cluster: Separate the songs on the machines of a cluster, and not in this process. All of them must see the
+            songs and the folder of the stems, unless these are at URLs. `jobs` has no meaning then.
         registry: A models.toml that adds to the bundled one and to the one in the user's configuration folder.
         download: Downloads the model, as `models.hub.download` does; a program may want to show its progress.
         on_event: Called with each event, from one thread at a time, but not always the same one.
@@ -119,6 +126,7 @@ def separate_batch(
         ModelError: The model is unknown, or it cannot be downloaded or run.
         DeviceError: The device is not available, or out of memory.
         AudioError: The disk has no room for the stems.
+        StemsplitError: The cluster cannot be reached, or none of its machines can separate songs.
     """
     if jobs < 1:
         raise UsageError(f"the number of jobs must be at least 1, not {jobs}")
@@ -142,10 +150,15 @@ def separate_batch(
         overwrite=overwrite,
         manifests=manifests,
     )
-    batch = _Batch(request=request, device=device, jobs=jobs, on_event=on_event)
+    if cluster and "-" in inputs:
+        raise UsageError("the machines of a cluster cannot read the standard input of this one", "store it in a file")
+    batch = _Batch(request=request, device=device, jobs=jobs, cluster=cluster, on_event=on_event)
     request.check(model)
     template = Template.parse(filename) if isinstance(filename, str) else filename
-    with StandardInput() as stdin:  # its song is needed until the last one is done
+    with (
+        connected(cluster) if cluster and not dry_run else nullcontext(),
+        StandardInput() as stdin,  # its song is needed until the last one is done
+    ):
         tracks, failed = find_tracks(
             [os.fspath(path) for path in inputs],
             location_of(output),
@@ -173,6 +186,7 @@ class _Batch:
     request: Request
     device: str
     jobs: int
+    cluster: ClusterOptions | None
     on_event: Callable[[Event], object]
     results: list[Result] = field(default_factory=list)
     _names: tuple[str, ...] = ()
@@ -252,7 +266,7 @@ class _Batch:
             self.results,
             spec.name,
             fallback=model.fallback,
-            wall_seconds=seconds if ready and self.jobs > 1 else None,
+            wall_seconds=seconds if ready and (self.jobs > 1 or self.cluster) else None,
         )
 
     def finish_all(self, failed: Iterable[Failed]) -> None:
@@ -263,6 +277,8 @@ class _Batch:
     def _separate_all(self, ready: Sequence[Track], model: LocalModel) -> float:
         """Separate songs; return how long it took, in seconds."""
         self._emit(ModelLoading(model.spec.name))
+        if self.cluster:
+            return self._separate_on_cluster(ready, model, self.cluster)
         separator = SongSeparator.load(
             self.request,
             self._names,
@@ -279,6 +295,29 @@ class _Batch:
         else:
             self._separate_in_parallel(ready, separate)
         return time.monotonic() - began
+
+    def _separate_on_cluster(self, ready: Sequence[Track], model: LocalModel, options: ClusterOptions) -> float:
+        """Separate songs on other machines; return how long it took, in seconds."""
+        with signals.deferred(), landmark(ready[0].output) as path, WorkerPool(options, self.device) as pool:
+            job = Job(
+                request=self.request,
+                names=self._names,
+                provenance=self._provenance(),
+                model=model.spec.with_paths(Path.absolute),
+                package=PACKAGE,
+                device=pool.device,
+                threads=pool.threads,
+                landmark=path,
+            )
+            pool.start(job, len(ready))
+            began = time.monotonic()
+            self._emit(SeparationStarted(ready))
+            for event in pool.separate(ready):
+                if isinstance(event, (Done, Skipped, Failed)):
+                    self._finish(event)
+                else:
+                    self._emit(event)
+            return time.monotonic() - began
 
     def _separate_in_turn(self, ready: Sequence[Track], separate: "_SeparateTrack") -> None:
         """Separate one song after the other, prefetching the next one."""

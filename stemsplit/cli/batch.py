@@ -123,6 +123,8 @@ class BatchPrinter:
         if self._as_json:
             console.write_json_line(reporting.begin_event(event))
         track, song = event.track, _Song()
+        if before := self._songs.pop(track.label, None):  # it begins again, as a worker of a cluster has died
+            before.bar.close()
         label = track.name
         if event.count > 1:
             label = f"{event.number}/{event.count} {os.path.basename(track.name)}"  # noqa: PTH119

@@ -185,6 +185,35 @@ Jobs = Annotated[
         help="How many songs to separate at a time, on a processor with many cores.",
     ),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        rich_help_panel=help.SONGS,
+        help="Separate the songs on a cluster of Ray: auto, local, HOST:PORT or ray://HOST:PORT; as many at a time as "
+        "there is room for, or as --jobs says.",
+    ),
+]
+GpusPerWorker = Annotated[
+    float,
+    typer.Option(
+        "--gpus-per-worker",
+        metavar="SHARE",
+        rich_help_panel=help.SONGS,
+        help="On a cluster: the share of a GPU that each song has, such as 0.5.",
+    ),
+]
+CpusPerWorker = Annotated[
+    int | None,
+    typer.Option(
+        "--cpus-per-worker",
+        metavar="N",
+        min=1,
+        rich_help_panel=help.SONGS,
+        help="On a cluster: how many cores each song has; one beside a GPU by default, else four.",
+    ),
+]
 Filename = Annotated[
     str,
     typer.Option(

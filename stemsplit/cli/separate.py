@@ -22,12 +22,15 @@ from stemsplit.cli.options import (
     Bitrate,
     Bits,
     Clip,
+    Cluster,
     Consistent,
+    CpusPerWorker,
     Device,
     DryRun,
     Exclude,
     Filename,
     FormatName,
+    GpusPerWorker,
     Include,
     Jobs,
     Json,
@@ -103,6 +106,9 @@ def separate(
     dry_run: DryRun = False,
     device: Device = "auto",
     jobs: Jobs = 1,
+    cluster: Cluster = None,
+    gpus_per_worker: GpusPerWorker = 1.0,
+    cpus_per_worker: CpusPerWorker = None,
     overlap: Overlap = None,
     shifts: Shifts = 0,
     wiener: Wiener = 0,
@@ -122,6 +128,7 @@ def separate(
         raise UsageError("--quiet and --verbose contradict each other", "leave one of them out")
     devices.check_limit()
     from stemsplit.audio.formats import Format
+    from stemsplit.batch.cluster import ClusterOptions
     from stemsplit.batch.run import separate_batch
     from stemsplit.cli.batch import BatchPrinter
     from stemsplit.cli.console import Messages
@@ -155,6 +162,18 @@ def separate(
         spec, wanted, complement = resolve_complement(spec.only(wanted), wanted, complement)
     if output == STDOUT:
         _check_stdout(json=as_json)
+    machines = None
+    if cluster:
+        if output == STDOUT:
+            raise UsageError(
+                "the machines of a cluster cannot write to the standard output of this one", "name a folder"
+            )
+        machines = ClusterOptions(
+            address=cluster,
+            gpus_per_worker=gpus_per_worker,
+            cpus_per_worker=cpus_per_worker,
+            workers=jobs if is_typed(context, "jobs") else None,
+        )
     printer = BatchPrinter(
         messages, as_json=as_json, single=place.single, player=player, dry_run=dry_run, end=b"\0" if print0 else b"\n"
     )
@@ -185,6 +204,7 @@ def separate(
                     overwrite=overwrite,
                     dry_run=dry_run,
                     manifests=not place.single,
+                    cluster=machines,
                     download=partial(
                         download,
                         messages=messages,

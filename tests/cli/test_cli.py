@@ -517,3 +517,44 @@ def test_durations(seconds: float, text: str) -> None:
 def test_numbers_that_json_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
     console.write_json({"a": [float("nan"), 1.5], "b": {"c": float("inf")}})
     assert json.loads(capsys.readouterr().out) == {"a": [None, 1.5], "b": {"c": None}}
+
+
+def test_a_cluster_needs_ray(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_song(here / "song.wav")
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    code, out, err = run("song.wav", "--cluster", "auto")
+    assert (code, out) == (1, "")
+    assert err.splitlines() == [
+        "stemsplit: --cluster needs Ray, which is not installed",
+        "hint: pip install 'stemsplit-audio[cluster]'",
+    ]
+    assert not (here / "separated").exists()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["song.wav", "--cluster", "elsewhere"], "'elsewhere' is not the address of a cluster"),
+        (["song.wav", "--cluster", "http://127.0.0.1:80"], "'http://127.0.0.1:80' is not the address of a cluster"),
+        (["song.wav", "--cluster", "127.0.0.1:1"], "cannot connect to the cluster '127.0.0.1:1': "),
+        (["song.wav", "--cluster", "ray://127.0.0.1:1"], "cannot connect to the cluster 'ray://127.0.0.1:1': "),
+        (["-", "--cluster", "auto"], "the machines of a cluster cannot read the standard input of this one"),
+        (
+            ["song.wav", "-o", "-", "--cluster", "auto", "--stems", "drums"],
+            "the machines of a cluster cannot write to the standard output of this one",
+        ),
+        (
+            ["song.wav", "--cluster", "auto", "--gpus-per-worker", "2"],
+            "a worker can have a GPU or a share of one, not 2",
+        ),
+    ],
+)
+def test_what_a_cluster_cannot_do(run: Run, here: Path, arguments: list[str], message: str) -> None:
+    write_song(here / "song.wav")
+    code, out, err = run(*arguments)
+    assert code
+    assert not out
+    assert err.startswith(f"stemsplit: {message}")
+    assert "\nhint: " in err
+    assert not (here / "separated").exists()
