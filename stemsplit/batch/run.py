@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ from stemsplit.errors import AudioError, UsageError
 from stemsplit.files import check_free, check_room, sweep_folders
 from stemsplit.models import hub
 from stemsplit.models.registry import LocalModel, ModelSpec, read_registry, resolve_complement
-from stemsplit.separation.options import SeparationOptions
+from stemsplit.separation.options import Precision, SeparationOptions
 from stemsplit.separation.outputs import Delivery
 from stemsplit.storage.location import Location, is_url
 
@@ -299,8 +299,12 @@ class _Batch:
     def _separate_on_cluster(self, ready: Sequence[Track], model: LocalModel, options: ClusterOptions) -> float:
         """Separate songs on other machines; return how long it took, in seconds."""
         with signals.deferred(), landmark(ready[0].output) as path, WorkerPool(options, self.device) as pool:
+            request = self.request
+            if request.options.precision == "auto":  # each machine would decide for itself
+                precision: Precision = "half" if pool.device == "cuda" else "full"
+                request = replace(request, options=replace(request.options, precision=precision))
             job = Job(
-                request=self.request,
+                request=request,
                 names=self._names,
                 provenance=self._provenance(),
                 model=model.spec.with_paths(Path.absolute),
