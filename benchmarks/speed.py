@@ -33,17 +33,22 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
     separator = Separator.load(arguments.model, device="cpu")
-    (runner,) = separator.runners
-    plan, rate = runner.plan, separator.rate
     samples, _ = demo_song()
-    windows = [
-        (member.prepare(), torch.from_numpy(samples[: member.input_length(plan.length)].T[None].copy()))
-        for member in runner.ensemble.members
-    ]
-    with torch.inference_mode():
-        seconds = median_seconds(lambda: [network(window) for network, window in windows], 10 * arguments.runs)
-    print(f"{torch.get_num_threads()} threads, song of {arguments.seconds:g} s, windows of {plan.length / rate:g} s")
-    print(f"network alone, a window every {plan.hop / rate:g} s: {plan.hop / rate / seconds:6.1f} x real time")
+    print(f"{torch.get_num_threads()} threads, song of {arguments.seconds:g} s, {arguments.model}")
+    share = 0.0  # of real time, that the networks of all steps take
+    for runner in separator.runners:
+        plan, rate = runner.plan, runner.ensemble.header.rate
+        windows = [
+            (member.prepare(), torch.from_numpy(samples[: member.input_length(plan.length)].T[None].copy()))
+            for member in runner.ensemble.members
+        ]
+        with torch.inference_mode():
+            seconds = median_seconds(
+                lambda windows=windows: [network(window) for network, window in windows], 10 * arguments.runs
+            )
+        share += seconds / (plan.hop / rate)
+        print(f"windows of {plan.length / rate:g} s, a new one every {plan.hop / rate:g} s: {seconds:.3f} s each")
+    print(f"networks alone: {1 / share:6.1f} x real time")
     with tempfile.TemporaryDirectory() as folder:
         song, out = Path(folder) / "song.wav", Path(folder) / "out"
         write_song(song, arguments.seconds)
