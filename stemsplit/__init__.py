@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from stemsplit.models.hub import download_model
     from stemsplit.models.registry import LocalModel, ModelSpec, list_models
     from stemsplit.separation.options import SeparationOptions
-    from stemsplit.separation.outputs import Delivery
-    from stemsplit.separation.render import Report
+    from stemsplit.separation.outputs import Delivery, Report
     from stemsplit.separation.separator import Separator
     from stemsplit.version import __version__
 
@@ -83,7 +82,7 @@ _HOMES = {
     "list_models": "models.registry",
     "SeparationOptions": "separation.options",
     "Delivery": "separation.outputs",
-    "Report": "separation.render",
+    "Report": "separation.outputs",
     "Separator": "separation.separator",
     "__version__": "version",
 }

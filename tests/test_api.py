@@ -21,7 +21,7 @@ from stemsplit.errors import DeviceError, ModelError, UnreachableError, UsageErr
 from stemsplit.models import checkpoint
 from stemsplit.models.checkpoint import Model
 from stemsplit.models.registry import ModelSpec
-from stemsplit.separation import render
+from stemsplit.separation import outputs
 from stemsplit.separation import separator as separation
 from stemsplit.separation.options import SeparationOptions
 from stemsplit.separation.separator import Separator
@@ -60,7 +60,7 @@ def test_what_the_package_offers() -> None:
         "separate_batch",
     ]
     assert stemsplit.Separator is separation.Separator
-    assert stemsplit.Report is render.Report
+    assert stemsplit.Report is outputs.Report
     assert stemsplit.StemsplitError is errors.StemsplitError
     assert all(hasattr(stemsplit, name) for name in stemsplit.__all__)
     assert set(stemsplit.__all__) <= set(dir(stemsplit))

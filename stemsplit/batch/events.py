@@ -3,14 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stemsplit.batch.inputs import Failed
 from stemsplit.batch.tracks import Track
+from stemsplit.separation.outputs import Report
 from stemsplit.storage.location import Location
-
-if TYPE_CHECKING:
-    from stemsplit.separation.render import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +23,7 @@ class Done:
 
     track: Track
     outputs: Mapping[str, Path | Location]
-    report: "Report"
+    report: Report
     seconds: float
 
 

@@ -24,17 +24,16 @@ from stemsplit.files import FileStamp
 from stemsplit.models.registry import LocalModel, ModelSpec, check_masks
 from stemsplit.player.page import write_player
 from stemsplit.separation.options import SeparationOptions
-from stemsplit.separation.outputs import COMPLEMENT, MIXTURE, STEM_FILE, Delivery
+from stemsplit.separation.outputs import COMPLEMENT, MIXTURE, STEM_FILE, Delivery, Report
 from stemsplit.wording import duration, one_line
 
 if TYPE_CHECKING:
-    from stemsplit.separation.render import Report
     from stemsplit.separation.separator import Separator
 
 _log = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int | None], None]
-SeparateSong = Callable[[Path, dict[str, Path]], "Report"]
+SeparateSong = Callable[[Path, dict[str, Path]], Report]
 """Separates the file of a song into the files of its stems."""
 
 
@@ -159,7 +158,7 @@ class SongSeparator:
         request = self._request
         provenance = self._provenance() if request.manifests else None
 
-        def separate(source: Path, outputs: dict[str, Path]) -> "Report":
+        def separate(source: Path, outputs: dict[str, Path]) -> Report:
             opened = prefetched if prefetched and prefetched.is_fresh() else request.open_song(source)
             with devices.memory_checked(self._separator.device), opened as song:
                 _log.info("%s: %s", track.name, _describe_song(song))
@@ -285,7 +284,7 @@ def _record(
     track: Track,
     outputs: Mapping[str, Path],
     provenance: Provenance,
-    report: "Report",
+    report: Report,
     source: FileStamp,
     before: FileStamp,
     *,

@@ -25,7 +25,7 @@ from stemsplit.errors import StemsplitError
 from stemsplit.wording import decibels, duration, printable, speed_of, to_json, told
 
 if TYPE_CHECKING:
-    from stemsplit.separation.render import Report
+    from stemsplit.separation.outputs import Report
     from stemsplit.storage.location import Location
 
 

@@ -20,7 +20,7 @@ from stemsplit.errors import UsageError
 from stemsplit.models.registry import COMPLEMENT
 from stemsplit.separation.options import check_rate
 
-__all__ = ["COMPLEMENT", "MIXTURE", "STEM_FILE", "Clip", "Delivery", "Rows"]
+__all__ = ["COMPLEMENT", "MIXTURE", "STEM_FILE", "Clip", "Delivery", "Report", "Rows"]
 
 MIXTURE = "mixture"
 Clip = Literal["clamp", "gain"]
@@ -63,6 +63,35 @@ class Delivery:
             "sample_rate": self.rate,
             "consistent": self.consistent,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `Separator.separate_file` wrote.
+
+    Attributes:
+        rate: Of the stems, Hz.
+        channels: Of each stem.
+        length: Samples of each stem.
+        clipped: Samples beyond full scale that were clipped, over all stems.
+        warnings: Sentences about what was downmixed, missing or damaged in the song, and about memory.
+        peak: The largest magnitude of a sample before clipping and gain, over all stems.
+        gain: The factor that all stems were turned down by, so that none clips; 1 for none.
+        consistent: Whether the stems were made to add up to the song.
+        incomplete: Whether part of the song could not be decoded; `warnings` say which.
+        precision: In which the networks computed, "full" or "half".
+    """
+
+    rate: int
+    channels: int
+    length: int
+    clipped: int
+    warnings: tuple[str, ...]
+    peak: float = 0.0
+    gain: float = 1.0
+    consistent: bool = False
+    incomplete: bool = False
+    precision: str = "full"
 
 
 class Rows:

@@ -5,7 +5,6 @@ A row is the signal of one output file: a stem, the mixture, or the mixture with
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,40 +15,11 @@ from stemsplit.audio.resampling import resample
 from stemsplit.audio.spool import Spool
 from stemsplit.audio.tags import Tags, read_tags
 from stemsplit.models.checkpoint import Header
-from stemsplit.separation.outputs import Delivery, Rows
+from stemsplit.separation.outputs import Delivery, Report, Rows
 from stemsplit.separation.streams import MixtureTap, match_input, match_length
 
 OnProgress = Callable[[int, int | None], None]
 Separate = Callable[[Iterable[Block], int], Iterator[Stems]]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What `Separator.separate_file` wrote.
-
-    Attributes:
-        rate: Of the stems, Hz.
-        channels: Of each stem.
-        length: Samples of each stem.
-        clipped: Samples beyond full scale that were clipped, over all stems.
-        warnings: Sentences about what was downmixed, missing or damaged in the song, and about memory.
-        peak: The largest magnitude of a sample before clipping and gain, over all stems.
-        gain: The factor that all stems were turned down by, so that none clips; 1 for none.
-        consistent: Whether the stems were made to add up to the song.
-        incomplete: Whether part of the song could not be decoded; `warnings` say which.
-        precision: In which the networks computed, "full" or "half".
-    """
-
-    rate: int
-    channels: int
-    length: int
-    clipped: int
-    warnings: tuple[str, ...]
-    peak: float = 0.0
-    gain: float = 1.0
-    consistent: bool = False
-    incomplete: bool = False
-    precision: str = "full"
 
 
 def write_stems(

@@ -25,8 +25,8 @@ from stemsplit.models.ensemble import Chain, Ensemble, Mean, chain_of, load_mode
 from stemsplit.models.registry import check_masks, read_registry
 from stemsplit.separation.chain import run_chain
 from stemsplit.separation.options import SeparationOptions, check_rate
-from stemsplit.separation.outputs import STEM_FILE, Delivery
-from stemsplit.separation.render import OnProgress, Report, write_stems
+from stemsplit.separation.outputs import STEM_FILE, Delivery, Report
+from stemsplit.separation.render import OnProgress, write_stems
 from stemsplit.separation.runner import runner_of
 from stemsplit.separation.streams import blocks_of, check_array, join, match_input
 

@@ -22,7 +22,7 @@ from stemsplit.batch.tracks import Track, find_tracks
 from stemsplit.errors import AudioError, ModelError
 from stemsplit.models import registry
 from stemsplit.models.registry import ModelSpec
-from stemsplit.separation.render import Report
+from stemsplit.separation.outputs import Report
 from stemsplit.version import __version__
 
 STEMS = ("vocals", "drums")

@@ -22,8 +22,7 @@ from stemsplit.batch.tracks import Track, find_tracks
 from stemsplit.cli import reporting
 from stemsplit.errors import AudioError, ModelError
 from stemsplit.models.checkpoint import Model
-from stemsplit.separation.outputs import Delivery
-from stemsplit.separation.render import Report
+from stemsplit.separation.outputs import Delivery, Report
 from stemsplit.separation.separator import Separator
 
 STEMS = ("vocals", "drums")
