@@ -42,11 +42,14 @@ DEATHS = 3
 _USUAL_CORES = 4  # of a worker without a GPU: with more of them, a song is hardly any faster
 _POLL_SECONDS = 0.2  # how long Ctrl-C may wait
 _PROGRESS_SECONDS = 1.0  # between two questions to a worker
+_QUESTIONS = 50  # a second to all workers together
 _RECOUNT_SECONDS = 5.0  # between two looks at which machines there are
 _ROOM_SECONDS = 30.0  # without any worker, after which that is told
 _STOP_SECONDS = 10.0  # for songs in progress to end in order
 _CONNECT_SECONDS = 10.0
 _LOSSES = 20  # workers that die, without one song done in between, after which no more are started
+_START = "start one with  ray start --head,  or use --cluster local"
+_AT_A_TIME = 3  # calls of a worker: a song, how far it is, and that it should stop
 _LANDMARK = "cluster"  # the beginning of its name
 _OBJECT_STORE = 100 * 2**20  # bytes: it has hardly any use here, and Ray would take a third of the memory
 
@@ -137,6 +140,8 @@ def _connect(ray: Any, address: str) -> None:
     arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody unasked
+        # Ray starts workers with a niceness of 15, with which they hardly get ahead beside other programs.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         arguments |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
         if not os.access("/dev/shm", os.W_OK):
             arguments["_plasma_directory"] = tempfile.gettempdir()
@@ -152,7 +157,7 @@ def _connect(ray: Any, address: str) -> None:
         if "ersion mismatch" in reason:
             hint = "install the versions of Ray and of Python that the cluster has"
             raise StemsplitError(f"the cluster {address!r} runs another version: {reason}", hint) from error
-        hint = "start one with  ray start --head,  or use --cluster local"
+        hint = "if it asks for a token, set RAY_AUTH_MODE=token" if "RAY_AUTH_MODE" not in os.environ else _START
         raise StemsplitError(f"cannot connect to the cluster {address!r}: {reason}", hint) from error
 
 
@@ -178,8 +183,7 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host, port), _CONNECT_SECONDS).close()
     except OSError as error:
-        hint = "start one with  ray start --head,  or use --cluster local"
-        raise StemsplitError(f"cannot connect to the cluster {address!r}: {one_line(error)}", hint) from None
+        raise StemsplitError(f"cannot connect to the cluster {address!r}: {one_line(error)}", _START) from None
 
 
 @dataclass(eq=False, slots=True)
@@ -277,7 +281,7 @@ class WorkerPool:
         self._needs = Needs.of(options, device, _machines(ray))
         self._job: Job | None = None
         self._actors: Any = ray.remote(
-            num_cpus=self._needs.cpus, num_gpus=self._needs.gpus, max_restarts=0, concurrency_groups={"aside": 1}
+            num_cpus=self._needs.cpus, num_gpus=self._needs.gpus, max_restarts=0, max_concurrency=_AT_A_TIME
         )(SongWorker)
         self._workers: list[_Worker] = []
         self._calls: dict[Any, _Call] = {}
@@ -345,7 +349,8 @@ class WorkerPool:
                     left -= isinstance(event, (Done, Skipped, Failed))
                     yield event
                 if time.monotonic() >= ask:
-                    ask = time.monotonic() + _PROGRESS_SECONDS
+                    # Each question takes the driver a few milliseconds, which hundreds of workers must not use up.
+                    ask = time.monotonic() + max(_PROGRESS_SECONDS, len(self._workers) / _QUESTIONS)
                     self._ask()
         except signals.Stopped:
             yield from self._stop()
@@ -373,7 +378,7 @@ class WorkerPool:
         for worker in self._workers:
             if worker.song and not worker.asked:
                 worker.asked = True
-                call = worker.actor.progress.options(concurrency_group="aside").remote()
+                call = worker.actor.progress.remote()
                 self._calls[call] = _Call(worker, "progress", worker.song)
 
     def _collect(self, waiting: "deque[_Song] | None" = None) -> Iterator[SongProgress | PageProgress | Result]:
@@ -391,7 +396,7 @@ class WorkerPool:
             except self._ray.exceptions.RayActorError as error:
                 yield from self._lose(call.worker, waiting, error)
             except self._ray.exceptions.RayTaskError as error:  # a bug
-                raise error.cause from error
+                raise error.cause if isinstance(error.cause, Exception) else error from error
             else:
                 yield from self._take(call, value, waiting)
 
@@ -459,7 +464,7 @@ class WorkerPool:
         for worker in self._workers:
             if worker.song:
                 with suppress(Exception):
-                    worker.actor.stop.options(concurrency_group="aside").remote()
+                    worker.actor.stop.remote()
         end = time.monotonic() + _STOP_SECONDS
         while any(worker.song for worker in self._workers) and time.monotonic() < end:
             try:

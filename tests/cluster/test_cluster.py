@@ -153,8 +153,11 @@ def test_workers_of_another_version_are_refused(
     assert not (here / "separated").exists()
 
 
-def test_the_processes_of_this_machine(run: Run, here: Path) -> None:
+def test_the_processes_of_this_machine(here: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here / "home"))  # where Ray keeps a token
     write_song(here / "a.wav")
-    outcome = run("a.wav", "--cluster", "local", "--cpus-per-worker", "1")
-    assert outcome.code == 0
+    process = start("a.wav", "-m", str(model), "--cluster", "local", "--cpus-per-worker", "1")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.splitlines() == [f"separated/a/{name}" for name in ("vocals.wav", "drums.wav", "bass.wav", "other.wav")]
     assert files_in(here / "separated") == [f"a/{name}" for name in FILES]
