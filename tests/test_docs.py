@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml  # type: ignore[import-untyped]
 from support.program import write_song
 
 import stemsplit
@@ -177,6 +178,20 @@ def test_the_settings_are_settings(
     monkeypatch.setenv("STEMSPLIT_CONFIG", str(tmp_path / "config.toml"))
     app(["separate", "--help"], standalone_mode=False)
     assert "[default: best]" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_jobs_of_a_cluster_have_options_that_there_are() -> None:
+    (job,) = [yaml.safe_load(block)["spec"]["entrypoint"] for block in blocks("docs/clusters.md", "yaml")]
+    script = blocks("docs/clusters.md", "bash")[-1].replace("\\\n", "")
+    (line,) = re.findall(r"^srun ray symmetric-run .* -- +(stemsplit .*)$", script, re.MULTILINE)
+    known = {
+        option for parameter in COMMANDS["separate"].params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    for command in (job, line):
+        assert command.startswith("stemsplit separate ")
+        options = set(re.findall(r"--[a-z-]+", command))
+        assert "--cluster" in options
+        assert options <= known
 
 
 @pytest.fixture
