@@ -316,7 +316,7 @@ function togglePlayer(row, listen) {
     allow: "autoplay",
     title: STRINGS.playerOf(song.name),
   });
-  const mix = button(STRINGS.saveMix, STRINGS.actionOn(STRINGS.saveMix, song.name), () => saveMix(row, frame));
+  const mix = button(STRINGS.saveMix, STRINGS.actionOn(STRINGS.saveMix, song.name), () => saveMix(row, frame, mix));
   const tools = make("div", "", { class: "buttons" });
   tools.append(mix);
   stage.append(frame, tools);
@@ -325,8 +325,8 @@ function togglePlayer(row, listen) {
   frame.focus();
 }
 
-/** Ask the player for its faders, and the server for a file. */
-function saveMix(row, frame) {
+/** Ask the player for what is heard, and the server for a file of it. */
+function saveMix(row, frame, button) {
   const { song, part } = row;
   const mixed = part(".mixed");
   const receive = async ({ source, data }) => {
@@ -334,14 +334,18 @@ function saveMix(row, frame) {
     removeEventListener("message", receive);
     mixed.hidden = false;
     mixed.textContent = STRINGS.mixing;
-    const answer = await send("POST", `/api/songs/${song.id}/mix`, { gains: data.gains });
+    button.disabled = true;
+    const { gains, speed, semitones } = data;
+    const answer = await send("POST", `/api/songs/${song.id}/mix`, { gains, speed, semitones });
+    button.disabled = false;
     mixed.hidden = !answer;
     if (!answer) return;
     const address = `/api/songs/${song.id}/files/${encodeURIComponent(answer.name)}`;
-    mixed.replaceChildren(make("span", `${STRINGS.mixed(answer.name)} `), link(STRINGS.getMix, STRINGS.getMix, address));
+    const words = [STRINGS.mixed(answer.name), ...(answer.clipped ? [STRINGS.clipped] : [])].join(" ");
+    mixed.replaceChildren(make("span", words), link(STRINGS.getMix, STRINGS.actionOn(STRINGS.getMix, answer.name), address));
   };
   addEventListener("message", receive);
-  frame.contentWindow.postMessage("gains", "*"); // the player has no origin to name
+  frame.contentWindow.postMessage("mix", "*"); // the player has no origin to name
 }
 
 function drop(id) {

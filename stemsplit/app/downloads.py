@@ -1,74 +1,132 @@
 """What can be taken away of a song: a mix of its stems, rendered by the engine, and an archive of all."""
 
 import io
-import math
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stemsplit.audio.channels import match_channels
+from stemsplit.audio.decoding import Block
 from stemsplit.audio.formats import Format
-from stemsplit.audio.reading import open_reader
+from stemsplit.audio.reading import Reader, open_reader
+from stemsplit.audio.resampling import resample
 from stemsplit.audio.writing import StemWriter
+from stemsplit.dsp.stretching import stretch
 from stemsplit.errors import AudioError, UsageError
 
 MAX_GAIN = 16.0  # 24 dB, more than the faders of the player have
+SPEEDS = (0.5, 1.5)  # as in the player
+SEMITONES = (-12, 12)
 _CHUNK = 2**20  # bytes
 
 
-def render_mix(stems: Mapping[str, Path], gains: Mapping[str, float], folder: Path, format: Format) -> Path:
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What is heard of a song.
+
+    Attributes:
+        gains: Factor of each stem that is heard, from 0 to MAX_GAIN.
+        speed: From SPEEDS[0] to SPEEDS[1]; it does not change the pitch.
+        semitones: By which the pitch is raised, from SEMITONES[0] to SEMITONES[1]; it does not change the speed.
+
+    Raises:
+        UsageError: A number is out of range, or nothing is heard.
+    """
+
+    gains: Mapping[str, float]
+    speed: float = 1.0
+    semitones: int = 0
+
+    def __post_init__(self) -> None:
+        for stem, gain in self.gains.items():
+            if not 0 <= gain <= MAX_GAIN:  # nor NaN
+                raise UsageError(f"the gain of {stem!r} must be from 0 to {MAX_GAIN:g}, not {gain:g}")
+        if not any(self.gains.values()):
+            raise UsageError("nothing is heard", "turn up a stem")
+        if not SPEEDS[0] <= self.speed <= SPEEDS[1]:
+            raise UsageError(f"the speed must be from {SPEEDS[0]:g} to {SPEEDS[1]:g}, not {self.speed:g}")
+        if not SEMITONES[0] <= self.semitones <= SEMITONES[1]:
+            raise UsageError(f"the pitch must be from {SEMITONES[0]} to {SEMITONES[1]}, not {self.semitones}")
+
+    @classmethod
+    def parse(cls, value: Any) -> "Mix":
+        """Check a mix that came from a page.
+
+        Raises:
+            UsageError: It is not what a page would send.
+        """
+        known = {"gains", "speed", "semitones"}
+        gains = value.get("gains") if isinstance(value, dict) and value.keys() <= known else None
+        numbers = [value.get("speed", 1), value.get("semitones", 0), *gains.values()] if isinstance(gains, dict) else []
+        if not numbers or not all(type(number) in (int, float) for number in numbers) or type(numbers[1]) is not int:
+            raise UsageError("a mix is a gain for each stem, a speed and a number of semitones", "reload the page")
+        return cls(gains, numbers[0], numbers[1])
+
+    @property
+    def name(self) -> str:
+        """Of a file: "mix", or "mix 75 % +2"."""
+        speed = "" if self.speed == 1 else f" {100 * self.speed:.0f} %"
+        return f"mix{speed}{f' {self.semitones:+d}' if self.semitones else ''}"
+
+
+def render_mix(
+    stems: Mapping[str, Path], mix: Mix, folder: Path, format: Format, *, check: Callable[[], object] = lambda: None
+) -> tuple[Path, int]:
     """Mix stems to a new file, "mix.wav" or "mix (2).wav".
 
     Args:
         stems: The files of the stems, of one sample rate.
-        gains: Factor of each stem that is heard, from 0 to MAX_GAIN.
+        mix: What is heard of them.
         folder: Of the file.
         format: Of the file.
+        check: Called now and then; an exception that it raises ends the work, and no file is left.
 
     Returns:
-        The file.
+        The file, and how many of its samples were clipped.
 
     Raises:
-        UsageError: There is no such stem, or a gain is out of range, or nothing is heard.
+        UsageError: There is no such stem.
         AudioError: A stem cannot be read, or the mix cannot be written.
     """
-    for stem, gain in gains.items():
-        if stem not in stems:
-            raise UsageError(f"there is no stem {stem!r}", f"the stems are {', '.join(stems)}")
-        if not (math.isfinite(gain) and 0 <= gain <= MAX_GAIN):
-            raise UsageError(f"the gain of {stem!r} must be from 0 to {MAX_GAIN:g}, not {gain:g}")
-    heard = {stem: gain for stem, gain in gains.items() if gain > 0}
-    if not heard:
-        raise UsageError("nothing is heard", "turn up a stem")
-    path = _unused(folder, format.extension)
+    if unknown := mix.gains.keys() - stems.keys():
+        raise UsageError(f"there is no stem {min(unknown)!r}", f"the stems are {', '.join(stems)}")
+    heard = {stem: gain for stem, gain in mix.gains.items() if gain > 0}
+    path = _unused(folder, mix.name, format.extension)
     with ExitStack() as stack:
         readers = [stack.enter_context(open_reader(stems[stem])) for stem in heard]
-        channels = max(reader.channels for reader in readers)
-        if len({reader.rate for reader in readers}) > 1:
+        rate, channels = readers[0].rate, max(reader.channels for reader in readers)
+        if any(reader.rate != rate for reader in readers):
             raise AudioError("the stems have different sample rates", "separate the song again", path=folder)
         lengths = [reader.length for reader in readers if reader.length is not None]
+        length = round(max(lengths) / mix.speed) if lengths else None
+        blocks = _sum(readers, list(heard.values()), channels)
+        # Played at the rate that this leads to, the sound is higher, and faster: only the rest is left to be stretched.
+        ratio = 2 ** (mix.semitones / 12)
+        blocks = resample(blocks, round(1000 * rate * ratio), 1000 * rate, channels=channels)
+        blocks = stretch(blocks, mix.speed / ratio, rate=rate, channels=channels)
         writer = stack.enter_context(
-            StemWriter(
-                [path],
-                rate=readers[0].rate,
-                channels=channels,
-                format=format,
-                expected_length=max(lengths, default=None),
-            )
+            StemWriter([path], rate=rate, channels=channels, format=format, expected_length=length)
         )
-        for blocks in zip_longest(*(match_channels(reader.blocks(), channels) for reader in readers)):
-            length = max(block.shape[1] for block in blocks if block is not None)
-            mix = np.zeros((channels, length), np.float32)
-            for block, gain in zip(blocks, heard.values(), strict=True):
-                if block is not None:  # it has not ended
-                    mix[:, : block.shape[1]] += np.float32(gain) * block
-            writer.write(mix[None])
-    return path
+        for block in blocks:
+            check()
+            writer.write(block[None])
+    return path, writer.clipped
+
+
+def _sum(readers: list[Reader], gains: list[float], channels: int) -> Iterator[Block]:
+    for blocks in zip_longest(*(match_channels(reader.blocks(), channels) for reader in readers)):
+        mix = np.zeros((channels, max(block.shape[1] for block in blocks if block is not None)), np.float32)
+        for block, gain in zip(blocks, gains, strict=True):
+            if block is not None:  # it has not ended
+                mix[:, : block.shape[1]] += np.float32(gain) * block
+        yield mix
 
 
 def stream_zip(paths: Iterable[Path]) -> Iterator[bytes]:
@@ -104,9 +162,9 @@ class _Written(io.RawIOBase):
         return block
 
 
-def _unused(folder: Path, extension: str) -> Path:
-    path, number = folder / f"mix{extension}", 1
+def _unused(folder: Path, name: str, extension: str) -> Path:
+    path, number = folder / f"{name}{extension}", 1
     while os.path.lexists(path):
         number += 1
-        path = folder / f"mix ({number}){extension}"
+        path = folder / f"{name} ({number}){extension}"
     return path

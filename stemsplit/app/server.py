@@ -22,7 +22,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from stemsplit import settings
-from stemsplit.app.downloads import render_mix, stream_zip
+from stemsplit.app.downloads import Mix, render_mix, stream_zip
 from stemsplit.app.guard import PAGE_POLICY, Guard
 from stemsplit.app.queue import Change, Queue
 from stemsplit.app.songs import Choices, Song
@@ -180,14 +180,17 @@ class App:
         return Response(status_code=204)
 
     async def mix(self, request: Request) -> Response:
-        """Write a mix beside the stems, and return its name."""
-        song, wanted = self._done(request), await _json(request)
-        gains = wanted.get("gains") if isinstance(wanted, dict) else None
-        if not isinstance(gains, dict) or not all(isinstance(gain, (int, float)) for gain in gains.values()):
-            raise UsageError("a mix is a gain for each stem", "reload the page")
+        """Write a mix beside the stems; return its name, and how many of its samples were clipped."""
+        song, mix = self._done(request), Mix.parse(await _json(request))
         stems = {stem: Path(path) for stem, path in song.stems.items()}
-        path = await run_in_threadpool(render_mix, stems, gains, Path(song.folder), Format(song.choices.format))
-        return JSONResponse({"name": path.name}, 201)
+        format = Format(song.choices.format)
+
+        def check() -> None:
+            if self.closing.is_set():
+                raise UsageError("stemsplit was ended before the mix was complete", "start it, and save the mix again")
+
+        path, clipped = await run_in_threadpool(render_mix, stems, mix, Path(song.folder), format, check=check)
+        return JSONResponse({"name": path.name, "clipped": clipped}, 201)
 
     async def open_folder(self, request: Request) -> Response:
         opened = await run_in_threadpool(open_in_file_manager, Path(self._done(request).folder))

@@ -75,6 +75,7 @@ export const STRINGS = {
   saveMix: "Save the mix as you hear it",
   mixing: "The mix is being written …",
   mixed: (name) => `The mix is ${name}, beside the stems.`,
+  clipped: "It is louder than a file can be, and distorted where it is: turn its stems down, and save it again.",
   getMix: "Save it elsewhere, too",
   openFolder: "Open the folder",
   folderIs: (folder) => `The stems are in ${folder}`,

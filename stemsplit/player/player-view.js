@@ -352,7 +352,8 @@ function press(event) {
 
 // A page around this one may ask for the mix, and write it to a file.
 addEventListener("message", ({ source, data }) => {
-  if (data === "gains") source.postMessage({ gains: player.gains() }, "*");
+  const { speed, semitones } = player;
+  if (data === "mix") source.postMessage({ gains: player.gains(), speed, semitones }, "*");
 });
 
 // Start

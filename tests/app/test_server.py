@@ -19,8 +19,10 @@ from support.program import files_in
 from support.songs import STEMS
 
 from stemsplit.app import server
+from stemsplit.app.downloads import Mix, render_mix
 from stemsplit.app.queue import PEAKS, look_at
 from stemsplit.app.server import bind
+from stemsplit.audio.formats import Format
 from stemsplit.batch.run import separate_batch
 from stemsplit.errors import UsageError
 from stemsplit.models import checkpoint
@@ -124,18 +126,57 @@ def test_a_mix_is_what_the_faders_say(app: Running, tmp_path: Path) -> None:
     app.wait(id, "done")
     gains = {"vocals": 0.5, "drums": 0, "bass": 1, "other": 1.5}
     answer = app.ask("POST", f"/api/songs/{id}/mix", {"gains": gains})
-    assert (answer.status, answer.json()) == (201, {"name": "mix.wav"})
+    assert (answer.status, answer.json()) == (201, {"name": "mix.wav", "clipped": 0})
     stems = {stem: soundfile.read(tmp_path / f"out/song/{stem}.wav", dtype="float32")[0] for stem in STEMS}
     mix, rate = soundfile.read(tmp_path / "out/song/mix.wav", dtype="float32")
     assert rate == RATE
     np.testing.assert_allclose(mix, sum(gains[stem] * stems[stem] for stem in STEMS), atol=2**-23)
     again = app.ask("POST", f"/api/songs/{id}/mix", {"gains": {"bass": 1}})
-    assert again.json() == {"name": "mix (2).wav"}
+    assert again.json()["name"] == "mix (2).wav"
     taken = app.ask("GET", f"/api/songs/{id}/files/mix%20(2).wav")
     assert taken.body == (tmp_path / "out/song/mix (2).wav").read_bytes()
     for wrong in ({"vocals": -1}, {"vocals": float("nan")}, {"horns": 1}, {"vocals": "1"}, {"vocals": 0}, [1], 3):
         assert app.ask("POST", f"/api/songs/{id}/mix", {"gains": wrong}).status == 400
+    for wrong in ({"speed": 9}, {"speed": "1"}, {"speed": float("nan")}, {"semitones": 13}, {"semitones": 0.5}, {"x": 1}):
+        assert app.ask("POST", f"/api/songs/{id}/mix", {"gains": {"bass": 1}, **wrong}).status == 400
     assert sorted(path.name for path in (tmp_path / "out/song").glob("mix*")) == ["mix (2).wav", "mix.wav"]
+
+
+def test_a_mix_has_the_speed_and_the_pitch_that_are_heard(tmp_path: Path) -> None:
+    time = np.arange(4 * RATE) / RATE
+    stems = {"vocals": 440.0, "bass": 110.0}
+    for stem, pitch in stems.items():
+        soundfile.write(tmp_path / f"{stem}.wav", 0.5 * np.sin(2 * np.pi * pitch * time), RATE, subtype="FLOAT")
+    paths = {stem: tmp_path / f"{stem}.wav" for stem in stems}
+    mix = Mix({"vocals": 1.0, "bass": 0.25}, speed=0.75, semitones=3)
+    path, clipped = render_mix(paths, mix, tmp_path, Format("wav"))
+    assert (path.name, clipped) == ("mix 75 % +3.wav", 0)
+    heard, rate = soundfile.read(path)
+    assert (rate, len(heard)) == (RATE, pytest.approx(len(time) / 0.75, abs=2))
+    spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
+    levels = []
+    for pitch in stems.values():
+        middle = round(pitch * 2 ** (3 / 12) * len(heard) / RATE)
+        near = spectrum[middle - 20 : middle + 21]
+        assert np.argmax(near) == pytest.approx(20, abs=2)
+        levels.append(near.max())
+    assert levels[1] / levels[0] == pytest.approx(0.25, rel=0.3)  # the cuts suit the louder one
+    with pytest.raises(UsageError, match="nothing is heard"):
+        Mix({"vocals": 0.0})
+
+
+def test_a_mix_that_is_too_loud_says_so_and_one_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "vocals.wav", np.full(RATE, 0.9), RATE)
+    path, clipped = render_mix({"vocals": tmp_path / "vocals.wav"}, Mix({"vocals": 2.0}), tmp_path, Format("wav"))
+    assert clipped == RATE
+    path.unlink()
+
+    def stop() -> None:
+        raise UsageError("stopped", "")
+
+    with pytest.raises(UsageError, match="stopped"):
+        render_mix({"vocals": tmp_path / "vocals.wav"}, Mix({"vocals": 1.0}), tmp_path, Format("wav"), check=stop)
+    assert files_in(tmp_path) == ["vocals.wav"]
 
 
 def test_a_broken_file_says_what_the_command_says(app: Running, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from support import chromium
 from support.chromium import Page
 from support.pages import HOSTILE, heard, lag, read_page
 
+from stemsplit.dsp.stretching import stretch
 from stemsplit.player.mp3_segments import SEGMENT
 from stemsplit.player.page import write_player
 
@@ -296,6 +297,28 @@ def test_stems_stay_in_the_same_sample_at_any_speed(show: Callable[..., Page], t
     for speed, semitones in ((0.75, 0), (1.25, -3)):
         page.run(f"player.warp({speed}, {semitones})")
         assert np.abs(play_offline(page, SEGMENT - RATE, 2 * RATE)).max() < 2 * tolerance(page, 2)
+
+
+def test_speed_is_changed_as_it_is_for_a_file(show: Callable[..., Page], tones: Path) -> None:
+    """What a mix is exported with is what was heard: the same pieces, at the same places."""
+    page = show(tones)
+    length = 2 * RATE
+    place = np.arange(length)
+    rows = np.stack([np.sin(1e-7 * place**2), np.sin(0.05 * place) * np.sin(0.0003 * place)]).astype(np.float32)
+    for speed in (0.6, 1.3):
+        script = f"""(() => {{
+            const rows = [(i) => Math.sin(1e-7 * i ** 2), (i) => Math.sin(0.05 * i) * Math.sin(0.0003 * i)];
+            const stretcher = new Stretcher(2, {RATE}, {speed}, 0);
+            stretcher.push(rows.map((at) => Float32Array.from({{ length: {length} }}, (_, i) => at(i))), 0, {length});
+            const pieces = [];
+            for (let piece; (piece = stretcher.pull()); ) pieces.push(...piece[0]);
+            const bytes = new Uint8Array(Float32Array.from(pieces).buffer);
+            return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+        }})()"""
+        heard = floats(page.run(script))
+        written = np.concatenate(list(stretch([rows], speed, rate=RATE, channels=2)), axis=1)[0]
+        assert len(heard) > 0.9 * length / speed
+        np.testing.assert_allclose(heard, written[: len(heard)], atol=1e-4)
 
 
 def test_the_position_follows_the_speed(show: Callable[..., Page], tones: Path) -> None:
