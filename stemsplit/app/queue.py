@@ -43,15 +43,22 @@ class Queue:
 
     Args:
         shelf: Where everything is kept.
-        output: The folder of all stems.
+        places: The folders that stems can go to, by name; the first is the default.
         registry: The models that can be chosen.
+        place: The place that is chosen now, whichever was chosen last.
         device: As of `separate_batch`.
     """
 
-    def __init__(self, shelf: Shelf, output: Path, registry: Registry, *, device: str = "auto") -> None:
-        self.output, self.registry = output, registry
+    def __init__(
+        self, shelf: Shelf, places: Mapping[str, Path], registry: Registry, *, place: str = "", device: str = "auto"
+    ) -> None:
+        self.places, self.registry = places, registry
         self._shelf, self._device = shelf, device
-        self._songs, self.choices = shelf.load(registry, Choices(registry.default))
+        self._songs, choices = shelf.load(registry, places, Choices(registry.default, place=next(iter(places))))
+        self.choices = replace(choices, place=place or choices.place)
+        for song in self._songs.values():
+            if place and song.status != "done":
+                self._songs[song.id] = song.wanting(replace(song.choices, place=place))
         self._lock = threading.Condition(threading.RLock())
         self._listeners: list[Callable[[Change], object]] = []
         self._cancelled: str | None = None  # the id of the song that should not go on
@@ -114,7 +121,7 @@ class Queue:
             self._tell({"choices": asdict(choices)})
             for song in self.songs():
                 if song.status == "waiting":
-                    self._put(replace(song, choices=choices))
+                    self._put(song.wanting(choices))
             self._save()
 
     def cancel(self, id: str) -> None:
@@ -136,9 +143,10 @@ class Queue:
             song = self._songs[id]
             if song.status not in ("failed", "cancelled") or not self._shelf.upload(song).exists():
                 raise UsageError("this song cannot be separated again", "drop it once more")
-            choices = Choices(model, format=self.choices.format) if model else self.choices
+            now = self.choices
+            choices = Choices(model, format=now.format, place=now.place) if model else now
             del self._songs[id]  # it goes to the end
-            self._put(song.reset(status="waiting", choices=choices))
+            self._put(song.wanting(choices).reset(status="waiting"))
 
     def remove(self, id: str) -> None:
         """Forget a song, and delete its upload; its stems stay."""
@@ -275,7 +283,7 @@ class Queue:
 
         report = separate_batch(
             [self._shelf.upload(song)],
-            self.output,
+            Path(song.folder).parent,
             model=self.registry.find(song.choices.model, song.choices.stems),
             stems=song.choices.stems,
             complement=song.choices.rest,
@@ -306,8 +314,10 @@ class Queue:
         """Choose a folder for the stems that nothing else is in; return whether it was chosen before."""
         if song.folder:
             return song, True
-        file = unused_name(song.file, self.output, [each.file for each in self.songs() if each.folder])
-        placed = replace(song, file=file, folder=str(self.output.absolute() / Path(file).stem))
+        output = self.places[song.choices.place].absolute()
+        taken = [each.file for each in self.songs() if each.folder and Path(each.folder).parent == output]
+        file = unused_name(song.file, output, taken)
+        placed = replace(song, file=file, folder=str(output / Path(file).stem))
         with self._lock:
             if song.file != file:
                 self._shelf.upload(song).rename(self._shelf.upload(placed))

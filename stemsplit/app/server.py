@@ -105,7 +105,7 @@ class App:
         presets = [{"id": id, "model": name or registry.default} for id, name in PRESETS.items()]
         return {
             "version": __version__,
-            "output": str(self.queue.output.absolute()),
+            "places": [{"id": id, "path": str(path.absolute())} for id, path in self.queue.places.items()],
             "suffixes": sorted(SUFFIXES),
             "formats": [{"name": name, "label": Format(name).label} for name in FORMATS],
             "presets": [each for each in presets if each["model"] in registry.models],
@@ -144,7 +144,7 @@ class App:
     # What is to be done
 
     async def choose(self, request: Request) -> Response:
-        self.queue.choose(Choices.parse(await _json(request), self.queue.registry))
+        self.queue.choose(Choices.parse(await _json(request), self.queue.registry, self.queue.places))
         return Response(status_code=204)
 
     async def upload(self, request: Request) -> Response:

@@ -5,8 +5,8 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ class Choices:
         rest: Also write the song without the only one in `stems`.
         format: One of `formats.FORMATS`.
         accepted: Whether the licence of the model was accepted, where it has to be.
+        place: Where the stems go, as one of the names that the app has for folders; never a path.
     """
 
     model: str
@@ -38,16 +39,17 @@ class Choices:
     rest: bool = False
     format: str = "wav"
     accepted: bool = False
+    place: str = ""
 
     @classmethod
-    def parse(cls, value: Any, registry: Registry) -> "Choices":
+    def parse(cls, value: Any, registry: Registry, places: Collection[str]) -> "Choices":
         """Check choices that came from a page or a file.
 
         Raises:
             UsageError: They are not what a page would send.
             ModelError: There is no such model.
         """
-        if not isinstance(value, dict) or not value.keys() <= {"model", "stems", "rest", "format", "accepted"}:
+        if not isinstance(value, dict) or not value.keys() <= {each.name for each in fields(cls)}:
             raise UsageError("the choices are not those of this version", "reload the page")
         model, stems = value.get("model"), value.get("stems", [])
         if not isinstance(model, str) or model not in registry.models:  # neither a path nor an address
@@ -58,7 +60,10 @@ class Choices:
         chosen = value.get("format", "wav")
         if not isinstance(chosen, str) or chosen not in FORMATS:
             raise UsageError(f"unknown format {str(chosen)!r}", f"choose one of {', '.join(FORMATS)}")
-        return cls(model, known, value.get("rest") is True and len(known) == 1, chosen, value.get("accepted") is True)
+        rest, accepted, place = (value.get(name) for name in ("rest", "accepted", "place"))
+        if not isinstance(place, str) or place not in places:
+            raise UsageError("there is no such place for the stems", "choose one of the list")
+        return cls(model, known, rest is True and len(known) == 1, chosen, accepted is True, place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +117,10 @@ class Song:
             del known[name]
         return {**known, "stems": list(self.stems), "player": bool(self.page)}
 
+    def wanting(self, choices: Choices) -> "Song":
+        """Return the song with other choices; if its stems go elsewhere now, that folder is still to be made."""
+        return replace(self, choices=choices, folder=self.folder if choices.place == self.choices.place else "")
+
     def reset(self, **changes: Any) -> "Song":
         """Return the song as if nothing had been done yet."""
         fresh: dict[str, Any] = {"phase": "", "done": None, "size": None, "elapsed": 0.0}
@@ -131,16 +140,28 @@ class Shelf:
         self.uploads = folder / "uploads"
         self.uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def load(self, registry: Registry, default: Choices) -> tuple[dict[str, Song], Choices]:
+    def load(self, registry: Registry, places: Collection[str], default: Choices) -> tuple[dict[str, Song], Choices]:
         """Return the songs by id, and the last choices; what was being worked on waits again.
 
-        What cannot be read is left out: a queue is worth less than a start.
+        What cannot be read is left out, and what cannot be had any more is replaced by what is the default: a queue is
+        worth less than a start.
         """
+        songs, choices = {}, default
+
+        def read(kept: Any) -> Choices:
+            try:
+                return Choices.parse({**kept, "place": _one_of(places, kept.get("place"))}, registry, places)
+            except (UsageError, ModelError):
+                return default
+
         try:
             kept = json.loads((self.folder / "queue.json").read_text(encoding="utf-8"))
-            songs = {song.id: song for song in (self._song(entry, registry) for entry in kept["songs"]) if song}
-            choices = Choices.parse(kept["choices"], registry)
-        except (OSError, ValueError, TypeError, KeyError, UsageError, ModelError):
+            choices = read(kept["choices"])
+            for entry in kept["songs"]:
+                song = Song(**{**entry, "choices": read(entry["choices"]), "peaks": tuple(entry["peaks"])})
+                if self._is_whole(song):
+                    songs[song.id] = song.reset(status="waiting") if song.status == "working" else song
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             songs, choices = {}, default
         for leftover in self.uploads.iterdir():
             if leftover.name not in songs:
@@ -165,13 +186,9 @@ class Shelf:
         """Delete the upload of a song, if there is one."""
         shutil.rmtree(self.uploads / song.id, ignore_errors=True)
 
-    def _song(self, entry: dict[str, Any], registry: Registry) -> Song | None:
-        song = Song(**{**entry, "choices": Choices.parse(entry["choices"], registry), "peaks": tuple(entry["peaks"])})
-        if song.status == "working":
-            song = song.reset(status="waiting")
-        if song.status == "done":
-            return song if all(os.path.exists(path) for path in song.stems.values()) else None  # noqa: PTH110
-        return song if os.path.exists(self.upload(song)) else None  # noqa: PTH110 (never raises)
+    def _is_whole(self, song: Song) -> bool:
+        files = song.stems.values() if song.status == "done" else [self.upload(song)]
+        return all(os.path.exists(file) for file in files)  # noqa: PTH110 (never raises)
 
 
 def safe_name(name: str) -> str:
@@ -188,6 +205,10 @@ def safe_name(name: str) -> str:
     if not stem or _RESERVED.match(stem):
         stem = f"song {stem}".strip()
     return f"{stem}.{suffix}" if suffix else stem
+
+
+def _one_of(places: Collection[str], name: object) -> str:
+    return name if isinstance(name, str) and name in places else next(iter(places))
 
 
 def unused_name(name: str, output: Path, taken: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ def app(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Where the stems go; the folder stemsplit in your Music folder by default.",
+            help="Where the stems go; else the page offers folders, first the folder stemsplit in your Music folder.",
         ),
     ] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help=f"By default {PORT}, or any that is free.")] = None,
@@ -53,8 +53,8 @@ def app(
 
     messages = console.Messages()
     registry = read_registry(own)
-    output = output or platformdirs.user_music_path() / "stemsplit"
-    if output.is_file():
+    places = offered_places(output)
+    if output and output.is_file():
         raise UsageError(f"the output {str(output)!r} is a file", "name a folder with --output", path=output)
     folder = platformdirs.user_data_path("stemsplit") / "app"
     try:
@@ -75,10 +75,27 @@ def app(
                 "leave out --host, unless you trust everyone in it",
             )
 
+        queue = Queue(shelf, places, registry, place="output" if output else "", device=device)
+
         def on_start(address: str) -> None:
             console.write(address)
-            messages.note(f"The stems go to {output.absolute()}. Ctrl-C ends the app.")
+            messages.note(f"The stems go to {queue.places[queue.choices.place].absolute()}. Ctrl-C ends the app.")
             if browser:
                 webbrowser.open(address)
 
-        server.serve(Queue(shelf, output, registry, device=device), listening, on_start)
+        server.serve(queue, listening, on_start)
+
+
+def offered_places(output: Path | None) -> dict[str, Path]:
+    """Return the folders that the page offers for stems, by the names that it knows them by; the first is the default.
+
+    The page sends such a name, never a path, so nothing that drives it can make the app write elsewhere.
+    """
+    folders = {
+        "desktop": platformdirs.user_desktop_path(),
+        "downloads": platformdirs.user_downloads_path(),
+        "documents": platformdirs.user_documents_path(),
+    }
+    places = {"output": output} if output else {}
+    places |= {"music": platformdirs.user_music_path() / "stemsplit"}
+    return places | {name: folder / "stemsplit" for name, folder in folders.items() if folder.is_dir()}

@@ -6,6 +6,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,26 +90,57 @@ def test_stems_are_those_of_the_command(app: Running, registry: Registry, tmp_pa
 def test_choices_persist(tmp_path: Path, registry: Registry) -> None:
     with running(tmp_path / "kept", tmp_path / "out", registry) as app:
         chosen = {"model": "tiny", "stems": ["vocals"], "rest": True, "format": "flac", "accepted": False}
+        chosen["place"] = "desktop"
         assert app.ask("PUT", "/api/choices", chosen).status == 204
         song = app.wait(app.upload("a.wav", noise()), "done")
         assert song["stems"] == ["vocals", "no_vocals"]
-        assert (tmp_path / "out/a/no_vocals.flac").exists()
+        assert (tmp_path / "out/elsewhere/a/no_vocals.flac").exists()
     with running(tmp_path / "kept", tmp_path / "out", registry) as app:
         assert app.ask("GET", "/api/state").json()["choices"] == chosen
+
+
+def test_the_place_of_stems_is_chosen_by_name(tmp_path: Path, registry: Registry) -> None:
+    with running(tmp_path / "kept", tmp_path / "out", registry) as app:
+        state = app.ask("GET", "/api/state").json()
+        places = {place["id"]: place["path"] for place in state["places"]}
+        assert places == {"music": str(tmp_path / "out"), "desktop": str(tmp_path / "out/elsewhere")}
+        assert state["choices"]["place"] == "music"
+        assert app.ask("PUT", "/api/choices", {**state["choices"], "place": "desktop"}).status == 204
+        song = app.wait(app.upload("b.wav", noise()), "done")
+        assert song["folder"] == str(tmp_path / "out/elsewhere/b")
+        assert (tmp_path / "out/elsewhere/b/vocals.wav").exists()
+    # The place was offered last time only; and now it is named by the command.
+    with running(tmp_path / "kept", tmp_path / "new", registry, places={"other": tmp_path / "new"}) as app:
+        assert app.song(song["id"])["status"] == "done"
+        assert app.ask("GET", "/api/state").json()["choices"]["place"] == "other"
+        assert app.wait(app.upload("b.wav", noise()), "done")["folder"] == str(tmp_path / "new/b")
+
+
+def test_songs_whose_model_is_gone_are_kept(tmp_path: Path, registry: Registry) -> None:
+    with running(tmp_path / "kept", tmp_path / "out", registry) as app:
+        id = app.upload("a.wav", b"no sound" * 99)
+        wait_for(lambda: app.song(id)["status"] == "failed")
+    renamed = Registry({"new": replace(registry.models["tiny"], name="new")}, "new")
+    with running(tmp_path / "kept", tmp_path / "out", renamed) as app:
+        assert app.song(id)["choices"]["model"] == "new"
 
 
 @pytest.mark.parametrize(
     "choices",
     [
-        {"model": "../model.safetensors"},
-        {"model": "hf://owner/name"},
-        {"model": 3},
-        {"model": ["tiny"]},
-        {"model": "tiny", "stems": ["horns"]},
-        {"model": "tiny", "stems": "vocals"},
-        {"model": "tiny", "format": "exe"},
-        {"model": "tiny", "format": ["wav"]},
-        {"model": "tiny", "output": "/etc"},
+        {"model": "../model.safetensors", "place": "music"},
+        {"model": "hf://owner/name", "place": "music"},
+        {"model": 3, "place": "music"},
+        {"model": ["tiny"], "place": "music"},
+        {"model": "tiny", "stems": ["horns"], "place": "music"},
+        {"model": "tiny", "stems": "vocals", "place": "music"},
+        {"model": "tiny", "format": "exe", "place": "music"},
+        {"model": "tiny", "format": ["wav"], "place": "music"},
+        {"model": "tiny", "place": "music", "output": "/etc"},
+        {"model": "tiny", "place": "/etc"},
+        {"model": "tiny", "place": "../music"},
+        {"model": "tiny", "place": ["music"]},
+        {"model": "tiny"},
         [],
         None,
     ],

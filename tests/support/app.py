@@ -5,7 +5,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,9 +123,17 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def running(folder: Path, output: Path, registry: Registry, *, port: int | None = None) -> Iterator[Running]:
+def running(
+    folder: Path,
+    output: Path,
+    registry: Registry,
+    *,
+    port: int | None = None,
+    places: Mapping[str, Path] | None = None,
+) -> Iterator[Running]:
     """The app in a thread; `folder` keeps its queue."""
-    queue = Queue(Shelf(folder), output, registry, device="cpu")
+    places = places or {"music": output, "desktop": output / "elsewhere"}
+    queue = Queue(Shelf(folder), places, registry, device="cpu")
     listening = bind("127.0.0.1", port, default=0)
     guard, closing = build(queue, host="127.0.0.1", port=listening.getsockname()[1])
     server = Server(guard, closing)
