@@ -7,6 +7,7 @@ const rows = new Map(); // id -> the row of a song
 const sending = []; // what is dropped, but not copied yet
 let known = null; // the state of the server, without the songs
 let busy = false; // whether a song is being copied
+let choosing = Promise.resolve(); // until the last choice is sent
 
 function make(tag, text = "", attributes = {}) {
   const element = document.createElement(tag);
@@ -23,6 +24,11 @@ function button(text, label, onClick) {
 
 function link(text, label, address) {
   return make("a", text, { href: address, download: "", class: "button", "aria-label": label });
+}
+
+/** A path that may be broken after its separators. */
+function breakable(path) {
+  return path.split(/(?<=[/\\])/).flatMap((piece) => [piece, make("wbr")]);
 }
 
 // Words
@@ -104,7 +110,6 @@ function start(state) {
   const fresh = new Set(state.songs.map(({ id }) => id));
   for (const id of [...rows.keys()]) if (!fresh.has(id) && !rows.get(id).file) drop(id);
   known = state;
-  $("output").querySelector("output").textContent = state.output;
   showChoices(state.choices);
   state.songs.forEach(show);
   tally();
@@ -116,8 +121,9 @@ function modelOf(name) {
   return known.models.find((model) => model.name === name);
 }
 
+/** Send what has changed, in order; the rest may be changed in another tab at the same time. */
 function choose(changes) {
-  send("PUT", "/api/choices", { ...known.choices, ...changes });
+  choosing = choosing.then(() => send("PATCH", "/api/choices", changes));
 }
 
 function showChoices(choices) {
@@ -146,6 +152,16 @@ function showChoices(choices) {
     format.addEventListener("change", () => choose({ format: format.value }));
   }
   format.value = choices.format;
+  showPlaces(choices.place);
+}
+
+function showPlaces(place) {
+  const select = $("place").querySelector("select");
+  const named = known.places.map(({ id }) => make("option", STRINGS.places[id] ?? id, { value: id }));
+  if (select.options.length !== named.length) select.replaceChildren(...named);
+  select.value = place;
+  select.onchange = () => choose({ place: select.value });
+  $("place").querySelector("output").replaceChildren(...breakable(known.places.find(({ id }) => id === place).path));
 }
 
 function showPresets(model) {
@@ -189,8 +205,8 @@ function showStems(model, choices) {
   const chosen = choices.stems.length ? choices.stems : model.stems;
   const focused = [...box.querySelectorAll("input")].indexOf(document.activeElement);
   const ticks = model.stems.map((stem) =>
-    tick(stem, chosen.includes(stem), (on) => {
-      const stems = model.stems.filter((each) => (each === stem ? on : chosen.includes(each)));
+    tick(stem, chosen.includes(stem), () => {
+      const stems = model.stems.filter((_, i) => box.querySelectorAll("input")[i].checked);
       choose({ stems: stems.length === model.stems.length ? [] : stems, rest: false });
     }),
   );
@@ -204,7 +220,11 @@ function showStems(model, choices) {
 // The songs
 
 function tally() {
-  $("empty").hidden = rows.size > 0;
+  const all = [...rows.values()].map(({ song }) => song?.status);
+  const done = all.filter((status) => status === "done").length;
+  $("empty").hidden = all.length > 0;
+  $("count").textContent = all.length > 1 ? STRINGS.progress(done, all.length) : "";
+  $("clear").hidden = done < 2;
 }
 
 function rowOf(song) {
@@ -216,7 +236,6 @@ function rowOf(song) {
   rows.set(song.id, row);
   $("queue").append(element);
   new ResizeObserver(() => drawWave(row)).observe(part(".wave"));
-  tally();
   return row;
 }
 
@@ -226,6 +245,7 @@ function show(song) {
   const before = row.song;
   row.song = song;
   row.element.dataset.status = song.status;
+  if (before?.status !== song.status) tally();
   part(".length").textContent = song.seconds ? clock(song.seconds) : "";
   part(".state").textContent = stateOf(song);
   const running = song.status === "working" || song.status === "sending";
@@ -234,6 +254,7 @@ function show(song) {
   bar.setAttribute("aria-label", `${song.name}: ${STRINGS.phase[song.phase] ?? STRINGS.status[song.status]}`);
   if (song.done === null) bar.removeAttribute("value");
   else bar.value = song.done;
+  part(".wave").hidden = !song.peaks.length && song.status === "failed";
   part(".error").hidden = !song.error;
   part(".error").textContent = song.error;
   part(".hint").hidden = !song.hint;
@@ -286,19 +307,22 @@ function showResult(row) {
   part(".result").hidden = song.status !== "done";
   if (song.status !== "done") return;
   const address = (rest) => `/api/songs/${song.id}/${rest}`;
-  const save = (text, path) => link(text, STRINGS.actionOn(STRINGS.download, `${text}, ${song.name}`), address(path));
+  const save = (text, path) => link(text, STRINGS.actionOn(STRINGS.save, `${text}, ${song.name}`), address(path));
   const listen = button(STRINGS.listen, STRINGS.playerOf(song.name), () => togglePlayer(row, listen));
   listen.classList.add("main");
   listen.setAttribute("aria-expanded", "false");
-  part(".stems").replaceChildren(
-    ...(song.player ? [listen] : []),
+  const open = button(STRINGS.openFolder, STRINGS.actionOn(STRINGS.openFolder, song.name), async () => {
+    const answer = await send("POST", address("folder"));
+    if (answer && !answer.opened) notify(STRINGS.notOpened(song.folder));
+  });
+  part(".listen").replaceChildren(...(song.player ? [listen] : []), open);
+  part(".saves").setAttribute("aria-label", STRINGS.actionOn(STRINGS.save, song.name));
+  part(".saves").replaceChildren(
+    make("span", STRINGS.save),
     ...song.stems.map((stem) => save(stem, `files/${encodeURIComponent(stem)}`)),
     save(STRINGS.all, "zip"),
-    button(STRINGS.openFolder, STRINGS.actionOn(STRINGS.openFolder, song.name), async () => {
-      await send("POST", address("folder"));
-    }),
   );
-  part(".folder").textContent = STRINGS.folderIs(song.folder);
+  part(".folder").replaceChildren(`${STRINGS.folderIs} `, ...breakable(song.folder));
 }
 
 function togglePlayer(row, listen) {
@@ -484,6 +508,11 @@ $("files").addEventListener("change", ({ target }) => {
 $("folder").addEventListener("change", ({ target }) => {
   addFound([...target.files].map((file) => ({ file, named: false })));
   target.value = "";
+});
+$("clear").addEventListener("click", async () => {
+  const done = [...rows.values()].filter(({ song }) => song.status === "done");
+  await Promise.all(done.map(({ song }) => send("DELETE", `/api/songs/${song.id}`)));
+  $("choose-files").focus();
 });
 addEventListener("beforeunload", (event) => {
   if (busy) event.preventDefault(); // the browser asks

@@ -23,7 +23,7 @@ from stemsplit.errors import AudioError, UsageError
 
 MAX_GAIN = 16.0  # 24 dB, more than the faders of the player have
 SPEEDS = (0.5, 1.5)  # as in the player
-SEMITONES = (-12, 12)
+SEMITONES = range(-12, 13)
 _CHUNK = 2**20  # bytes
 
 
@@ -34,7 +34,7 @@ class Mix:
     Attributes:
         gains: Factor of each stem that is heard, from 0 to MAX_GAIN.
         speed: From SPEEDS[0] to SPEEDS[1]; it does not change the pitch.
-        semitones: By which the pitch is raised, from SEMITONES[0] to SEMITONES[1]; it does not change the speed.
+        semitones: Whole ones, by which the pitch is raised, one of SEMITONES; it does not change the speed.
 
     Raises:
         UsageError: A number is out of range, or nothing is heard.
@@ -52,8 +52,8 @@ class Mix:
             raise UsageError("nothing is heard", "turn up a stem")
         if not SPEEDS[0] <= self.speed <= SPEEDS[1]:
             raise UsageError(f"the speed must be from {SPEEDS[0]:g} to {SPEEDS[1]:g}, not {self.speed:g}")
-        if not SEMITONES[0] <= self.semitones <= SEMITONES[1]:
-            raise UsageError(f"the pitch must be from {SEMITONES[0]} to {SEMITONES[1]}, not {self.semitones}")
+        if self.semitones not in SEMITONES:
+            raise UsageError(f"the pitch must be from {SEMITONES[0]} to {SEMITONES[-1]}, not {self.semitones}")
 
     @classmethod
     def parse(cls, value: Any) -> "Mix":
@@ -62,12 +62,12 @@ class Mix:
         Raises:
             UsageError: It is not what a page would send.
         """
-        known = {"gains", "speed", "semitones"}
-        gains = value.get("gains") if isinstance(value, dict) and value.keys() <= known else None
-        numbers = [value.get("speed", 1), value.get("semitones", 0), *gains.values()] if isinstance(gains, dict) else []
-        if not numbers or not all(type(number) in (int, float) for number in numbers) or type(numbers[1]) is not int:
+        given = value if isinstance(value, dict) and value.keys() <= {"gains", "speed", "semitones"} else {}
+        gains, speed, semitones = given.get("gains"), given.get("speed", 1), given.get("semitones", 0)
+        numbers = [speed, semitones, *gains.values()] if isinstance(gains, dict) else []
+        if gains is None or not numbers or not all(type(each) in (int, float) for each in numbers):
             raise UsageError("a mix is a gain for each stem, a speed and a number of semitones", "reload the page")
-        return cls(gains, numbers[0], numbers[1])
+        return cls(gains, speed, semitones)
 
     @property
     def name(self) -> str:

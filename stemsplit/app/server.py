@@ -74,7 +74,7 @@ class App:
             Route("/static/{name:str}", self.static),
             Route("/api/state", self.state),
             Route("/api/events", self.events),
-            Route("/api/choices", self.choose, methods=["PUT"]),
+            Route("/api/choices", self.choose, methods=["PATCH"]),
             Route("/api/songs", self.upload, methods=["PUT"]),
             Route(song, self.remove, methods=["DELETE"]),
             Route(f"{song}/cancel", self.cancel, methods=["POST"]),
@@ -144,7 +144,13 @@ class App:
     # What is to be done
 
     async def choose(self, request: Request) -> Response:
-        self.queue.choose(Choices.parse(await _json(request), self.queue.registry, self.queue.places))
+        """Change some of the choices, and keep the others."""
+        changes = await _json(request)
+        if not isinstance(changes, dict):
+            raise UsageError("the choices are not those of this version", "reload the page")
+        now = asdict(self.queue.choices)
+        choices = {**now, "stems": list(now["stems"]), **changes}
+        self.queue.choose(Choices.parse(choices, self.queue.registry, self.queue.places))
         return Response(status_code=204)
 
     async def upload(self, request: Request) -> Response:

@@ -8,6 +8,7 @@ modification of speech" (ICASSP 1993).
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ def stretch(blocks: Iterable[Samples], speed: float, *, rate: int, channels: int
 
 
 class _Stretcher:
-    """Attributes: `ahead`, the samples of input beyond a piece's place that are needed to choose it."""
+    """What is pushed, and how far it was pulled; `ahead` samples beyond a piece's place are needed to choose it."""
 
     def __init__(self, speed: float, rate: int, channels: int) -> None:
         self._speed = speed
@@ -102,9 +103,10 @@ class _Stretcher:
         return low + start + int(np.argmax(_likeness(around, like)))
 
 
-def _likeness(sound: Samples, pattern: Samples) -> Samples:
+def _likeness(sound: npt.NDArray[Any], pattern: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """How alike a pattern and each part of a sound as long as it are, up to the same factor."""
     products = np.correlate(sound, pattern, "valid")
     sums = np.concatenate([[0.0], np.cumsum(np.square(sound, dtype=np.float64))])
     energies = sums[len(pattern) :] - sums[: -len(pattern)]
-    return (products / np.sqrt(np.maximum(energies, 0) + 1e-9)).astype(np.float32)
+    likeness: npt.NDArray[Any] = products / np.sqrt(np.maximum(energies, 0) + 1e-9)
+    return likeness

@@ -56,7 +56,7 @@ REQUESTS = [
     ("GET", "/api/events"),
     ("GET", "/static/app.js"),
     ("PUT", "/api/songs?name=a.wav"),
-    ("PUT", "/api/choices"),
+    ("PATCH", "/api/choices"),
     ("POST", "/api/songs/x/cancel"),
     ("DELETE", "/api/songs/x"),
 ]
@@ -130,7 +130,7 @@ def test_every_answer_has_a_policy(app: Running) -> None:
         app.ask("GET", "/nothing"),
         app.ask("GET", "/", Cookie=None),
         app.ask("GET", "/", Host="evil.example"),
-        app.ask("PUT", "/api/choices", b"{"),
+        app.ask("PATCH", "/api/choices", b"{"),
         app.ask("POST", "/"),
     ]
     for answer in answers:
@@ -142,8 +142,8 @@ def test_every_answer_has_a_policy(app: Running) -> None:
 
 
 def test_small_things_are_not_large(app: Running) -> None:
-    assert app.ask("PUT", "/api/choices", b" " * (server.LARGEST_JSON + 1)).status == 413
-    assert app.ask("PUT", "/api/choices", b"{").status == 400
+    assert app.ask("PATCH", "/api/choices", b" " * (server.LARGEST_JSON + 1)).status == 413
+    assert app.ask("PATCH", "/api/choices", b"{").status == 400
 
 
 def test_the_page_needs_nothing_else_and_has_nothing_inline() -> None:

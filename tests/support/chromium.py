@@ -84,6 +84,50 @@ class Page:
         self.command("Page.navigate", url=address)
         self.wait("document.readyState === 'complete' && location.protocol === 'http:'")
 
+    @contextmanager
+    def other_tab(self, address: str) -> Iterator[None]:
+        """Act on another tab, with the same cookies, for the time of a context."""
+        target = self.command("Target.createTarget", url=address)["targetId"]
+        with self._attached(target):
+            self.wait("document.readyState === 'complete' && location.protocol === 'http:'")
+            yield
+        self.command("Target.closeTarget", targetId=target)
+
+    @contextmanager
+    def inside(self, address: str) -> Iterator[None]:
+        """Act on the document in a frame without an origin for the time of a context; `address` is where it ends."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not (found := [each for each in self._targets() if each["url"].endswith(address)]):
+            assert time.monotonic() < end, f"no frame is at {address}: {self._targets()}"
+            time.sleep(0.02)
+        with self._attached(found[0]["targetId"]):
+            yield
+
+    def _targets(self) -> list[dict[str, Any]]:
+        targets: list[dict[str, Any]] = self.command("Target.getTargets")["targetInfos"]
+        return targets
+
+    @contextmanager
+    def _attached(self, target: str) -> Iterator[None]:
+        outer = self._session
+        self._session = self.command("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        try:
+            for domain in ("Runtime", "Log"):
+                self.command(f"{domain}.enable")
+            yield
+        finally:
+            self._session = outer
+
+    def drop(self, element: str, *paths: Path) -> None:
+        """Drop files and folders on the middle of an element."""
+        x, y = self.run(
+            "(({left, top, width, height}) => [left + width / 2, top + height / 2])"
+            f"(document.querySelector({element!r}).getBoundingClientRect())"
+        )
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.command("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
     def choose(self, element: str, *paths: Path) -> None:
         """Choose files in a file input."""
         document = self.command("DOM.getDocument")["root"]["nodeId"]
